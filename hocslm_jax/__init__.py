@@ -1,0 +1,1 @@
+"""Skeleton-based action recognition in JAX: data, models, training, evaluation."""

@@ -1,0 +1,28 @@
+"""Eight CPU devices, one compilation cache and the path of the reference data, for every test."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from absl import flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "xla-tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """Folder with the reference data and golden files; HOCSLM_SHARED, else ../shared."""
+    folder = pathlib.Path(os.environ.get("HOCSLM_SHARED", ROOT.parent / "shared"))
+    if not (folder / "golden").is_dir():
+        if os.environ.get("HOCSLM_REQUIRE_SHARED") == "1":
+            pytest.fail(f"the reference data is required here but {folder} has none")
+        pytest.skip(f"no reference data at {folder}; set HOCSLM_SHARED to run this comparison")
+    return folder
