@@ -1,0 +1,46 @@
+"""`python -m hocslm_jax VERB …`: everything around training, one verb each.
+
+A verb is a module with `add_arguments(parser)` and `run(args)`; it is imported only when it is
+asked for. A UserError is printed as one line and ends with status 2.
+"""
+
+import argparse
+import importlib
+import sys
+
+from hocslm_jax.errors import UserError
+
+VERBS = {
+    "prepare": ("hocslm_jax.data.prepare", "turn raw clips into a dataset"),
+    "report": ("hocslm_jax.eval.report", "tables and figures of finished runs"),
+    "render": ("hocslm_jax.infer.visualise", "draw a clip as a video or a page"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="python -m hocslm_jax",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="verbs:\n" + "\n".join(f"  {verb:10}{about}" for verb, (_, about) in VERBS.items()),
+    )
+    parser.add_argument(
+        "verb", choices=VERBS, metavar="VERB", help="see below; VERB --help for more"
+    )
+    verb = parser.parse_args(argv[:1]).verb
+    module, about = VERBS[verb]
+    verb_parser = argparse.ArgumentParser(prog=f"python -m hocslm_jax {verb}", description=about)
+    try:
+        verb_module = importlib.import_module(module)
+        verb_module.add_arguments(verb_parser)
+        return verb_module.run(verb_parser.parse_args(argv[1:])) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Skeleton clips: reading, preparing, augmenting and feeding them."""

@@ -1,0 +1,159 @@
+"""Clips to a TFDS directory of ArrayRecord files, and the index over it. TensorFlow is not needed.
+
+In: a Recipe, i.e. the clips of a dataset as a list of shards, and how to split them. Out: one
+record per clip in shard order, and the index.json mapping, which is made by reading the records
+back, so that row i of the index is record i. At most one shard is in memory.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.store import COLUMNS, SPLIT, open_records
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph
+
+VERSION = "1.0.0"
+SHARD_CLIPS = 2048  # some 60 MB of joints, what a prepare holds in memory
+
+Shard = Callable[[], Iterable[Clip]]
+Columns = dict[str, np.ndarray]
+Protocols = dict[str, dict[str, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What to write and how it is split.
+
+    Attributes:
+      name: of the dataset.
+      graph: the skeleton.
+      classes: class names in label order.
+      shards: functions that yield the clips; the record order is theirs, so it must be repeatable.
+      protocols: from the columns (id, label, subject, …) to {protocol: {split: rows}}.
+      source: what the clips are made from, as JSON types; another prepare compares it.
+      expected: number of clips if nothing is missing or bad, or None.
+      captions: who wrote the clips' captions, "" if they carry none.
+    """
+
+    name: str
+    graph: Graph
+    classes: tuple[str, ...]
+    shards: Sequence[Shard]
+    protocols: Callable[[Columns], Protocols]
+    source: dict
+    expected: int | None = None
+    captions: str = ""
+
+
+class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+    """One TFDS dataset of clips; an instance per dataset, its name given at run time.
+
+    Shard based, because TFDS's generator-based builders hold or shuffle the whole set through
+    TensorFlow's file system once it exceeds 1 GB, as NTU does.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, name: str, num_joints: int, shards: Sequence[Shard], data_dir: Path):
+        self.name = name
+        self._num_joints = num_joints
+        self._shards = shards
+        super().__init__(data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
+            shape=(None, None, self._num_joints, 3), dtype=np.float32, encoding="bytes"
+        )
+        numbers = dict.fromkeys(("label", *COLUMNS), tfds.features.Scalar(np.int32))
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Skeleton clips, one record each; splits are indices kept in index.json.",
+            features=tfds.features.FeaturesDict(
+                {"id": tfds.features.Text(), "joints": joints, **numbers}
+            ),
+            disable_shuffling=True,
+        )
+
+    def _shard_iterators_per_split(self, dl_manager):
+        del dl_manager
+        return {SPLIT: [functools.partial(_examples, shard) for shard in self._shards]}
+
+
+def write_records(name: str, num_joints: int, shards: Sequence[Shard], data_dir: Path) -> Path:
+    """Writes `<data_dir>/<name>/<version>/` and returns that path.
+
+    Raises:
+      UserError: what a shard raises, or no clip at all.
+    """
+    with _quiet():
+        builder = ClipBuilder(name, num_joints, shards, data_dir)
+        builder.download_and_prepare(download_dir=data_dir, file_format="array_record")
+    if not builder.info.splits[SPLIT].num_examples:
+        raise UserError(f"{name}: the source holds no usable clip")
+    return Path(builder.data_dir)
+
+
+def make_index(recipe: Recipe, records: Path) -> dict:
+    """The index.json of a dataset whose records lie in `records`, as JSON types."""
+    columns, num_persons = _read_columns(records)
+    if len(set(columns["id"])) != len(columns["id"]):
+        raise ValueError(f"{recipe.name}: clip ids are not unique")
+    files = sorted(path for path in records.iterdir() if path.is_file())
+    return {
+        "dataset": recipe.name,
+        "version": VERSION,
+        "graph": recipe.graph.as_mapping(),
+        "classes": list(recipe.classes),
+        "num_persons": num_persons,
+        "source": recipe.source,
+        "expected": recipe.expected,
+        "files": {path.name: path.stat().st_size for path in files},
+        "protocols": {
+            name: {split: np.asarray(rows).tolist() for split, rows in splits.items()}
+            for name, splits in recipe.protocols(columns).items()
+        },
+        "columns": {key: values.tolist() for key, values in columns.items()},
+    }
+
+
+def _read_columns(records: Path) -> tuple[Columns, int]:
+    """Every field but the joints as arrays [N], and the most persons in a clip."""
+    keys = ("id", "label", *COLUMNS)
+    values, num_persons = {key: [] for key in keys}, 1
+    with _quiet():
+        source = open_records(records)
+        for record in map(source.__getitem__, range(len(source))):
+            for key in keys:
+                values[key].append(record[key])
+            num_persons = max(num_persons, record["joints"].shape[1])
+    values["id"] = [name.decode() for name in values["id"]]
+    return {key: np.asarray(value) for key, value in values.items()}, num_persons
+
+
+def _examples(shard: Shard) -> Iterator[tuple[str, dict]]:
+    for clip in shard():
+        record = {key: getattr(clip, key) for key in ("id", "label", *COLUMNS[:-1])}
+        joints = np.ascontiguousarray(clip.joints, np.float32)
+        yield clip.id, record | {"joints": joints, "num_frames": len(joints)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what TFDS prints and logs on its way; its errors still come through."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(level)

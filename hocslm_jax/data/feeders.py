@@ -1,0 +1,124 @@
+"""From a raw clip to the encoder's fixed window, by CTR-GCN's protocols for NTU and NW-UCLA.
+
+In: joints float32 [T, M, V, 3] of one clip (only real frames and persons) and a random generator,
+or None for test mode. Out: float32 [num_persons, frames, V, 3], the joint stream from which all
+others are made. Pure functions of their arguments; NumPy only.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from hocslm_jax.data.augment import random_rotation, random_view
+
+MIN_CROP = 64  # frames; CTR-GCN never crops below its window of 64
+SECOND_PERSON = ("zeros", "copy")
+
+
+def ntu(
+    joints: np.ndarray,
+    rng: np.random.Generator | None = None,
+    *,
+    frames: int = 64,
+    num_persons: int = 2,
+    second_person: str = "zeros",
+    p_interval: tuple[float, float] = (0.5, 1.0),
+    test_interval: float = 0.95,
+) -> np.ndarray:
+    """CTR-GCN's NTU feeder: crop, resize to `frames` by linear interpolation, rotate when training.
+
+    Args:
+      joints: [T, M, V, 3] in metres, origin at the mid spine of the first frame.
+      rng: generator for the crop and the rotation; None takes the central `test_interval` of the
+        frames.
+      num_persons: persons beyond these are left out, the first ones are kept.
+      second_person: what fills an absent person: "zeros" (NTU60 scripts) or "copy" of the first
+        (NTU120).
+      p_interval: share of the frames that a training crop keeps, uniform; never fewer than 64
+        frames.
+
+    Returns:
+      float32 [num_persons, frames, V, 3]. Like the reference, blends a person who enters or leaves
+      with the zeros beside it.
+    """
+    joints = joints[:, :num_persons]
+    # Counts frames that hold anything, from the start. The reference compares each frame's sum with
+    # zero, which differs only if 75 non-zero coordinates cancel exactly.
+    valid = int(np.count_nonzero(joints.any(axis=(1, 2, 3)))) or len(joints)
+    if rng is None:
+        margin = int((1 - test_interval) * valid / 2)
+        start, length = margin, valid - 2 * margin
+    else:
+        length = min(max(int(valid * rng.uniform(*p_interval)), MIN_CROP), valid)
+        start = int(rng.integers(valid - length, endpoint=True))
+    x = _resize(joints[start : start + length], frames)  # [frames, M, V, 3]
+    if rng is not None:
+        x = x @ random_rotation(rng).T
+    return _fit_persons(x.swapaxes(0, 1), num_persons, second_person)
+
+
+def nw_ucla(
+    joints: np.ndarray,
+    rng: np.random.Generator | None = None,
+    *,
+    frames: int = 52,
+    num_persons: int = 1,
+    second_person: str = "zeros",
+) -> np.ndarray:
+    """CTR-GCN's NW-UCLA feeder: rotate when training, min-max each axis to [-1, 1], sample frames.
+
+    The reference also scales a training clip by U(0.5, 1.5), which the min-max undoes; it is left
+    out. Frames are drawn without replacement from 100 copies of the clip and sorted; in test mode
+    evenly spaced.
+
+    Args and result as in `ntu`. An axis on which every joint of every frame is equal becomes 0, the
+    middle of the box, where the reference divides 0 by 0 and feeds NaN. One-frame clips repeat that
+    frame.
+    """
+    joints = joints[:, :num_persons]
+    length, persons, num_joints, _ = joints.shape
+    points = (joints - joints[0, 0, 0]).reshape(-1, 3).T  # [3, T*M*V], centred for float32's sake
+    if rng is not None:
+        points = random_view(rng).T @ points  # the protocol multiplies rows: points.T @ (Ry Rx)
+    low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+    extent = high - low
+    points = (points - low) * (2 / np.where(extent > 0, extent, 1)) - (extent > 0)
+    picked = _pick_frames(length, frames, rng)
+    x = points.reshape(3, length, persons, num_joints)[:, picked]  # [3, frames, M, V]
+    return _fit_persons(x.transpose(2, 1, 3, 0), num_persons, second_person)
+
+
+FEEDERS = {"ntu": ntu, "nw_ucla": nw_ucla}
+
+
+def _pick_frames(length: int, frames: int, rng: np.random.Generator | None) -> np.ndarray:
+    if rng is None:
+        return np.linspace(0, length - 1, frames).astype(np.int64)
+    copies = max(100, math.ceil(frames / length))
+    return np.sort(rng.choice(length * copies, frames, replace=False, shuffle=False) // copies)
+
+
+def _resize(x: np.ndarray, frames: int) -> np.ndarray:
+    if len(x) == frames:
+        return x
+    before, after, weight = _taps(len(x), frames)
+    return x[before] * (1 - weight) + x[after] * weight
+
+
+@functools.lru_cache(maxsize=1024)
+def _taps(length: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two source frames and the later one's weight per output frame, with half-pixel centres."""
+    source = ((np.arange(frames) + 0.5) * length / frames - 0.5).clip(0, length - 1)
+    before = source.astype(np.int64)
+    weight = (source - before).astype(np.float32)
+    return before, np.minimum(before + 1, length - 1), weight[:, None, None, None]
+
+
+def _fit_persons(x: np.ndarray, num_persons: int, second_person: str) -> np.ndarray:
+    """Contiguous float32 [num_persons, T, V, 3] from [M, T, V, 3] with M <= num_persons."""
+    out = np.zeros((num_persons, *x.shape[1:]), np.float32)
+    out[: len(x)] = x
+    if second_person == "copy":
+        out[len(x) :] = x[0]
+    return out

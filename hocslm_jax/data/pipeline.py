@@ -1,0 +1,249 @@
+"""The input pipeline: a prepared dataset and a `Feed` go in, batches of NumPy arrays come out.
+
+protocol rows -> shuffle each pass -> host shard -> feeder, augmentation, stream -> batch ->
+prefetch, as one Grain dataset. What a clip looks like is a pure function of (seed, pass, row): not
+of threads, worker processes or the number of hosts. Batch b of the run holds the same draws on one
+host as on sixteen, each host taking every n-th of them, so an iterator's whole state is the number
+of batches it has given.
+
+A batch is a dict: x float32 [B, M, T, V, C]; label int32 [B]; mask float32 [B], 1 for a clip and 0
+for padding; row int32 [B], the clip's row in the store, -1 for padding.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from hocslm_jax.data.augment import drop_axis, drop_joints
+from hocslm_jax.data.feeders import FEEDERS, SECOND_PERSON
+from hocslm_jax.data.streams import STREAMS, check_choice, make_stream
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph, resolve_graph
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """How a clip becomes the encoder's input; the fields of `config.data` that say so.
+
+    Attributes:
+      feeder: "ntu" or "nw_ucla", CTR-GCN's two protocols.
+      frames: length of the time axis.
+      stream: one of `streams.STREAMS`.
+      num_persons: length of the person axis.
+      repeat: passes over the training clips in one epoch.
+      p_interval: share of the frames a training crop keeps (ntu).
+      test_interval: share of the frames, centred, that a test clip keeps (ntu).
+      drop_axis: probability of zeroing one coordinate axis of a training clip.
+      drop_joints: probability of zeroing some joints in some frames of a training clip.
+      second_person: "zeros" or "copy" of the first, where a clip has fewer persons.
+      graph: skeleton for the stream, by name or as a mapping; "" for the dataset's own.
+
+    Raises:
+      UserError: unknown name (with the nearest known one) or a number out of range.
+    """
+
+    feeder: str = "nw_ucla"
+    frames: int = 52
+    stream: str = "joint"
+    num_persons: int = 1
+    repeat: int = 1
+    p_interval: tuple[float, float] = (0.5, 1.0)
+    test_interval: float = 0.95
+    drop_axis: float = 0.0
+    drop_joints: float = 0.0
+    second_person: str = "zeros"
+    graph: str | Mapping | Graph = ""
+
+    def __post_init__(self):
+        check_choice("feeder", self.feeder, FEEDERS)
+        check_choice("stream", self.stream, STREAMS)
+        check_choice("second_person", self.second_person, SECOND_PERSON)
+        for name in ("frames", "num_persons", "repeat"):
+            _check(f"data.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("drop_axis", "drop_joints"):
+            share = getattr(self, name)
+            _check(f"data.{name}", share, 0 <= share <= 1, "between 0 and 1")
+        ordered = len(self.p_interval) == 2 and 0 < self.p_interval[0] <= self.p_interval[1] <= 1
+        _check("data.p_interval", self.p_interval, ordered, "two shares with 0 < low <= high <= 1")
+        _check("data.test_interval", self.test_interval, 0 < self.test_interval <= 1, "in (0, 1]")
+
+    @classmethod
+    def from_config(cls, data: Mapping[str, Any]) -> "Feed":
+        """Takes the fields it knows from `config.data` and ignores the rest."""
+        return cls(**{f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data})
+
+    def graph_of(self, store) -> Graph:
+        """The skeleton of the stream: the feed's own or the dataset's."""
+        graph = resolve_graph(self.graph) if self.graph else store.graph
+        if graph.num_joints != store.graph.num_joints:
+            raise UserError(
+                f"data.graph {graph.name!r} has {graph.num_joints} joints, "
+                f"the clips have {store.graph.num_joints}; give a graph of the same joints"
+            )
+        return graph
+
+
+def train_iterator(
+    store,
+    protocol: str,
+    feed: Feed,
+    *,
+    batch_size: int,
+    seed: int,
+    num_epochs: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    threads: int = 2,
+) -> grain.DatasetIterator:
+    """Shuffled, augmented training batches of one host.
+
+    Args:
+      store: `data.store.Store`, or anything with `joints(row)`, `ids`, `labels`, `graph` and
+        `rows`.
+      batch_size: clips per step over all hosts; each gets batch_size / shard count of them.
+      seed: non-negative; with the pass and the row it fixes every random choice.
+      num_epochs: ends after that many times `feed.repeat` passes, without the last incomplete
+        batch; None never ends. A batch may straddle two passes.
+      shard: (index, count) of this host.
+      threads: prefetching threads; 0 works in the caller's. Does not change what comes out.
+
+    Returns:
+      An iterator of batches with `get_state`, `set_state` and `close`.
+
+    Raises:
+      UserError: empty split, a batch size that the hosts cannot share evenly, or (while iterating)
+        a clip with non-finite coordinates or the wrong shape, by its id.
+    """
+    rows = _rows(store, protocol, "train")
+    local = _local_batch(batch_size, shard)
+    _check("seed", seed, 0 <= seed < 2**32, "between 0 and 2**32 - 1")
+    _check("data.threads", threads, threads >= 0, "0 or more")
+    passes = None if num_epochs is None else num_epochs * feed.repeat
+    # `.seed` mixes the seed before Grain adds the pass to it; `shuffle(seed=...)` would give
+    # neighbouring seeds the same orders, one pass apart.
+    draws = grain.MapDataset.source(rows).seed(seed).shuffle().repeat(passes)
+    draws = draws.map_with_index(functools.partial(_with_pass, len(rows)))
+    whole = len(draws) // batch_size * batch_size  # every host ends after the same batch
+    draws = draws[shard[0] : whole : shard[1]]
+    build = functools.partial(_build_batch, store, feed, feed.graph_of(store), seed)
+    batches = draws.batch(local, batch_fn=list).map(build)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+    return iter(batches.to_iter_dataset(options))
+
+
+def eval_batches(
+    store,
+    protocol: str,
+    split: str,
+    feed: Feed,
+    *,
+    batch_size: int,
+    shard: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
+    """Every clip of a split exactly once over all hosts, in test mode and in protocol order.
+
+    `batch_size` counts all hosts, as in `train_iterator`. Every host gives the same number of
+    batches of the same shape; the last is filled up with zero clips of mask 0, label 0 and row -1.
+
+    Raises:
+      UserError: as `train_iterator`, before the first batch for what can be known then.
+    """
+    rows = _rows(store, protocol, split)
+    _local_batch(batch_size, shard)
+    padded = np.full(-(-len(rows) // batch_size) * batch_size, -1)
+    padded[: len(rows)] = rows
+    graph = feed.graph_of(store)
+    steps = padded[shard[0] :: shard[1]].reshape(-1, batch_size // shard[1])
+    return (_build_batch(store, feed, graph, None, [(0, row) for row in step]) for step in steps)
+
+
+def steps_per_epoch(store, protocol: str, feed: Feed, batch_size: int) -> int:
+    """Steps in `feed.repeat` passes over the training clips, the last incomplete batch left out.
+
+    Raises:
+      UserError: when the batch is larger than the epoch.
+    """
+    draws = len(_rows(store, protocol, "train")) * feed.repeat
+    if batch_size > draws:
+        raise UserError(f"batch_size {batch_size} exceeds an epoch of {draws} clips; lower it")
+    return draws // batch_size
+
+
+def _with_pass(count: int, index: int, row) -> tuple[int, int]:
+    return index // count, int(row)
+
+
+def _build_batch(store, feed: Feed, graph: Graph, seed: int | None, draws: list) -> Batch:
+    """One batch from (pass, row) draws; seed None is test mode, row -1 padding."""
+    shape = (len(draws), feed.num_persons, feed.frames, graph.num_joints, 3)
+    rows = np.array([row for _, row in draws], np.int32)
+    batch = {
+        "x": np.zeros(shape, np.float32),
+        "label": np.where(rows >= 0, store.labels[rows], 0).astype(np.int32),
+        "mask": (rows >= 0).astype(np.float32),
+        "row": rows,
+    }
+    for x, (turn, row) in zip(batch["x"], draws, strict=True):
+        if row >= 0:
+            rng = None if seed is None else np.random.default_rng([seed, turn, row])
+            x[...] = _load(store, int(row), feed, graph, rng)
+    return batch
+
+
+def _load(store, row: int, feed: Feed, graph: Graph, rng: np.random.Generator | None) -> np.ndarray:
+    """One clip's stream, float32 [M, T, V, C]."""
+    joints = store.joints(row)
+    _check_clip(joints, store, row)
+    crop = {"p_interval": feed.p_interval, "test_interval": feed.test_interval}
+    x = FEEDERS[feed.feeder](
+        joints,
+        rng,
+        frames=feed.frames,
+        num_persons=feed.num_persons,
+        second_person=feed.second_person,
+        **(crop if feed.feeder == "ntu" else {}),
+    )
+    if rng is not None:  # before the stream, as in SkateFormer: a bone to a lost joint is long
+        x = drop_axis(x, rng, feed.drop_axis)
+        x = drop_joints(x, rng, feed.drop_joints)
+    return make_stream(x, feed.stream, graph)
+
+
+def _check_clip(joints: np.ndarray, store, row: int) -> None:
+    wanted = store.graph.num_joints
+    if joints.ndim != 4 or joints.shape[2:] != (wanted, 3) or 0 in joints.shape:
+        raise UserError(
+            f"clip {store.ids[row]}: joints have shape {joints.shape}, expected [frames, persons, "
+            f"{wanted}, 3] with at least one frame and person; prepare the dataset again"
+        )
+    if not np.isfinite(joints).all():
+        raise UserError(
+            f"clip {store.ids[row]}: some coordinates are not finite; repair or remove it and "
+            "prepare the dataset again"
+        )
+
+
+def _rows(store, protocol: str, split: str) -> np.ndarray:
+    rows = np.asarray(store.rows(protocol, split))
+    if not len(rows):
+        raise UserError(f"protocol {protocol!r} has no clips in its {split} split")
+    return rows
+
+
+def _local_batch(batch_size: int, shard: tuple[int, int]) -> int:
+    index, count = shard
+    if not 0 <= index < count:
+        raise UserError(f"shard {shard} must be (index, count) with 0 <= index < count")
+    if batch_size < 1 or batch_size % count:
+        raise UserError(f"batch_size {batch_size} must be a positive multiple of the {count} hosts")
+    return batch_size // count
+
+
+def _check(name: str, value, good: bool, wanted: str) -> None:
+    if not good:
+        raise UserError(f"{name} must be {wanted}, got {value!r}")

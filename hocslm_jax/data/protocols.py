@@ -1,0 +1,104 @@
+"""Evaluation protocols as indices over the metadata: which clips train and which test.
+
+In: the metadata columns of a dataset. Out: {protocol: {"train": rows, "test": rows}}, rows being
+positions into the columns. The data is stored once; a protocol never copies it. Subject, camera and
+setup lists are those of the CTR-GCN protocol, that is of the datasets' papers.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from hocslm_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """Train where `column` holds a value of `train`, test where one of `test`."""
+
+    column: str
+    train: frozenset[int]
+    test: frozenset[int]
+
+    def __post_init__(self):
+        if self.train & self.test:
+            raise ValueError(f"{self.column} {sorted(self.train & self.test)} on both sides")
+
+
+def rule(column: str, train, universe) -> Rule:
+    """The Rule that tests on whatever of `universe` it does not train on."""
+    return Rule(column, frozenset(train), frozenset(universe) - frozenset(train))
+
+
+NTU60_SUBJECTS = (1, 2, 4, 5, 8, 9, 13, 14, 15, 16, 17, 18, 19, 25, 27, 28, 31, 34, 35, 38)
+NTU120_SUBJECTS = (
+    *NTU60_SUBJECTS, 45, 46, 47, 49, 50, 52, 53, 54, 55, 56, 57, 58, 59, 70, 74, 78, 80, 81, 82, 83,
+    84, 85, 86, 89, 91, 92, 93, 94, 95, 97, 98, 100, 103,
+)  # fmt: skip
+
+RULES: dict[str, dict[str, Rule]] = {
+    "nw_ucla": {"xview": rule("camera", (1, 2), range(1, 4))},
+    "ntu60": {
+        "xsub": rule("subject", NTU60_SUBJECTS, range(1, 41)),
+        "xview": rule("camera", (2, 3), range(1, 4)),
+    },
+    "ntu120": {
+        "xsub": rule("subject", NTU120_SUBJECTS, range(1, 107)),
+        "xset": rule("setup", range(2, 33, 2), range(1, 33)),
+    },
+}
+
+# (train, test) clips of the complete public sets, by number of clips in the set.
+COMPLETE: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
+    "nw_ucla": (1484, {"xview": (1020, 464)}),
+    "ntu60": (56578, {"xsub": (40091, 16487), "xview": (37646, 18932)}),
+    "ntu120": (113945, {"xsub": (63026, 50919), "xset": (54468, 59477)}),
+}
+
+
+def split_rows(
+    rules: Mapping[str, Rule], columns: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Applies every rule to the columns.
+
+    Returns:
+      {protocol: {"train": rows, "test": rows}}, int32, ascending.
+
+    Raises:
+      UserError: a clip whose value is on neither side, e.g. an unknown subject.
+    """
+    return {name: _apply(name, rule, columns[rule.column]) for name, rule in rules.items()}
+
+
+def public(dataset: str, columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """The protocols of a public dataset; of a complete one, with the published split sizes.
+
+    Raises:
+      UserError: as `split_rows`, or the set is complete and yet a split has another size.
+    """
+    protocols = split_rows(RULES[dataset], columns)
+    complete, published = COMPLETE[dataset]
+    for name, counts in published.items() if len(columns["label"]) == complete else ():
+        found = tuple(len(protocols[name][split]) for split in ("train", "test"))
+        if found != counts:
+            raise UserError(
+                f"{dataset} {name}: {found} clips to train and test, published {counts}; "
+                "the source is not the public dataset"
+            )
+    return protocols
+
+
+def _apply(name: str, rule: Rule, values: np.ndarray) -> dict[str, np.ndarray]:
+    train, test = (np.isin(values, sorted(side)) for side in (rule.train, rule.test))
+    stray = values[~(train | test)]
+    if stray.size:
+        raise UserError(
+            f"{name}: {rule.column} {int(stray[0])} belongs to neither train nor test "
+            f"({stray.size} clips); check the source"
+        )
+    return {"train": _rows(train), "test": _rows(test)}
+
+
+def _rows(mask: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(mask).astype(np.int32)

@@ -1,0 +1,118 @@
+"""A small grammar that writes one English sentence about a quickstart clip.
+
+In: the class name and what was drawn for the clip (acting side, pace, size of the motion, repeat
+count). Out: a sentence that names the body parts and how they move. Every fact in it is
+true of the motion; only the wording is free. `{slot}` is filled from `WORDS` at random, or from
+the clip's facts.
+"""
+
+import re
+
+import numpy as np
+
+WORDS: dict[str, tuple[str, ...]] = {
+    "who": ("A person", "Someone", "The person", "A standing person"),
+    "seated": ("A seated person", "Someone seated", "The sitting person", "A person on a chair"),
+    "other": ("another person", "a second person", "the other person"),
+    "raises": ("raises", "lifts", "brings up"),
+    "lowers": ("lowers", "drops"),
+    "holds": ("holds", "keeps"),
+    "moves": ("swings", "drives", "moves"),
+    "bends": ("bends", "leans", "tips"),
+}
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "drink": (
+        "{who} {raises} the {side} hand to the mouth and drinks from a cup {pace}.",
+        "{who} {pace} {raises} a cup with the {side} hand, tilts the head back and drinks.",
+        "{who} bends the {side} elbow to bring a cup to the lips, then {lowers} the arm.",
+    ),
+    "phone call": (
+        "{who} {raises} the {side} hand to the ear {pace} and answers a phone.",
+        "{who} bends the {side} elbow and {holds} a phone beside the tilted head.",
+        "{who} looks down, {pace} {raises} a phone with the {side} hand and {holds} it to the ear.",
+    ),
+    "wave": (
+        "{who} {raises} the {side} arm and waves the hand from side to side {times}.",
+        "{who} waves the {side} hand above the shoulder {times}, {pace}.",
+        "{who} {holds} the {side} hand up beside the head and sways it left and right {pace}.",
+    ),
+    "throw": (
+        "{who} pulls the {side} hand back over the shoulder and throws an object {pace}.",
+        "{who} steps forward, twists the trunk and throws with a {size} swing of the {side} arm.",
+        "{who} {pace} throws something overhand with the {side} arm.",
+    ),
+    "pick up": (
+        "{who} {bends} forward at the waist and picks an object up with the {side} hand {pace}.",
+        "{who} bends the knees, reaches to the floor with the {side} hand and lifts something.",
+        "{who} {pace} stoops, grasps a thing by the feet with the {side} hand and straightens.",
+    ),
+    "sit down": (
+        "{who} bends the knees, lowers the hips and sits down {pace}.",
+        "{who} leans the trunk forward and sits down on a chair, both hands going to the lap.",
+        "{who} {pace} lowers the body backward onto a seat and rests the hands on the thighs.",
+    ),
+    "stand up": (
+        "{seated} leans the trunk forward, straightens the knees and stands up {pace}.",
+        "{seated} {pace} {raises} the hips until both legs are straight.",
+        "{seated} {raises} the hips and stands up {pace}, the arms falling to the sides.",
+    ),
+    "clap": (
+        "{who} claps both hands together in front of the chest {times}.",
+        "{who} {raises} both forearms and claps the hands {pace}.",
+        "{who} {holds} the hands before the chest and claps {times}, {pace}.",
+    ),
+    "kick": (
+        "{who} draws the {side} foot back and kicks forward {pace}.",
+        "{who} makes a {size} kick forward with the {side} leg, balancing on the other foot.",
+        "{who} kicks {pace} with the {side} foot while the opposite arm comes forward.",
+    ),
+    "jump": (
+        "{who} bends both knees, swings the arms up and jumps {pace}.",
+        "{who} crouches and makes a {size} jump straight up, both feet leaving the floor.",
+        "{who} {pace} swings both arms and jumps up, landing on bent knees.",
+    ),
+    "bow": (
+        "{who} bends the trunk forward at the hips and bows {pace}.",
+        "{who} takes a {size} bow, lowering the head while the hands slide down the thighs.",
+        "{who} {pace} tips the upper body forward, looks down, and rises again.",
+    ),
+    "shake hands": (
+        "Two people stretch out the right arms and shake hands {times}.",
+        "{who} reaches out the right hand, clasps the hand of {other} and shakes it {pace}.",
+        "{who} and {other} lean in, join right hands and move them up and down {times}.",
+    ),
+    "push another person": (
+        "{who} stretches both arms and pushes {other} in the chest {pace}.",
+        "{who} steps forward with the {side} foot and shoves {other}, who staggers backward.",
+        "{who} {pace} pushes {other} away with both hands.",
+    ),
+    "punch another person": (
+        "{who} twists the trunk and punches {other} in the face with the {side} fist {pace}.",
+        "{who} {moves} the {side} fist forward to the head of {other}, who reels back.",
+        "{who} {pace} punches {other} with the {side} hand, the other hand kept on guard.",
+    ),
+}
+COUNTS = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}
+
+
+def pace_word(frames: float) -> str:
+    """How fast an action that lasts `frames` frames (30 per second) is said to be."""
+    if frames < 30:
+        return "quickly"
+    return "slowly" if frames > 45 else "steadily"
+
+
+def size_word(amplitude: float) -> str:
+    """How large a motion `amplitude` times the average is said to be."""
+    if amplitude < 0.92:
+        return "small"
+    return "big" if amplitude > 1.08 else "moderate"
+
+
+def describe(name: str, facts: dict[str, str], rng: np.random.Generator) -> str:
+    """A sentence about a clip of class `name`; `facts` fills side, pace, times and size."""
+
+    def fill(slot: re.Match[str]) -> str:
+        return facts[slot[1]] if slot[1] in facts else str(rng.choice(WORDS[slot[1]]))
+
+    return re.sub(r"\{(\w+)\}", fill, str(rng.choice(TEMPLATES[name])))

@@ -1,0 +1,185 @@
+"""A prepared dataset on disk, opened for random access.
+
+In: `<data_dir>/<dataset>/` as `python -m hocslm_jax prepare` leaves it: ArrayRecord files of TFDS
+and an `index.json` with everything but the joints. Out: a Store, whose metadata is in memory and
+whose joints are read one record at a time. Opening reads only the index; row i of it is record i.
+"""
+
+import dataclasses
+import functools
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph, resolve_graph
+
+INDEX = "index.json"
+PREPARING = ".preparing"  # where a dataset is built; what an interrupted prepare leaves behind
+SPLIT = "clips"  # the one TFDS split; protocols are indices, not copies
+COLUMNS = ("subject", "camera", "setup", "replication", "num_frames")
+
+_KEYS = {
+    *("dataset", "version", "graph", "classes", "num_persons", "source", "expected"),
+    *("files", "protocols", "columns"),
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_COMMANDS = {
+    "nw_ucla": "nw_ucla --source ARCHIVE_OR_FOLDER",
+    "quickstart": "quickstart",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Store:
+    """Metadata in memory, joints on disk.
+
+    Attributes:
+      name: of the dataset, and of its folder.
+      graph: the skeleton.
+      classes: class names in label order.
+      num_persons: the most persons in any clip.
+      ids: clip ids; position = row.
+      labels: int32 [N].
+      columns: subject, camera, setup, replication, num_frames, each int32 [N].
+      protocols: {protocol: {split: rows}}, rows int32, ascending.
+      path: the folder with the records.
+    """
+
+    name: str
+    graph: Graph
+    classes: tuple[str, ...]
+    num_persons: int
+    ids: tuple[str, ...]
+    labels: np.ndarray
+    columns: dict[str, np.ndarray]
+    protocols: dict[str, dict[str, np.ndarray]]
+    path: Path
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def joints(self, row: int) -> np.ndarray:
+        """The clip of that row, float32 [T, M, V, 3] in metres; a fresh array. Thread-safe."""
+        return np.array(self._records[int(row)]["joints"])
+
+    def rows(self, protocol: str, split: str) -> np.ndarray:
+        """Rows of one split, int32, ascending.
+
+        Raises:
+          UserError: unknown protocol or split (lists the known ones), or a split without clips.
+        """
+        for kind, key, known in (
+            ("protocol", protocol, self.protocols),
+            ("split", split, self.protocols.get(protocol, ())),
+        ):
+            if key not in known:
+                raise UserError(f"{self.name} has no {kind} {key!r}; known: {', '.join(known)}")
+        rows = self.protocols[protocol][split]
+        if not len(rows):
+            raise UserError(f"{self.name}: the {split} split of {protocol} has no clips")
+        return rows
+
+    @functools.cached_property
+    def _records(self):
+        return open_records(self.path, ("joints",))
+
+    def __getstate__(self):
+        return {key: value for key, value in self.__dict__.items() if key != "_records"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """Random access to decoded records; TFDS itself decodes every field or none."""
+
+    serialized: Sequence[bytes]
+    features: object
+
+    def __len__(self) -> int:
+        return len(self.serialized)
+
+    def __getitem__(self, row: int) -> dict:
+        return self.features.deserialize_example_np(self.serialized[row])
+
+
+def open_store(dataset: str, data_dir: str | Path) -> Store:
+    """Opens `<data_dir>/<dataset>`.
+
+    Raises:
+      UserError: not prepared, half-prepared or damaged, with the command that mends it.
+    """
+    folder = dataset_folder(dataset, data_dir)
+    index = read_index(folder)
+    columns = {key: np.asarray(values) for key, values in index["columns"].items() if key != "id"}
+    return Store(
+        name=index["dataset"],
+        graph=resolve_graph(index["graph"]),
+        classes=tuple(index["classes"]),
+        num_persons=index["num_persons"],
+        ids=tuple(index["columns"]["id"]),
+        labels=columns["label"].astype(np.int32),
+        columns={key: columns[key].astype(np.int32) for key in COLUMNS},
+        protocols={
+            name: {split: np.asarray(rows, np.int32) for split, rows in splits.items()}
+            for name, splits in index["protocols"].items()
+        },
+        path=folder / index["version"],
+    )
+
+
+def dataset_folder(dataset: str, data_dir: str | Path) -> Path:
+    """`<data_dir>/<dataset>`, existing or not.
+
+    Raises:
+      UserError: a name that is not lower-case letters, digits and underscores.
+    """
+    if not _NAME.fullmatch(dataset):
+        raise UserError(
+            f"dataset name {dataset!r}: use lower-case letters, digits and _, a letter first"
+        )
+    return Path(data_dir).expanduser() / dataset
+
+
+def read_index(folder: Path) -> dict:
+    """The index of a completely prepared dataset.
+
+    Raises:
+      UserError: no index, a damaged one, or records that are missing or of another size.
+    """
+    try:
+        index = json.loads((folder / INDEX).read_text())
+        if missing := _KEYS - set(index):
+            raise KeyError(missing)
+        files = {folder / index["version"] / name: size for name, size in index["files"].items()}
+    except FileNotFoundError:
+        half = (folder / PREPARING).exists() or any(folder.glob("[0-9]*.*.*"))
+        state = "half-prepared, its prepare was interrupted" if half else "not prepared"
+        raise UserError(f"{folder} is {state}; run: {_command(folder)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{folder / INDEX} is damaged; run: {_command(folder)} --force") from None
+    for path, size in files.items():
+        if not path.is_file() or path.stat().st_size != size:
+            raise UserError(
+                f"{path} is missing or not {size} bytes long; run: {_command(folder)} --force"
+            )
+    return index
+
+
+def open_records(path: Path, fields: tuple[str, ...] | None = None) -> Records:
+    """The records of one TFDS directory, all fields or only some."""
+    import tensorflow_datasets as tfds  # half a second, so only where records are read
+
+    builder = tfds.builder_from_directory(path)
+    features = builder.info.features
+    if fields:
+        features = tfds.features.FeaturesDict({key: features[key] for key in fields})
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    return Records(builder.as_data_source(SPLIT, deserialize_method=raw), features)
+
+
+def _command(folder: Path) -> str:
+    what = _COMMANDS.get(folder.name, f"folder --name {folder.name} --source FOLDER")
+    return f"python -m hocslm_jax prepare {what} --data-dir {folder.parent}"

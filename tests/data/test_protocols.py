@@ -1,0 +1,58 @@
+"""Protocols split by metadata: nobody is on both sides, and nobody is forgotten."""
+
+import numpy as np
+import pytest
+
+from hocslm_jax.data import protocols
+from hocslm_jax.errors import UserError
+
+PROTOCOLS = [(dataset, name) for dataset, rules in protocols.RULES.items() for name in rules]
+SIZES = {  # values on the (train, test) side
+    ("nw_ucla", "xview"): (2, 1),
+    ("ntu60", "xsub"): (20, 20),
+    ("ntu60", "xview"): (2, 1),
+    ("ntu120", "xsub"): (53, 53),
+    ("ntu120", "xset"): (16, 16),
+}
+
+
+@pytest.mark.parametrize("key", PROTOCOLS)
+def test_sides_are_disjoint_and_of_the_published_size(key):
+    rule = protocols.RULES[key[0]][key[1]]
+    assert not rule.train & rule.test
+    assert (len(rule.train), len(rule.test)) == SIZES[key]
+
+
+def test_known_members():
+    assert protocols.RULES["ntu60"]["xview"].test == {1}
+    assert protocols.RULES["nw_ucla"]["xview"].test == {3}
+    assert protocols.RULES["ntu120"]["xset"].train == set(range(2, 33, 2))
+    assert {8, 45} <= protocols.RULES["ntu120"]["xsub"].train
+    assert 106 in protocols.RULES["ntu120"]["xsub"].test
+
+
+def test_a_rule_with_a_common_value_is_an_error():
+    with pytest.raises(ValueError, match="both sides"):
+        protocols.Rule("camera", frozenset({1, 2}), frozenset({2, 3}))
+
+
+def test_every_row_is_on_one_side():
+    camera = np.array([3, 1, 2, 3, 1])
+    split = protocols.split_rows(protocols.RULES["nw_ucla"], {"camera": camera})["xview"]
+    assert split["train"].tolist() == [1, 2, 4] and split["test"].tolist() == [0, 3]
+
+
+def test_an_unknown_value_is_told():
+    with pytest.raises(UserError, match=r"xview: camera 4 belongs to neither .* \(2 clips\)"):
+        protocols.split_rows(protocols.RULES["nw_ucla"], {"camera": np.array([1, 4, 4])})
+
+
+def test_a_complete_set_must_split_as_published():
+    camera = np.repeat([1, 2, 3], (520, 500, 464))
+    columns = {"camera": camera, "label": np.zeros(1484)}
+    assert len(protocols.public("nw_ucla", columns)["xview"]["train"]) == 1020
+    columns["camera"] = np.repeat([1, 2, 3], (520, 499, 465))
+    with pytest.raises(UserError, match=r"published \(1020, 464\)"):
+        protocols.public("nw_ucla", columns)
+    subset = {key: values[:1000] for key, values in columns.items()}
+    assert "xview" in protocols.public("nw_ucla", subset)
