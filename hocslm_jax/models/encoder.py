@@ -1,0 +1,204 @@
+"""The encoder: spatial-temporal blocks from a skeleton clip [B, M, T, V, C] to a feature [B, D].
+
+CTR-GCN and HGLNet are the same stack with other parts: `spatial` in {ctrgc, cts}, `temporal` in
+{ltc, dht}, each part switchable, so that every row of the paper's Tables 4 and 5 is one setting.
+`Recogniser` adds the classifier.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph
+from hocslm_jax.models.layers import Pointwise, batch_norm
+from hocslm_jax.models.spatial import CTRGC, CTS, PAIR_MODES, SpatialUnit
+from hocslm_jax.models.temporal import DHT, LTC
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderConfig:
+    """What an encoder is made of.
+
+    Attributes:
+      spatial: "cts" (HocSLM eqs. 1-7) or "ctrgc" (CTR-GCN).
+      temporal: "dht" (HocSLM eqs. 8-10) or "ltc" (CTR-GCN's multi-scale convolutions).
+      width: channels of the first stage; each later stage doubles them and halves the frames.
+      stages: blocks per stage.
+      gsm, lse, gta, ltc: parts of CTS and DHT; at least one of each pair.
+      gsm_attention: False puts the pairwise tensor in the place of eqs. 2-4.
+      gsm_width: width d of GSM's queries and keys.
+      gta_position: "none" or "relative" (a learnable bias per frame distance).
+      pair_mode: "tanh_diff", "diff" or "product" (eq. 1).
+      dropout: before the classifier.
+      dtype: computation type; parameters, statistics, softmax and logits stay float32.
+    """
+
+    spatial: str = "cts"
+    temporal: str = "dht"
+    width: int = 64
+    stages: tuple[int, ...] = (4, 3, 3)
+    gsm: bool = True
+    lse: bool = True
+    gta: bool = True
+    ltc: bool = True
+    gsm_attention: bool = True
+    gsm_width: int = 16
+    gta_position: str = "none"
+    pair_mode: str = "tanh_diff"
+    dropout: float = 0.0
+    dtype: str = "float32"
+
+
+CTRGCN = EncoderConfig(spatial="ctrgc", temporal="ltc")
+HGLNET = EncoderConfig(spatial="cts", temporal="dht")
+ENCODERS = {"ctrgcn": CTRGCN, "hglnet": HGLNET}
+
+_CHOICES = {
+    "spatial": ("cts", "ctrgc"),
+    "temporal": ("dht", "ltc"),
+    "gta_position": ("none", "relative"),
+    "pair_mode": PAIR_MODES,
+    "dtype": ("float32", "bfloat16"),
+}
+
+
+def check_encoder(config: EncoderConfig) -> EncoderConfig:
+    """Returns the config, or raises UserError naming the first setting that cannot be."""
+    for field, allowed in _CHOICES.items():
+        value = getattr(config, field)
+        if value not in allowed:
+            raise UserError(f"model.{field} is {value!r}; use one of {', '.join(allowed)}")
+    if config.width % 8 or config.width <= 0:
+        raise UserError(f"model.width is {config.width}; it must be a positive multiple of 8")
+    if not config.stages or min(config.stages) < 1:
+        raise UserError(f"model.stages is {config.stages}; give one or more blocks per stage")
+    if config.spatial == "cts" and not (config.gsm or config.lse):
+        raise UserError("model.gsm and model.lse are both off: CTS needs one of them")
+    if config.temporal == "dht" and not (config.gta or config.ltc):
+        raise UserError("model.gta and model.ltc are both off: DHT needs one of them")
+    return config
+
+
+class Block(nn.Module):
+    """ReLU(temporal(spatial(x)) + shortcut(x)): [B, T, V, C] -> [B, T / stride, V, features]."""
+
+    features: int
+    stride: int
+    residual: bool
+    graph: Graph
+    config: EncoderConfig
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        dtype = jnp.dtype(self.config.dtype)
+        y = SpatialUnit(self.features, self.topology(dtype), dtype=dtype, name="spatial")(x, train)
+        y = self.temporal(dtype)(y, train)
+        if not self.residual:
+            return jax.nn.relu(y)
+        if self.stride != 1 or x.shape[-1] != self.features:
+            x = Pointwise(self.features, dtype=dtype, name="shortcut")(x[:, :: self.stride])
+            x = batch_norm(train, dtype, "shortcut_bn")(x)
+        return jax.nn.relu(y + x)
+
+    def topology(self, dtype) -> nn.Module:
+        config = self.config
+        if config.spatial == "ctrgc":
+            return CTRGC(self.features, self.graph, config.pair_mode, dtype, name="ctrgc")
+        return CTS(
+            self.features,
+            self.graph,
+            gsm=config.gsm,
+            lse=config.lse,
+            gsm_attention=config.gsm_attention,
+            gsm_width=config.gsm_width,
+            pair_mode=config.pair_mode,
+            dtype=dtype,
+            name="cts",
+        )
+
+    def temporal(self, dtype) -> nn.Module:
+        config = self.config
+        if config.temporal == "ltc":
+            return LTC(self.stride, dtype, name="ltc")
+        return DHT(self.stride, config.gta, config.ltc, config.gta_position, dtype, name="dht")
+
+
+class Encoder(nn.Module):
+    """A skeleton clip to one feature: x [B, M, T, V, C] -> [B, D], D = 4 * width with three stages.
+
+    Persons run through the blocks as samples of their own; the feature is the mean over T and V,
+    then over M, so an absent (zero) second person counts as half of the clip, as in CTR-GCN.
+    """
+
+    graph: Graph
+    config: EncoderConfig = HGLNET
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        batch, persons, frames, joints, channels = x.shape
+        x = x.transpose(0, 2, 1, 3, 4).reshape(batch, frames, persons * joints * channels)
+        # One scale for each person, joint and axis.
+        x = batch_norm(train, jnp.float32, "data_bn")(x)
+        x = x.reshape(batch, frames, persons, joints, channels).transpose(0, 2, 1, 3, 4)
+        x = x.reshape(batch * persons, frames, joints, channels)
+        index = 0
+        for stage, blocks in enumerate(self.config.stages):
+            for position in range(blocks):
+                stride = 2 if stage and not position else 1
+                features = self.config.width << stage
+                index += 1
+                shape = (features, stride, index > 1)
+                block = Block(*shape, self.graph, self.config, name=f"block{index}")
+                x = block(x, train)
+        feature = x.astype(jnp.float32).mean(axis=(1, 2))  # [B * M, D]
+        return feature.reshape(batch, persons, -1).mean(axis=1)
+
+
+class Recogniser(nn.Module):
+    """Encoder and linear classifier: x [B, M, T, V, C] -> logits [B, classes] in float32."""
+
+    graph: Graph
+    num_classes: int
+    config: EncoderConfig = HGLNET
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        feature = Encoder(self.graph, self.config, name="encoder")(x, train)
+        feature = nn.Dropout(self.config.dropout, deterministic=not train)(feature)
+        bound = 1.0 / math.sqrt(feature.shape[-1])  # PyTorch's default for a bias
+
+        def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        return Pointwise(self.num_classes, bias_init=uniform, name="classifier")(feature)
+
+
+def encoder_config(settings: Mapping) -> EncoderConfig:
+    """An EncoderConfig: `encoder` names the base, other keys override its fields, "" keeps them.
+
+    Raises:
+      UserError: an unknown encoder or field (with the nearest known name), or a setting that
+        cannot be.
+    """
+    settings = {key: value for key, value in dict(settings).items() if value != ""}
+    name = settings.pop("encoder", "hglnet")
+    fields = [field.name for field in dataclasses.fields(EncoderConfig)]
+    for key, known in [(name, list(ENCODERS)), *((key, fields) for key in settings)]:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise UserError(f"unknown model setting {key!r}; {hint}")
+    if "stages" in settings:
+        settings["stages"] = tuple(settings["stages"])
+    return check_encoder(dataclasses.replace(ENCODERS[name], **settings))
+
+
+def build_model(settings: Mapping, *, graph: Graph, num_classes: int) -> Recogniser:
+    """The network that a config's `model` section describes; for the keys see `EncoderConfig`."""
+    return Recogniser(graph, num_classes, encoder_config(settings))

@@ -1,0 +1,282 @@
+"""Spatial modules: from joint features to topologies, and the graph convolution that applies them.
+
+`pairwise` turns time-averaged features into a relation vector for every ordered pair of joints
+(eq. 1). `CTRGC` refines a learnable graph with it (CTR-GCN); `CTS` combines a global topology
+(`GSM`, eqs. 2-5) with a local one (`LSE`, eq. 6) as in eq. 7 of HocSLM. Either gives, for each
+subset, a topology [B, V, V, O] per sample and channel, which `SpatialUnit` applies. Maps are sown
+into the "maps" collection.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from hocslm_jax.graph import Graph, adjacency
+from hocslm_jax.models.layers import (
+    Pointwise,
+    add_graph,
+    aggregate,
+    batch_norm,
+    fan_out_normal,
+    keep_map,
+)
+
+PAIR_MODES = ("tanh_diff", "diff", "product")
+
+
+def pairwise(a: jax.Array, b: jax.Array, mode: str = "tanh_diff") -> jax.Array:
+    """Relation of every ordered pair of joints: a, b [B, V, S, R] -> [B, S, V, V, R] (eq. 1).
+
+    Entry [i, j] relates receiver i to sender j. `tanh_diff` is CTR-GCN's tanh(a_i - b_j) and our
+    reading of the paper, which fixes only that all pairs are present.
+    """
+    a = a.transpose(0, 2, 1, 3)[:, :, :, None]  # [B, S, V, 1, R]
+    b = b.transpose(0, 2, 1, 3)[:, :, None]  # [B, S, 1, V, R]
+    if mode == "product":
+        return a * b
+    return jnp.tanh(a - b) if mode == "tanh_diff" else a - b
+
+
+class Expand(nn.Module):
+    """A gated 1x1 convolution per subset on top of a graph: F [B, S, V, V, R] -> S x [B, V, V, O].
+
+    Topology s is graph[s] + gate[s] * (W_s F_s + b_s). The gate scales the weights, which are
+    small, and not the result.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, graph: jax.Array, gate: jax.Array) -> list[jax.Array]:
+        batch, subsets, joints, _, channels = x.shape
+        shape = (subsets, channels, self.features)
+        kernel = self.param("kernel", fan_out_normal(self.features), shape)
+        bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
+        kernel = (gate[:, None, None] * kernel).astype(self.dtype)
+        bias = (gate[:, None] * bias).astype(self.dtype)
+        # One plain product a subset: XLA:CPU runs a batched one far below its speed.
+        rows = [x[:, s].reshape(-1, channels) @ kernel[s] + bias[s] for s in range(subsets)]
+        grid = (batch, joints, joints, self.features)
+        return [add_graph(r.reshape(grid), graph[s]) for s, r in enumerate(rows)]
+
+
+class Relations(nn.Module):
+    """Time-averaged features to the pairwise tensor: [B, T, V, C] -> F [B, S, V, V, R] (eq. 1).
+
+    Averaging over time before the 1x1 convolutions equals CTR-GCN's order and costs T times less.
+    R = C / 8, at least 8.
+    """
+
+    subsets: int
+    pair_mode: str = "tanh_diff"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        relation = max(8, x.shape[-1] // 8)
+        pooled = x.mean(axis=1)  # [B, V, C]
+        init = fan_out_normal(relation)
+        ab = Pointwise(2 * self.subsets * relation, kernel_init=init, dtype=self.dtype, name="ab")
+        ab = ab(pooled).reshape(*pooled.shape[:2], 2, self.subsets, relation)
+        return pairwise(ab[:, :, 0], ab[:, :, 1], self.pair_mode)
+
+
+class CTRGC(nn.Module):
+    """Channel-wise topology refinement (CTR-GCN): A_s + alpha * W_s F_s -> S x [B, V, V, features].
+
+    The graph [S, V, V] is learnable and starts as the skeleton; alpha, one scalar, starts at 0.
+    """
+
+    features: int
+    graph: Graph
+    pair_mode: str = "tanh_diff"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        prior = self.param("graph", lambda _: jnp.asarray(adjacency(self.graph)))
+        alpha = self.param("alpha", nn.initializers.zeros, (1,))
+        pairs = Relations(prior.shape[0], self.pair_mode, self.dtype, name="relations")(x)
+        return Expand(self.features, self.dtype, name="expand")(pairs, prior, alpha)
+
+
+class GSM(nn.Module):
+    """Global semantic modelling, HocSLM eqs. 2-5: F [B, S, V, V, R] -> S x [B, V, V, features].
+
+    The token of joint i in channel r is its association row F[i, :, r]; projections are shared by
+    all channels, so that every channel is a head. Our reading where the paper is silent: softmax
+    over the senders, width d = 16, Sim = sigmoid of the scaled logits, Dst = tanh(Q_i w - K_j w'),
+    gamma on the global term. `use_attention=False` puts F itself in the place of G: CTR-GC, with
+    gamma for its alpha.
+    """
+
+    features: int
+    graph: Graph
+    width: int = 16
+    use_attention: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pairs: jax.Array, weight: jax.Array, rest: jax.Array) -> list[jax.Array]:
+        """weight * A_G + rest: `weight` is w_G of eq. 7, `rest` [S, V, V] the static part of other
+        terms."""
+        prior = self.param("graph", lambda _: jnp.asarray(adjacency(self.graph)))  # [S, V, V]
+        gamma = self.param("gamma", nn.initializers.zeros, (prior.shape[0],))
+        mixed = self.mix(pairs) if self.use_attention else pairs
+        expand = Expand(self.features, self.dtype, name="expand")
+        return expand(mixed, weight * prior + rest, weight * gamma)
+
+    def mix(self, pairs: jax.Array) -> jax.Array:
+        """Eqs. 2-4: G = Bse * (1 + alpha Sim) + beta Dst, [B, S, V, V, R]."""
+        subsets, joints = pairs.shape[1:3]
+        lecun = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=0)
+        query = self.param("query", lecun, (subsets, joints, self.width)).astype(self.dtype)
+        key = self.param("key", lecun, (subsets, joints, self.width)).astype(self.dtype)
+        eye = self.param("value", lambda _: jnp.tile(jnp.eye(joints), (subsets, 1, 1)))
+        small = nn.initializers.normal(1.0 / self.width**0.5)
+        ends = self.param("distance", small, (2, subsets, self.width)).astype(self.dtype)
+        gates = self.param("gates", nn.initializers.ones, (2, subsets)).astype(self.dtype)
+        alpha, beta = gates[:, None, :, None, None, None]
+
+        tokens = pairs.transpose(0, 1, 4, 2, 3)  # [B, S, R, V, V]
+        q = jnp.einsum("bsrij,sjd->bsrid", tokens, query)
+        k = jnp.einsum("bsrij,sjd->bsrid", tokens, key)
+        value = jnp.einsum("bsrij,sjv->bsriv", tokens, eye.astype(self.dtype))
+        logits = jnp.einsum("bsrid,bsrjd->bsrij", q, k).astype(jnp.float32) / self.width**0.5
+        attention = jax.nn.softmax(logits).astype(self.dtype)
+        base = jnp.einsum("bsrij,bsrjv->bsriv", attention, value)  # eq. 2
+        similarity = jax.nn.sigmoid(logits).astype(self.dtype)  # eq. 3
+        q_end = jnp.einsum("bsrid,sd->bsri", q, ends[0])
+        k_end = jnp.einsum("bsrid,sd->bsri", k, ends[1])
+        distance = jnp.tanh(q_end[..., None] - k_end[..., None, :])
+        keep_map(self, "attention", attention)
+        mixed = base * (1.0 + alpha * similarity) + beta * distance  # eq. 4
+        return mixed.transpose(0, 1, 3, 4, 2)  # [B, S, V, V, R]
+
+
+class LSE(nn.Module):
+    """Local structure enhancement, HocSLM eq. 6: F [B, S, V, V, R] -> A_L in two parts.
+
+    A_L = W_l[M * sigmoid(F W_2 + b_2) * ReLU(F W_1 + b_1)] + lambda * A, on the support M of each
+    subset only. W_l has no bias, which keeps the mask, and starts at 0, so that A_L starts as the
+    skeleton; b_1 starts at 0.1 against dead units. The residual is our reading: the normalised
+    graph itself.
+
+    Returns:
+      S x [B, E_s, features], the first term on the E_s bones of each subset (73 of NTU's 1,875
+      pairs), in the order of `np.nonzero`; and lambda * A, [S, V, V].
+    """
+
+    features: int
+    graph: Graph
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pairs: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        graph, relation = adjacency(self.graph), pairs.shape[-1]
+        subsets = graph.shape[0]
+        residual = self.param("residual", nn.initializers.ones, (subsets,))  # lambda
+        square, init = (subsets, relation, relation), fan_out_normal(relation)
+        zeros, warm = nn.initializers.zeros, nn.initializers.constant(0.1)
+        energy = self.param("energy", init, square).astype(self.dtype)
+        energy_bias = self.param("energy_bias", warm, (subsets, relation)).astype(self.dtype)
+        gate = self.param("gate", init, square).astype(self.dtype)
+        gate_bias = self.param("gate_bias", zeros, (subsets, relation)).astype(self.dtype)
+        shape = (subsets, relation, self.features)
+        expand = self.param("expand", zeros, shape).astype(self.dtype)
+        bones = []
+        for s in range(subsets):
+            edges = pairs[:, s][:, *np.nonzero(graph[s])]  # [B, E, R]
+            rows = edges.reshape(-1, relation)
+            gated = jax.nn.relu(rows @ energy[s] + energy_bias[s])
+            gated = gated * jax.nn.sigmoid(rows @ gate[s] + gate_bias[s])
+            bones.append((gated @ expand[s]).reshape(*edges.shape[:2], self.features))
+        return bones, residual[:, None, None] * graph
+
+
+class CTS(nn.Module):
+    """Composite topology, HocSLM eq. 7: w_G A_G + w_L A_L, [B, T, V, C] -> S x [B, V, V, features].
+
+    The weights are learnable scalars that start at 0.5 each; both terms start as the skeleton,
+    hence so does the sum. With one part only, that part is the topology. `gsm_attention=False`
+    feeds the pairwise tensor straight into the global term, which with `lse=False` is CTR-GC. The
+    sum is formed on the factors of the terms, so that one dense topology is written and not three.
+    """
+
+    features: int
+    graph: Graph
+    gsm: bool = True
+    lse: bool = True
+    gsm_attention: bool = True
+    gsm_width: int = 16
+    pair_mode: str = "tanh_diff"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        graph = adjacency(self.graph)
+        pairs = Relations(graph.shape[0], self.pair_mode, self.dtype, name="relations")(x)
+        weights = jnp.ones(2)
+        if self.gsm and self.lse:
+            weights = self.param("fusion", nn.initializers.constant(0.5), (2,))
+        bones, rest = [], jnp.zeros(graph.shape)
+        if self.lse:
+            bones, local = LSE(self.features, self.graph, self.dtype, name="lse")(pairs)
+            rest = weights[1] * local
+        if self.gsm:
+            options = (self.gsm_width, self.gsm_attention, self.dtype)
+            gsm = GSM(self.features, self.graph, *options, name="gsm")
+            topologies = gsm(pairs, weights[0], rest)
+        else:
+            shape = (x.shape[0], *graph.shape[1:], self.features)
+            topologies = [add_graph(jnp.zeros(shape, self.dtype), r) for r in rest]
+        weight = weights[1].astype(self.dtype)
+        keep_map(self, "fusion", weights)
+        for s, bone in enumerate(bones):
+            where = (slice(None), *np.nonzero(graph[s]))
+            topologies[s] = topologies[s].at[where].add(weight * bone, unique_indices=True)
+        return topologies
+
+
+class Values(nn.Module):
+    """One 1x1 convolution per subset: [B, T, V, C] -> S x [B, T, V, features]."""
+
+    features: int
+    subsets: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        shape = (self.subsets, x.shape[-1], self.features)
+        kernel = self.param("kernel", fan_out_normal(self.features), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[::2]).astype(self.dtype)
+        rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
+        values = [rows @ k + b for k, b in zip(kernel, bias, strict=True)]
+        return [value.reshape(*x.shape[:-1], self.features) for value in values]
+
+
+class SpatialUnit(nn.Module):
+    """Graph convolution ReLU(BN(sum_s A_s (W_s x)) + down(x)): [B, T, V, C] -> [B, T, V, O].
+
+    `topology` is a CTRGC or CTS module. The BatchNorm scale starts at 1e-6: a new block is its
+    shortcut.
+    """
+
+    features: int
+    topology: nn.Module
+    subsets: int = 3
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        topologies = self.topology(x)
+        keep_map(self, "topology", topologies)
+        values = Values(self.features, self.subsets, self.dtype, name="value")
+        z = aggregate(topologies, values(x))
+        z = batch_norm(train, self.dtype, "bn", nn.initializers.constant(1e-6))(z)
+        if x.shape[-1] != self.features:
+            x = Pointwise(self.features, dtype=self.dtype, name="down")(x)
+            x = batch_norm(train, self.dtype, "down_bn")(x)
+        return jax.nn.relu(z + x)

@@ -1,0 +1,109 @@
+"""Temporal modules: `LTC`, the local multi-scale convolutions, `GTA`, attention over all frames,
+and `DHT`, their sum (HocSLM eqs. 8-10). All take [B, T, V, C] to [B, T / stride, V, C].
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hocslm_jax.models.layers import (
+    Pointwise,
+    TemporalConv,
+    batch_norm,
+    jittered_ones,
+    keep_map,
+    max_pool_time,
+)
+
+
+class LTC(nn.Module):
+    """Local temporal convolution, HocSLM eq. 9: CTR-GCN's multi-scale unit.
+
+    Four branches of a quarter of the channels, concatenated: two convolutions over 5 frames
+    (dilation 1 and 2), a max-pool over 3, and a strided 1x1. The first three share one 1x1 product
+    and one BatchNorm before, and one BatchNorm after; per channel that is the same as one each.
+    """
+
+    stride: int = 1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        width = x.shape[-1] // 4
+
+        def norm(name: str):
+            return batch_norm(train, self.dtype, name, jittered_ones)
+
+        y = Pointwise(3 * width, kernel_init=_branch_normal, dtype=self.dtype, name="reduce")(x)
+        y = jax.nn.relu(norm("reduce_bn")(y))
+        near = TemporalConv(width, 5, self.stride, 1, self.dtype, name="conv1")
+        wide = TemporalConv(width, 5, self.stride, 2, self.dtype, name="conv2")
+        first, second, third = jnp.split(y, 3, axis=-1)
+        branches = [near(first), wide(second), max_pool_time(third, self.stride)]
+        y = norm("branch_bn")(jnp.concatenate(branches, axis=-1))
+        skip = Pointwise(width, dtype=self.dtype, name="skip")(x[:, :: self.stride])
+        return jnp.concatenate([y, norm("skip_bn")(skip)], axis=-1)
+
+
+def _branch_normal(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
+    """Kaiming fan-out of a third of the columns: each branch is a convolution of its own."""
+    return (2.0 / (shape[-1] // 3)) ** 0.5 * jax.random.normal(key, shape, dtype)
+
+
+class GTA(nn.Module):
+    """Global temporal attention, HocSLM eq. 8: every joint attends over all frames of its own.
+
+    Our reading: single head, queries and keys of a quarter of the channels, values of all, softmax
+    over the frames in float32, at stride s queries from frames 0, s, 2s, ... The closing BatchNorm
+    starts at 0, so that the block starts as LTC alone. `position="relative"` adds a learnable bias
+    per frame distance; the paper mentions none.
+    """
+
+    stride: int = 1
+    position: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        channels, width = x.shape[-1], x.shape[-1] // 4
+        query = Pointwise(width, dtype=self.dtype, name="query")(x[:, :: self.stride])
+        key = Pointwise(width, dtype=self.dtype, name="key")(x)
+        value = Pointwise(channels, dtype=self.dtype, name="value")(x)
+        logits = jnp.einsum("btvd,bsvd->bvts", query, key).astype(jnp.float32) / width**0.5
+        if self.position == "relative":
+            logits = logits + self.relative_bias(x.shape[1])
+        attention = jax.nn.softmax(logits)
+        keep_map(self, "attention", attention)  # [B, V, T', T]
+        y = jnp.einsum("bvts,bsvc->btvc", attention.astype(self.dtype), value)
+        return batch_norm(train, self.dtype, "bn", nn.initializers.zeros)(y)
+
+    def relative_bias(self, frames: int) -> jax.Array:
+        """[T', T]: one learnable number per signed distance between query and key frame."""
+        table = self.param("relative_bias", nn.initializers.zeros, (2 * frames - 1,))
+        queries = jnp.arange(0, frames, self.stride)[:, None]
+        return table[queries - jnp.arange(frames) + frames - 1]
+
+
+class DHT(nn.Module):
+    """Dynamic hierarchical temporal module, HocSLM eq. 10: w_G * GTA(x) + w_L * LTC(x).
+
+    The weights are learnable scalars that start at 1. With one part only, that part is the module.
+    """
+
+    stride: int = 1
+    gta: bool = True
+    ltc: bool = True
+    position: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        parts = []
+        if self.gta:
+            parts.append(GTA(self.stride, self.position, self.dtype, name="gta")(x, train))
+        if self.ltc:
+            parts.append(LTC(self.stride, self.dtype, name="ltc")(x, train))
+        if len(parts) == 1:
+            return parts[0]
+        weights = self.param("fusion", nn.initializers.ones, (2,)).astype(self.dtype)
+        return weights[0] * parts[0] + weights[1] * parts[1]
