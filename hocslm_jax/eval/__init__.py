@@ -1,0 +1,1 @@
+"""What a model's logits are worth: scores, tables and figures."""

@@ -1,0 +1,1 @@
+"""What a trained model, or a clip, looks like to its user."""
