@@ -1,0 +1,177 @@
+"""Defaults of every experiment, and the `:name=value,name=value` argument of the config files.
+
+In: the argument after the colon of `--config=configs/nw_ucla.py:stream=bone,seed=1`.
+Out: a locked-key `ConfigDict`; any single value can still be changed with `--config.optim.lr=0.05`.
+An option's short name is its last word (`stream`, `encoder`, `lr`, `epochs`); the full dotted name
+works too. `recipe=` swaps the optimiser recipe as a whole and is applied before everything else.
+"""
+
+import difflib
+
+from ml_collections import ConfigDict
+
+from hocslm_jax.errors import UserError
+
+RECIPES = {
+    # The CTR-GCN recipe of each config file, unchanged.
+    "ctr": {},
+    # The same with HocSLM's length.
+    "ctr85": {"train.epochs": 85, "optim.milestones": (50, 70)},
+    # HocSLM: AdamW, batch 64, 85 epochs, weight decay 0.01. The paper gives no learning rate.
+    "adamw": {
+        "optim.name": "adamw",
+        "optim.lr": 1e-3,
+        "optim.weight_decay": 0.01,
+        "optim.schedule": "cosine",
+        "optim.decay_mask": True,
+        "train.epochs": 85,
+        "train.batch_size": 64,
+    },
+}
+ALIASES = {"optim": "optim.name"}
+# Sections whose last words are too general to be short names.
+DOTTED_ONLY = ("mesh.", "optim.name")
+
+
+def defaults() -> ConfigDict:
+    """The CTR-GCN recipe; each config file overrides its dataset's part."""
+    return ConfigDict(
+        {
+            "seed": 0,
+            "strategy": "T0",  # classification only, from scratch
+            "compilation_cache": "~/.cache/hocslm_jax/xla",  # "" = off
+            "data": {
+                "dataset": "nw_ucla",
+                "data_dir": "data",
+                "protocol": "xview",
+                "stream": "joint",
+                "feeder": "nw_ucla",
+                "frames": 52,
+                "num_persons": 1,
+                "repeat": 5,  # visits to each training clip in one epoch
+                "p_interval": (0.5, 1.0),  # share of the frames that a training crop keeps (ntu)
+                "test_interval": 0.95,  # and that a test clip keeps
+                "drop_axis": 0.0,  # probability
+                "drop_joints": 0.0,
+                "second_person": "zeros",
+                "threads": 2,
+                "graph": "",  # "" = the dataset's own
+                "auto_prepare": False,  # build a missing dataset before training
+            },
+            "model": {
+                "encoder": "hglnet",
+                "spatial": "",  # "" = the encoder's own
+                "temporal": "",
+                "width": 64,
+                "stages": (4, 3, 3),
+                "gsm": True,
+                "lse": True,
+                "gta": True,
+                "ltc": True,
+                "gsm_attention": True,
+                "gsm_width": 16,
+                "gta_position": "none",
+                "pair_mode": "tanh_diff",
+                "dropout": 0.0,
+                "dtype": "float32",
+            },
+            "optim": {
+                "name": "sgd",
+                "lr": 0.1,
+                "momentum": 0.9,
+                "weight_decay": 1e-4,
+                "warmup_epochs": 5,
+                "schedule": "step",
+                "milestones": (50,),
+                "gamma": 0.1,
+                "decay_mask": False,  # True: spare BatchNorm, biases and scalars
+                "ema": 0.0,  # decay of the averaged weights that are evaluated; 0 = off
+                "clip_norm": 0.0,  # 0 = off
+            },
+            "train": {
+                "epochs": 65,
+                "batch_size": 16,
+                "eval_batch_size": 64,
+                "eval_every": 1,  # epochs; 0 = only at the end
+                "checkpoint_every": 200,  # steps
+                "log_every": 20,  # steps
+                "keep": 2,  # checkpoints
+            },
+            "mesh": {"data": -1, "model": 1},  # -1 = all the devices left
+        }
+    )
+
+
+def ntu(dataset: str, protocol: str) -> ConfigDict:
+    """CTR-GCN's NTU recipe: 64 frames, two persons, batch 64, weight decay 4e-4."""
+    config = defaults()
+    config.data.update(dataset=dataset, protocol=protocol, feeder="ntu", frames=64)
+    config.data.update(num_persons=2, repeat=1, threads=8)
+    config.data.second_person = "copy" if dataset == "ntu120" else "zeros"
+    config.optim.update(weight_decay=4e-4, milestones=(35, 55))
+    config.train.batch_size = 64
+    return config
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict:
+    """{"optim.lr": 0.1, …} of a nested config."""
+    flat = {}
+    for key, value in config.items():
+        nested = isinstance(value, ConfigDict)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
+def apply(config: ConfigDict, arg: str) -> ConfigDict:
+    """Sets `k=v,k=v` on `config`. Raises UserError for an unknown name or an unreadable value."""
+    pairs = [item.partition("=") for item in (arg or "").split(",") if item.strip()]
+    settings = [(key.strip(), sep, value.strip()) for key, sep, value in pairs]
+    settings.sort(key=lambda item: item[0] != "recipe")
+    for key, sep, value in settings:
+        if not sep:
+            raise UserError(f"config argument {key!r} has no value: write {key}=…")
+        if key == "recipe":
+            config.update_from_flattened_dict(recipe(value))
+        else:
+            path = full_name(config, key)
+            value = parse(path, value, flatten(config)[path])
+            config.update_from_flattened_dict({path: value})
+    return config
+
+
+def recipe(name: str) -> dict:
+    if name not in RECIPES:
+        raise UserError(f"unknown recipe {name!r}: choose from {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def full_name(config: ConfigDict, key: str) -> str:
+    """The dotted name of a short or dotted one."""
+    names = list(flatten(config))
+    short = {n.rpartition(".")[2]: n for n in names if not n.startswith(DOTTED_ONLY)} | ALIASES
+    if key in names:
+        return key
+    if key not in short:
+        known = names if "." in key else [*short, "recipe"]
+        raise UserError(f"unknown config argument {key!r}{nearest(key, known)}")
+    return short[key]
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """`: did you mean 'lr'?`, or nothing when no known name is near."""
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(sorted(known))}"
+
+
+def parse(name: str, text: str, default):
+    """`text` in the type of `default`."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if isinstance(default, tuple):
+            raise ValueError  # a comma separates arguments
+        return type(default)(text)
+    except (ValueError, KeyError):
+        kind = type(default).__name__
+        hint = f": set it with --config.{name}=(35,55)" if kind == "tuple" else ""
+        raise UserError(f"config argument {name}={text} is not of type {kind}{hint}") from None

@@ -1,0 +1,155 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+In and out: a `TrainState` and a JSON `meta` holding the config, the position in the data and the
+running totals, in `<workdir>/checkpoints/<step>/` (Orbax, written asynchronously, visible only
+when complete). The data position is the same on every host, so a run may resume on fewer or more.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+import orbax.checkpoint as ocp
+
+from hocslm_jax.errors import UserError
+
+# What may differ between the run that wrote a checkpoint and the one that continues it.
+FREE_TO_CHANGE = (
+    "compilation_cache",
+    "data.data_dir",
+    "data.threads",
+    "data.auto_prepare",
+    "train.epochs",
+    "train.eval_every",
+    "train.eval_batch_size",
+    "train.checkpoint_every",
+    "train.log_every",
+    "train.keep",
+    "mesh.",
+)
+# What evaluation depends on; the rest of a config only trains.
+EVALUATED = ("data.", "model.")
+
+
+def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
+    """The manager of a run's checkpoints; closing it finishes the last save."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:
+    """Starts writing; returns once the state is copied, so it may be donated afterwards."""
+    if manager.latest_step() == step:
+        return
+    args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
+    manager.save(step, args=args, force=True)
+
+
+def read_meta(manager: ocp.CheckpointManager) -> dict | None:
+    """`meta` of the latest complete checkpoint, or None when there is none."""
+    step = manager.latest_step()
+    if step is None:
+        return None
+    return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+
+def read_run(workdir: Path) -> dict:
+    """`meta` of the latest complete checkpoint in `workdir`; `meta["config"]` is its config.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (Path(workdir) / "checkpoints").is_dir():
+        with open_manager(Path(workdir)) as manager:
+            meta = read_meta(manager)
+        if meta is not None:
+            return meta
+    raise UserError(f"{workdir} holds no complete checkpoint: train first, or check --workdir")
+
+
+def restore(manager: ocp.CheckpointManager, abstract_state):
+    """The latest complete state, in the shapes, types and shardings of `abstract_state`.
+
+    Raises:
+        UserError: the checkpoint's tree is not that of this model.
+    """
+    step = manager.latest_step()
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
+    try:
+        return manager.restore(step, args=args).state
+    except (ValueError, KeyError, TypeError) as error:
+        raise _misfit(manager.directory, step, error) from error
+
+
+def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
+    """Only what `model.apply` takes in evaluation: the averaged weights where the run has them.
+
+    Args:
+        abstract_variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings.
+
+    Raises:
+        UserError: no complete checkpoint, or one of another model.
+    """
+    meta = read_run(workdir)
+    step, weights = meta["step"], "ema" if meta["config"]["optim"]["ema"] else "params"
+    wanted = {
+        weights: abstract_variables["params"],
+        "batch_stats": abstract_variables["batch_stats"],
+    }
+    args = ocp.args.PyTreeRestore(
+        wanted,
+        partial_restore=True,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+    )
+    handlers = {"state": ocp.PyTreeCheckpointHandler()}
+    folder = (Path(workdir) / "checkpoints").absolute()
+    with ocp.CheckpointManager(folder, item_handlers=handlers) as manager:
+        try:
+            state = manager.restore(step, args=ocp.args.Composite(state=args)).state
+        except (ValueError, KeyError, TypeError) as error:
+            raise _misfit(folder, step, error) from error
+    return {"params": state[weights], "batch_stats": state["batch_stats"]}
+
+
+def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...] = ("",)) -> None:
+    """Raises UserError, naming the keys, when `workdir` holds another experiment.
+
+    Args:
+        only: prefixes of the keys that matter; all of them by default.
+    """
+    old, new = _flat(saved), _flat(config)
+    keys = [k for k in sorted(old.keys() | new.keys()) if k.startswith(only)]
+    keys = [k for k in keys if not k.startswith(FREE_TO_CHANGE) and old.get(k) != new.get(k)]
+    if keys:
+        changes = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} here)" for k in keys)
+        raise UserError(
+            f"{workdir} holds a run with another config: {changes}; "
+            "use another --workdir or the same config"
+        )
+
+
+def plain(config) -> dict:
+    """A config as JSON would give it back: tuples become lists."""
+    return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config))
+
+
+def abstract(tree, shardings):
+    """Shapes and types of `tree` with `shardings`, for restoring."""
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), tree, shardings
+    )
+
+
+def _flat(config: dict, prefix: str = "") -> dict:
+    flat = {}
+    for key, value in config.items():
+        nested = isinstance(value, dict)
+        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
+def _misfit(folder, step, error) -> UserError:
+    reason = str(error).strip().partition("\n")[0][:200]
+    return UserError(
+        f"checkpoint {step} in {folder} does not fit this model: {reason}; use another --workdir"
+    )

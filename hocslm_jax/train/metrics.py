@@ -1,0 +1,129 @@
+"""What a run reports while it trains: `metrics.jsonl`, TensorBoard, the terminal, running totals.
+
+In: (sum, count) pairs and plain numbers with their step. Out: one JSON object a line, in the order
+of the steps. Process 0 alone writes. After a resume, lines beyond the restored step are dropped, so
+a step is never reported twice.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+
+@dataclasses.dataclass
+class Totals:
+    """Everything a run has added up so far; saved in its checkpoints."""
+
+    window: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # since the last log
+    epoch: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # since the last eval
+    best_correct: int = -1
+    best_epoch: int = 0
+    evaluated_step: int = -1
+    steps_timed: int = 0
+    train_seconds: float = 0.0  # in training steps alone
+    wall_clock_s: float = 0.0  # everything, over all resumes
+
+    def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
+        for name, (total, count) in metrics.items():
+            for sums in (self.window, self.epoch):
+                old = sums.get(name, (0.0, 0.0))
+                sums[name] = [old[0] + float(total), old[1] + float(count)]
+
+    def add_time(self, seconds: float, steps: int) -> None:
+        if steps:
+            self.add({"step_time_s": (seconds, steps)})
+            self.steps_timed += steps
+            self.train_seconds += seconds
+
+
+def means(sums: Mapping[str, list[float]]) -> dict[str, float]:
+    return {name: total / count for name, (total, count) in sums.items() if count}
+
+
+class Stopwatch:
+    """Seconds since the last `lap`."""
+
+    def __init__(self):
+        self.last = time.monotonic()
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        seconds, self.last = now - self.last, now
+        return seconds
+
+
+class MetricWriter:
+    """Writes scalars to `metrics.jsonl`, and to TensorBoard where tensorboardX is installed."""
+
+    def __init__(self, workdir: Path, step: int):
+        """`step` is the one the run starts from; later lines of an earlier life are dropped."""
+        self.file = self.board = None
+        if jax.process_index() == 0:
+            path = workdir / "metrics.jsonl"
+            truncate(path, step)
+            self.file = path.open("a")
+            self.board = tensorboard(workdir / "tensorboard", step)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        if self.file is None:
+            return
+        self.file.write(json.dumps({"step": step, **values}) + "\n")
+        self.file.flush()  # the operating system has the line, even if this process is killed
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        for sink in (self.file, self.board):
+            if sink is not None:
+                sink.close()
+
+
+def tensorboard(folder: Path, step: int):
+    """A TensorBoard writer from `step` on, or None where tensorboardX is not installed."""
+    try:
+        import tensorboardX  # here, because it imports PyTorch wherever there is one
+    except ImportError:
+        return None
+    return tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
+
+
+def truncate(path: Path, step: int) -> None:
+    """Keeps the whole lines of a metrics file up to `step`."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if line.endswith("\n") and json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError):
+            continue  # half a line, from a killed process
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text("".join(kept))
+    os.replace(partial, path)
+
+
+def say(text: str) -> None:
+    """One line for the user, from process 0."""
+    if jax.process_index() == 0:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            tqdm.write(text)
+        else:
+            print(text, flush=True)
+
+
+def progress_bar(total: int, start: int):
+    """A bar with `update()` and `close()`; silent where nobody looks at it."""
+    from tqdm import tqdm
+
+    hidden = jax.process_index() != 0 or not sys.stderr.isatty()
+    return tqdm(total=total, initial=start, unit="step", disable=hidden, dynamic_ncols=True)

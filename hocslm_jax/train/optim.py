@@ -1,0 +1,77 @@
+"""Optimiser and learning-rate schedule, both functions of the step.
+
+In: `config.optim` and the number of steps in an epoch. Out: an Optax transformation and a schedule
+`step -> learning rate`. SGD is PyTorch's: weight decay is added to the gradient of every parameter,
+v <- mu v + g, p <- p - lr (g + mu v) (CTR-GCN protocol).
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.sharding import path_name
+
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+def step_schedule(lr, warmup_epochs, milestones, gamma, steps_per_epoch) -> Schedule:
+    """CTR-GCN's: lr (e + 1) / warmup in warm-up epoch e, then times gamma from each milestone on.
+
+    Constant within an epoch; epochs count from 0.
+    """
+
+    def schedule(step):
+        epoch = step // steps_per_epoch
+        passed = sum((epoch >= m).astype(jnp.float32) for m in map(jnp.int32, milestones))
+        warm = (epoch + 1) / max(warmup_epochs, 1)
+        return lr * jnp.where(epoch < warmup_epochs, warm, gamma**passed).astype(jnp.float32)
+
+    return schedule
+
+
+def cosine_schedule(lr, warmup_epochs, epochs, steps_per_epoch) -> Schedule:
+    """Linear warm-up by step, then half a cosine down to zero at the last step."""
+    warmup, total = warmup_epochs * steps_per_epoch, epochs * steps_per_epoch
+
+    def schedule(step):
+        done = (step - warmup) / max(total - warmup, 1)
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+        return lr * jnp.where(step < warmup, (step + 1) / max(warmup, 1), falling)
+
+    return schedule
+
+
+def make_schedule(optim, epochs: int, steps_per_epoch: int) -> Schedule:
+    """The schedule that `config.optim` names. Raises UserError for an unknown name."""
+    if optim.schedule == "step":
+        args = (optim.lr, optim.warmup_epochs, tuple(optim.milestones), optim.gamma)
+        return step_schedule(*args, steps_per_epoch)
+    if optim.schedule == "cosine":
+        return cosine_schedule(optim.lr, optim.warmup_epochs, epochs, steps_per_epoch)
+    raise UserError(f"optim.schedule={optim.schedule!r} is unknown: use 'step' or 'cosine'")
+
+
+def decay_mask(params) -> dict:
+    """True for kernels and topologies; False for BatchNorm, biases and scalars."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: leaf.ndim > 1 and not path_name(path).endswith("bias"), params
+    )
+
+
+def make_optimizer(optim, schedule: Schedule) -> optax.GradientTransformation:
+    """SGD with Nesterov momentum or AdamW. Raises UserError for an unknown name.
+
+    The gradient norm is clipped before weight decay, as `clip_grad_norm_` before PyTorch's step.
+    """
+    mask = decay_mask if optim.decay_mask else None
+    clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
+    if optim.name == "sgd":
+        decay = optax.add_decayed_weights(optim.weight_decay, mask)
+        return optax.chain(clip, decay, optax.sgd(schedule, optim.momentum, nesterov=True))
+    if optim.name == "adamw":
+        adamw = optax.adamw(schedule, weight_decay=optim.weight_decay, mask=mask)
+        return optax.chain(clip, adamw)
+    raise UserError(f"optim.name={optim.name!r} is unknown: use 'sgd' or 'adamw'")

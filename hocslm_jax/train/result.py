@@ -1,0 +1,61 @@
+"""The result of a run: `result.json` and the one line that says it.
+
+In: a `Run`, its totals and the scores of its last epoch. Out: a plain dict, a sentence.
+"""
+
+import json
+from pathlib import Path
+
+import jax
+
+from hocslm_jax.eval.classification import Scores
+from hocslm_jax.train import environment
+from hocslm_jax.train.metrics import Totals
+from hocslm_jax.train.setup import Run
+
+
+def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
+    """What `result.json` holds; `top1` is the last epoch's, `best_*` of the test split."""
+    config = run.config
+    seconds = totals.train_seconds
+    speed = totals.steps_timed * config.train.batch_size / seconds if seconds else None
+    return {
+        "dataset": config.data.dataset,
+        "protocol": config.data.protocol,
+        "encoder": config.model.encoder,
+        "stream": config.data.stream,
+        "strategy": config.strategy,
+        "seed": config.seed,
+        "epochs": config.train.epochs,
+        "steps": run.total_steps,
+        "top1": scores.top1,
+        "correct": scores.correct,
+        "total": scores.total,
+        "best_correct": totals.best_correct,
+        "best_epoch": totals.best_epoch,
+        "best_note": "best epoch chosen on the test split, the literature's habit",
+        "samples_per_s": speed,
+        "wall_clock_s": totals.wall_clock_s,
+        "peak_memory_bytes": environment.peak_memory_bytes(),
+        "machine": environment.describe_machine(),
+        "versions": environment.describe_versions(),
+        "command": environment.command(),
+    }
+
+
+def summary(result: dict) -> str:
+    total = result["total"]
+    return (
+        f"test {share(result['correct'], total)} after {result['epochs']} epochs "
+        f"(best epoch {result['best_epoch']}, chosen on the test split: "
+        f"{share(result['best_correct'], total)})"
+    )
+
+
+def share(correct: int, total: int) -> str:
+    return f"{correct}/{total} ({correct / total:.2%})"
+
+
+def write_json(path: Path, value: dict) -> None:
+    if jax.process_index() == 0:
+        path.write_text(json.dumps(value, indent=1) + "\n")

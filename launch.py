@@ -1,0 +1,79 @@
+"""Train or evaluate one experiment.
+
+python launch.py --config=configs/nw_ucla.py:stream=bone,encoder=ctrgcn --workdir=runs/ucla_bone
+    [--config.optim.lr=0.05] [--mode=train|eval] [--distributed]
+
+On several hosts start it once on each, with --distributed and a workdir they share. Outside Slurm,
+Open MPI and TPU pods, JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from configs import base
+from hocslm_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with :k=v arguments.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; an unfinished one is resumed.")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts' processes.")
+
+
+def fail(error: object) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Flags, with one line instead of a traceback for what cannot be set."""
+    for arg in argv:
+        if (file := re.match(r"--?config=([^:]+)", arg)) and not Path(file[1]).is_file():
+            fail(f"there is no config file {file[1]}: see configs/")
+    try:
+        rest = flags.FLAGS(argv)
+        if rest[1:]:
+            raise UserError(f"unexpected argument {rest[1]!r}")
+        if not CONFIG.value or not WORKDIR.value:
+            raise UserError("--config=configs/….py and --workdir=runs/… are required")
+    except (AttributeError, KeyError) as error:
+        known = list(base.flatten(base.defaults()))
+        keys = (m[1] for a in argv if (m := re.match(r"--config\.([\w.]+)", a)))
+        wrong = next((key for key in keys if key not in known), str(error))
+        fail(f"unknown config key {wrong!r}{base.nearest(wrong, known)}")
+    except (OSError, UserError, flags.Error) as error:
+        fail(error)
+    return rest
+
+
+def main(_: list[str]) -> None:
+    logging.set_verbosity(logging.ERROR)
+    cache = CONFIG.value.compilation_cache
+    if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+    try:
+        if DISTRIBUTED.value:
+            start_distributed()
+        from hocslm_jax.train import loop, setup  # seconds, so not before the flags are right
+
+        run = setup.build_run(CONFIG.value, WORKDIR.value)
+        sys.exit(loop.train(run) if MODE.value == "train" else loop.evaluate(run))
+    except UserError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def start_distributed() -> None:
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    sizes = {n: os.environ.get(f"JAX_{n.upper()}") for n in ("num_processes", "process_id")}
+    jax.distributed.initialize(**{name: int(size) for name, size in sizes.items() if size})
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

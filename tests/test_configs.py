@@ -1,0 +1,100 @@
+"""The config files: the protocol's constants, the arguments, and one line for every mistake."""
+
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hocslm_jax.data.pipeline import Feed
+from hocslm_jax.errors import UserError
+from hocslm_jax.models import build_model
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "base")
+
+
+def load(name, arg=""):
+    return importlib.import_module(f"configs.{name}").get_config(arg)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_config_describes_a_run(name):
+    config = load(name)
+    Feed.from_config(config.data)
+    graph = "ucla20" if config.data.dataset == "nw_ucla" else "ntu25"
+    graph = importlib.import_module("hocslm_jax.graph").resolve_graph(graph)
+    build_model(config.model, graph=graph, num_classes=10)
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert f"--config=configs/{name}.py" in text and "Hardware:" in text and "Expected:" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "decay", "milestones", "batch", "second"),
+    [
+        ("nw_ucla", 1e-4, (50,), 16, "zeros"),
+        ("ntu60_xsub", 4e-4, (35, 55), 64, "zeros"),
+        ("ntu60_xview", 4e-4, (35, 55), 64, "zeros"),
+        ("ntu120_xsub", 4e-4, (35, 55), 64, "copy"),
+        ("ntu120_xset", 4e-4, (35, 55), 64, "copy"),
+    ],
+)
+def test_the_ctrgcn_recipe(name, decay, milestones, batch, second):
+    config = load(name)
+    optim, train, data = config.optim, config.train, config.data
+    assert (optim.name, optim.lr, optim.momentum, optim.warmup_epochs) == ("sgd", 0.1, 0.9, 5)
+    assert (optim.weight_decay, optim.milestones, optim.gamma) == (decay, milestones, 0.1)
+    assert (train.epochs, train.batch_size, train.eval_batch_size) == (65, batch, 64)
+    assert data.second_person == second
+    assert (data.dataset, data.protocol) == tuple(
+        (name + "_xview").rsplit("_", 1) if "ntu" not in name else name.split("_")
+    )
+
+
+def test_arguments_by_short_and_dotted_name():
+    config = load("nw_ucla", "stream=bone,encoder=ctrgcn,seed=3,lr=0.2,gsm=false,model.width=32")
+    assert (config.data.stream, config.model.encoder, config.seed) == ("bone", "ctrgcn", 3)
+    assert (config.optim.lr, config.model.gsm, config.model.width) == (0.2, False, 32)
+
+
+def test_a_recipe_comes_before_the_other_arguments():
+    config = load("nw_ucla", "epochs=7,recipe=adamw")
+    assert (config.optim.name, config.optim.weight_decay) == ("adamw", 0.01)
+    assert (config.train.epochs, config.train.batch_size) == (7, 64)
+
+
+@pytest.mark.parametrize(
+    ("arg", "text"),
+    [
+        ("steam=bone", "did you mean 'stream'"),
+        ("model.widht=3", "did you mean 'model.width'"),
+        ("stream", "no value"),
+        ("seed=a", "not of type int"),
+        ("gsm=maybe", "not of type bool"),
+        ("milestones=3", r"--config\.optim\.milestones"),
+        ("recipe=adam", "ctr, ctr85, adamw"),
+    ],
+)
+def test_wrong_arguments_are_named(arg, text):
+    with pytest.raises(UserError, match=text):
+        load("nw_ucla", arg)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--config=configs/nw_ucla.py", "--config.optim.lrr=1"], "did you mean 'optim.lr'?"),
+        (["--config=configs/nw_ucla.py:steam=bone"], "did you mean 'stream'?"),
+        (["--config=configs/ucla.py"], "no config file configs/ucla.py"),
+        (["--config=configs/nw_ucla.py", "--config.seed=x"], "--config.seed=x"),
+        ([], "--config=configs/….py and --workdir=runs/… are required"),
+        (["--config=configs/nw_ucla.py", "--config.data.data_dir=nowhere"], "prepare nw_ucla"),
+    ],
+)
+def test_launch_says_what_is_wrong_in_one_line(arguments, text, tmp_path):
+    command = [sys.executable, "launch.py", f"--workdir={tmp_path}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    assert text in done.stderr and not list(tmp_path.iterdir())

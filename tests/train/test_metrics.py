@@ -1,0 +1,33 @@
+"""Reports: lines beyond the restored step go, sums survive a checkpoint."""
+
+import dataclasses
+import json
+
+import pytest
+
+from hocslm_jax.train.metrics import MetricWriter, Totals, means
+
+
+def steps(workdir):
+    return [
+        json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()
+    ]
+
+
+def test_writer_drops_what_the_resumed_run_reports_again(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in (2, 4, 6, 8)) + '{"step": 1')
+    writer = MetricWriter(tmp_path, 5)
+    writer.write(6, {"loss": 0.5})
+    assert steps(tmp_path) == [2, 4, 6]  # on the disk before close
+    writer.close()
+
+
+def test_totals_survive_json_exactly():
+    totals = Totals()
+    totals.add({"loss": (0.1, 3.0), "top1": (2.0, 3.0)})
+    totals.add({"loss": (0.2, 1.0), "top1": (1.0, 1.0)})
+    totals.add_time(3.0, 2)
+    again = Totals(**json.loads(json.dumps(dataclasses.asdict(totals))))
+    assert again == totals
+    assert means(again.window) == {"loss": pytest.approx(0.3 / 4), "top1": 0.75, "step_time_s": 1.5}
