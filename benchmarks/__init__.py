@@ -1,0 +1,5 @@
+"""Measurements of the package, one command each: `python -m benchmarks.NAME --json OUT`.
+
+Every result file carries the repetitions behind its medians, the machine, the versions and the
+command.
+"""
