@@ -13,7 +13,7 @@ from hocslm_jax.errors import UserError
 VERBS = {
     "prepare": ("hocslm_jax.data.prepare", "turn raw clips into a dataset"),
     "report": ("hocslm_jax.eval.report", "tables and figures of finished runs"),
-    "render": ("hocslm_jax.infer.visualise", "draw a clip as a video or a page"),
+    "render": ("hocslm_jax.infer.visualise", "draw a clip as a filmstrip or an animation"),
 }
 
 

@@ -44,8 +44,9 @@ def test_a_run_learns_and_leaves_its_files(tmp_path):
     assert model["train_step_flops"] > 8 * model["forward_flops_per_clip"] > 0
 
 
-def test_eight_devices_give_the_losses_of_one(tmp_path, monkeypatch):
-    changes = {"train.log_every": 1}
+@pytest.mark.parametrize("encoder", [{}, tiny_run.HGLNET], ids=["stand-in", "hglnet"])
+def test_eight_devices_give_the_losses_of_one(tmp_path, monkeypatch, encoder):
+    changes = {"train.log_every": 1, **encoder}
     assert jax.device_count() == 8
     loop.train(tiny_run.make_run(tmp_path / "eight", changes))
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])

@@ -1,6 +1,8 @@
 """A run that is killed, terminated and interrupted ends exactly as one that was left alone."""
 
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -27,10 +29,12 @@ TOTAL = 16 * tiny_run.TRAIN // 8
 TIMINGS = ("step_time_s", "samples_per_s")
 
 
-def start(workdir, read_s=0.0):
+def start(workdir, read_s=0.0, changes=CHANGES):
     script = Path(tiny_run.__file__)
-    command = [sys.executable, str(script), str(workdir), json.dumps(CHANGES), str(read_s)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, str(script), str(workdir), json.dumps(changes), str(read_s)]
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=env, text=True, **pipes)
 
 
 def reports(workdir):
@@ -39,10 +43,10 @@ def reports(workdir):
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def stop_at(workdir, step, signum):
+def stop_at(workdir, step, signum, changes=CHANGES):
     """Starts the run and sends it a signal soon after it reported `step`."""
-    process = start(workdir, read_s=0.01)
-    deadline = time.monotonic() + 60
+    process = start(workdir, 0.01, changes)
+    deadline = time.monotonic() + 200
     while not any(line["step"] >= step for line in reports(workdir)[-3:]):
         assert process.poll() is None, process.communicate()[1][-2000:]
         assert time.monotonic() < deadline
@@ -57,8 +61,8 @@ def without_timings(lines):
     return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
 
 
-def final_state(workdir):
-    run = tiny_run.make_run(workdir, CHANGES)
+def final_state(workdir, changes=CHANGES):
+    run = tiny_run.make_run(workdir, changes)
     with checkpoint.open_manager(workdir) as manager:
         assert manager.latest_step() == TOTAL
         state = checkpoint.restore(manager, run.abstract_state)
@@ -89,6 +93,35 @@ def test_interrupted_run_is_bit_identical(tmp_path):
     assert results[0]["correct"] == results[1]["correct"]
     assert results[0]["best_correct"] == results[1]["best_correct"]
     assert results[1]["wall_clock_s"] > 0
+
+
+def test_killed_hglnet_is_bit_identical(tmp_path):
+    """The real encoder, with every random part on: shuffling, crops, rotation, drops, dropout."""
+    drops = {"data.drop_axis": 0.5, "data.drop_joints": 0.5, "model.dropout": 0.5}
+    changes = CHANGES | tiny_run.HGLNET | drops
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    _, errors = start(whole, changes=changes).communicate(timeout=300)
+    code, _, _ = stop_at(broken, random.choice([7, 14, 21, 28]), signal.SIGKILL, changes)
+    assert code == -signal.SIGKILL
+    process = start(broken, changes=changes)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    assert without_timings(reports(broken)) == without_timings(reports(whole))
+    states = final_state(broken, changes), final_state(whole, changes)
+    jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_dropout_differs_from_step_to_step(tmp_path):
+    """A resumed run cannot show this: both would repeat one mask."""
+    run = tiny_run.make_run(tmp_path, {"model.dropout": 0.5, "optim.lr": 0.0})
+    with contextlib.closing(run.train_iterator()) as iterator:
+        batch = run.put(next(iterator))
+    state = run.init(jax.random.key(0))
+    losses = []
+    for _ in range(3):
+        state, metrics, _ = run.train_step(state, {}, batch)
+        losses.append(float(metrics["loss"][0]))
+    assert len(set(losses)) == 3
 
 
 def test_finished_run_says_so(tmp_path, capsys):
