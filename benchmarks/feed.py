@@ -1,14 +1,15 @@
-"""Augmented training clips per second that the input pipeline delivers.
+"""Augmented training clips per second that the input pipeline delivers and the model consumes.
 
     python -m benchmarks.feed --data-dir data --dataset nw_ucla --json results/feed.json
 
 In: a prepared dataset, read and augmented as its config in `configs/` says, with nothing consuming
-the batches. Out: clips/s for each number of prefetching threads, median and spread over repetitions
-that are interleaved so that a busy moment of the machine does not fall on one setting alone, and
-clips per second of the process's own CPU time, which other load hardly touches.
+the batches; and the train step of its encoder on one batch that never changes. Out: clips/s of
+either, the feed's for each number of prefetching threads, median and spread over repetitions that
+are interleaved so that a busy moment of the machine does not fall on one setting alone.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -18,11 +19,13 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 from absl import flags
 
 from hocslm_jax.data.pipeline import Feed, train_iterator
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
+from hocslm_jax.train import setup
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 CONFIGS = {"nw_ucla": "nw_ucla", "ntu60": "ntu60_xsub", "ntu120": "ntu120_xsub"}
@@ -45,6 +48,23 @@ def clips_per_second(
     return steps * batch_size / wall, steps * batch_size / cpu
 
 
+def train_step_clips_per_second(config, repetitions: int) -> dict:
+    """What the train step of the config consumes, on one batch, once compiled and warm."""
+    run = setup.build_run(config, "unused")
+    step, _ = setup.compile_step(run)
+    with contextlib.closing(run.train_iterator()) as iterator:
+        batch = run.put(next(iterator))
+    state, rates = run.init(jax.random.key(0)), []
+    for _ in range(repetitions + 1):
+        start = time.perf_counter()
+        state, _, finite = step(state, {}, batch)
+        finite.block_until_ready()
+        rates.append(config.train.batch_size / (time.perf_counter() - start))
+    rates = rates[1:]
+    spread = {"median": statistics.median(rates), "min": min(rates), "max": max(rates)}
+    return {"encoder": config.model.encoder, **spread, "repetitions": rates}
+
+
 def summary(threads: int, found: list[tuple[float, float]]) -> dict:
     """Median, extremes and the repetitions themselves, in clips/s."""
     rates, cpu_rates = zip(*found, strict=True)
@@ -61,7 +81,9 @@ def summary(threads: int, found: list[tuple[float, float]]) -> dict:
 
 
 def measure(args: argparse.Namespace) -> dict:
-    config = importlib.import_module(f"configs.{CONFIGS[args.dataset]}").get_config("")
+    module = importlib.import_module(f"configs.{CONFIGS[args.dataset]}")
+    config = module.get_config(f"encoder={args.encoder}")
+    config.data.data_dir = str(args.data_dir)
     store, feed = open_store(args.dataset, args.data_dir), Feed.from_config(config.data)
     protocol, batch_size = config.data.protocol, config.train.batch_size
     rates = {threads: [] for threads in args.threads}
@@ -69,28 +91,35 @@ def measure(args: argparse.Namespace) -> dict:
         for threads, found in rates.items():
             options = {"batch_size": batch_size, "clips": args.clips, "seed": repetition}
             found.append(clips_per_second(store, protocol, feed, threads=threads, **options))
+    results = [summary(threads, found) for threads, found in rates.items()]
+    model = train_step_clips_per_second(config, args.repetitions)
     return {
         "benchmark": "feed",
         "unit": "augmented training clips per second",
         "dataset": args.dataset,
         "protocol": protocol,
-        "feed": dataclasses.asdict(feed),
+        "settings": dataclasses.asdict(feed),
         "batch_size": batch_size,
-        "results": [summary(threads, found) for threads, found in rates.items()],
+        "feed_rates": results,
+        "train_step": model,
+        "ratio": max(row["median"] for row in results) / model["median"],
         "machine": describe_machine(),
         "versions": describe_versions(),
         "command": shlex.join(["python", "-m", "benchmarks.feed", *sys.argv[1:]]),
     }
 
 
-def report(result: dict, model_rate: float | None) -> str:
-    """A line per setting, with the multiple of what the model consumes where that is given."""
-    lines = [f"{result['dataset']} {result['protocol']} {result['feed']['stream']}, clips/s:"]
-    for row in result["results"]:
-        multiple = f", {row['median'] / model_rate:.0f}x the model" if model_rate else ""
+def report(result: dict) -> str:
+    """A line per setting, and the multiple of what the model consumes."""
+    lines = [f"{result['dataset']} {result['protocol']} {result['settings']['stream']}, clips/s:"]
+    for row in result["feed_rates"]:
         spread = f"{row['min']:.0f}-{row['max']:.0f}"
         cpu = f"{row['median_per_cpu_second']:.0f} per CPU second"
-        lines.append(f"  {row['threads']} threads: {row['median']:.0f} ({spread}), {cpu}{multiple}")
+        lines.append(f"  {row['threads']} threads: {row['median']:.0f} ({spread}), {cpu}")
+    step = result["train_step"]
+    spread = f"{step['min']:.1f}-{step['max']:.1f}"
+    lines.append(f"  {step['encoder']} train step: {step['median']:.1f} ({spread})")
+    lines.append(f"  the feed delivers {result['ratio']:.0f} times what the step consumes")
     return "\n".join(lines)
 
 
@@ -102,7 +131,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", default=[0, 1, 2], help="0 = no prefetch")
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--clips", type=int, default=4000, help="clips timed in a repetition")
-    parser.add_argument("--model-rate", type=float, help="clips/s a model consumes, to compare")
+    parser.add_argument("--encoder", default="ctrgcn", help="the model to compare with")
     return parser.parse_args(argv)
 
 
@@ -110,14 +139,14 @@ def main() -> int:
     args = parse()
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
     try:
-        result = measure(args) | {"model_clips_per_second": args.model_rate}
+        result = measure(args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(report(result, args.model_rate))
+    print(report(result))
     return 0
 
 
