@@ -1,6 +1,8 @@
 """CTR-GCN equals the public PyTorch model: logits, loss, gradients, statistics, parameter
 counts."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -108,16 +110,19 @@ def test_parameter_counts(graph, persons, classes, expected):
 
 
 def test_initial_parameters_have_the_published_spread():
-    model = Recogniser(UCLA20, 10, CTRGCN)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 1, 4, 20, 3)), False)["params"]
-    block = params["encoder"]["block9"]
-    assert np.std(params["classifier"]["kernel"]) == pytest.approx((2 / 10) ** 0.5, rel=0.1)
-    assert np.std(block["spatial"]["value"]["kernel"]) == pytest.approx((2 / 256) ** 0.5, rel=0.05)
-    assert np.std(block["ctrgc"]["relations"]["ab"]["kernel"]) == pytest.approx(
-        (2 / 32) ** 0.5, rel=0.05
-    )
-    assert np.std(block["ltc"]["reduce"]["kernel"]) == pytest.approx((2 / 64) ** 0.5, rel=0.05)
-    assert np.std(block["ltc"]["conv1"]["kernel"]) == pytest.approx((2 / 320) ** 0.5, rel=0.05)
+    model = Recogniser(UCLA20, 10, dataclasses.replace(CTRGCN, stages=(1, 1, 1)))
+    x = jnp.zeros((1, 1, 4, 20, 3))
+    params = jax.jit(lambda key: model.init(key, x, False)["params"])(jax.random.key(0))
+    block = params["encoder"]["block3"]  # 128 -> 256 channels
+    spread = {
+        (2 / 10) ** 0.5: params["classifier"]["kernel"],
+        (2 / 256) ** 0.5: block["spatial"]["value"]["kernel"],
+        (2 / 16) ** 0.5: block["ctrgc"]["relations"]["ab"]["kernel"],
+        (2 / 64) ** 0.5: block["ltc"]["reduce"]["kernel"],
+        (2 / 320) ** 0.5: block["ltc"]["conv1"]["kernel"],
+    }
+    for expected, kernel in spread.items():
+        assert np.std(kernel) == pytest.approx(expected, rel=0.06)
     assert np.all(block["spatial"]["bn"]["scale"] == np.float32(1e-6))
     assert np.std(block["ltc"]["branch_bn"]["scale"]) == pytest.approx(0.02, rel=0.3)
     assert np.abs(params["classifier"]["bias"]).max() <= 1 / 16
