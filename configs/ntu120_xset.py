@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/ntu120_xset.py:stream=joint --workdir=runs/ntu120_xset
 
-Data: `python -m hocslm_jax prepare ntu120 …` (docs/data.md). 54,468 train and 59,477 test clips.
+Data: raw NTU files cannot be prepared yet (README, Datasets). 54,468 train and 59,477 test clips.
 Hardware: one accelerator with 16 GB or more; several share the batch of 64.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
 """

@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/ntu120_xsub.py:stream=joint --workdir=runs/ntu120_xsub
 
-Data: `python -m hocslm_jax prepare ntu120 …` (docs/data.md). 63,026 train and 50,919 test clips.
+Data: raw NTU files cannot be prepared yet (README, Datasets). 63,026 train and 50,919 test clips.
 Hardware: one accelerator with 16 GB or more; several share the batch of 64.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
 """

@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/ntu60_xsub.py:stream=joint --workdir=runs/ntu60_xsub
 
-Data: `python -m hocslm_jax prepare ntu60 …` (docs/data.md). 40,091 train and 16,487 test clips.
+Data: raw NTU files cannot be prepared yet (README, Datasets). 40,091 train and 16,487 test clips.
 Hardware: one accelerator with 16 GB or more; several share the batch of 64.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
 """

@@ -2,7 +2,7 @@
 
     python launch.py --config=configs/ntu60_xview.py:stream=joint --workdir=runs/ntu60_xview
 
-Data: `python -m hocslm_jax prepare ntu60 …` (docs/data.md). 37,646 train and 18,932 test clips.
+Data: raw NTU files cannot be prepared yet (README, Datasets). 37,646 train and 18,932 test clips.
 Hardware: one accelerator with 16 GB or more; several share the batch of 64.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
 """
