@@ -1,0 +1,255 @@
+"""Dense Qwen3 in Linen: input embeddings [B, T, D] -> hidden states [B, T, D] -> float32 logits.
+
+Layers are scanned (parameters stacked along a leading layer axis) and rematerialised. Attention is
+grouped-query, causal, with per-head RMSNorm on queries and keys before RoPE. Right padding needs no
+mask: a causal model never looks at what comes later. Inputs are embeddings rather than tokens, so
+that a visual token can stand among the words; the model knows nothing of devices.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from hocslm_jax.models.qwen3.config import Qwen3Config
+
+# Mesh axes of each parameter: vocabulary, heads and MLP over 'model', the embedding over 'data'.
+# 'model' must divide the number of key-value heads.
+QWEN3_RULES = (
+    (r"(.*/)?embed/embedding", P("model", "data")),
+    (r"(.*/)?blocks/[qkv]/kernel", P(None, "data", "model", None)),
+    (r"(.*/)?blocks/o/kernel", P(None, "model", None, "data")),
+    (r"(.*/)?blocks/(gate|up)/kernel", P(None, "data", "model")),
+    (r"(.*/)?blocks/down/kernel", P(None, "model", "data")),
+    (r"(.*/)?lm_head/kernel", P("data", "model")),
+)
+
+Cache = dict[str, jax.Array]
+
+
+class Qwen3(nn.Module):
+    """The language model without tokens: see `embed` and `logits` for its two ends.
+
+    Attributes:
+        dtype: of the computation; parameters are cast to it where they are used and keep their own.
+            RMSNorm, RoPE and softmax are computed in float32.
+        remat: recompute each layer in the backward pass instead of keeping its activations.
+        attention: `implementation` of `jax.nn.dot_product_attention`; None takes cuDNN's where the
+            backend is a GPU and it takes these sizes, else XLA's.
+    """
+
+    config: Qwen3Config
+    dtype: str = "bfloat16"
+    remat: bool = True
+    attention: str | None = None
+
+    def setup(self):
+        block = Block
+        if self.remat:
+            policy = jax.checkpoint_policies.nothing_saveable
+            block = nn.remat(Block, prevent_cse=False, policy=policy)
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, 0),
+            out_axes=0,
+            length=self.config.num_layers,
+        )
+        config = self.config
+        self.table = Embedding(config.vocab_size, config.hidden_size, name="embed")
+        self.blocks = scanned(config, self.dtype, self.attention)
+        self.norm = RMSNorm(config.rms_norm_eps)
+        if not config.tie_embeddings:
+            self.lm_head = Linear((config.hidden_size, config.vocab_size))
+
+    def __call__(self, embeddings: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+        """Hidden states [B, T, D] after the final norm of embeddings [B, T, D].
+
+        `positions` [T] or [B, T] turn the queries and keys; by default 0, 1, 2, ...
+        """
+        positions = jnp.arange(embeddings.shape[1]) if positions is None else positions
+        x = embeddings.astype(self.dtype)
+        x, _ = self.blocks(x, rope_angles(positions, self.config), None, None)
+        hidden = self.norm(x)
+        if self.is_initializing():  # the two ends have parameters too
+            self.embed(jnp.zeros((1, 1), jnp.int32))
+            self.logits(hidden[:, :1])
+        return hidden
+
+    def embed(self, tokens: jax.Array) -> jax.Array:
+        """Token ids [...] to their embeddings [..., D]."""
+        return jnp.take(self.table(), tokens, axis=0).astype(self.dtype)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """Hidden states [..., D] to float32 logits [..., V]."""
+        hidden = hidden.astype(self.dtype)
+        if not self.config.tie_embeddings:
+            return self.lm_head(hidden, out=jnp.float32)
+        table = self.table().astype(self.dtype)
+        return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
+
+    def decode(self, embeddings: jax.Array, cache: Cache, start: jax.Array):
+        """Continues every row where it stands: the prefix at once, then token by token.
+
+        Args:
+            embeddings: [B, t, D], the next t tokens of each row.
+            cache: from `init_cache`, or from the last call.
+            start: int32 [B], how many tokens of each row the cache holds. What lies beyond is
+                overwritten and not looked at, so a ragged, right-padded prefix needs no more.
+
+        Returns:
+            (hidden [B, t, D] after the final norm, cache).
+        """
+        positions = start[:, None] + jnp.arange(embeddings.shape[1])  # [B, t]
+        slots = jnp.arange(cache["k"].shape[2])
+        seen = slots <= positions[:, None, :, None]  # [B, 1, t, S]
+        x = embeddings.astype(self.dtype)
+        x, cache = self.blocks(x, rope_angles(positions, self.config), (seen, start), cache)
+        return self.norm(x), cache
+
+
+class Block(nn.Module):
+    """One pre-norm layer: x + attention, then x + SwiGLU. With a cache, also its new state."""
+
+    config: Qwen3Config
+    dtype: str
+    attention: str | None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, rope, window, cache):
+        config = self.config
+        width, heads = config.hidden_size, (config.num_heads, config.head_dim)
+        groups = (config.num_kv_heads, config.head_dim)
+        norm = functools.partial(RMSNorm, config.rms_norm_eps)
+
+        y = norm(name="input_norm")(x)
+        query = norm(name="q_norm")(Linear((width, *heads), name="q")(y))  # [B, T, N, H]
+        key = norm(name="k_norm")(Linear((width, *groups), name="k")(y))  # [B, T, K, H]
+        value = Linear((width, *groups), name="v")(y)
+        query, key = rotate(query, rope), rotate(key, rope)
+        if cache is None:
+            y = causal_attention(query, key, value, self.attention)
+        else:
+            seen, start = window
+            cache = {"k": write(cache["k"], key, start), "v": write(cache["v"], value, start)}
+            keys, values = (cache[name].astype(self.dtype) for name in ("k", "v"))
+            y = jax.nn.dot_product_attention(query, keys, values, mask=seen)
+        x = x + Linear((*heads, width), inputs=2, name="o")(y)
+
+        y = norm(name="post_norm")(x)
+        gate = Linear((width, config.intermediate_size), name="gate")(y)
+        up = Linear((width, config.intermediate_size), name="up")(y)
+        x = x + Linear((config.intermediate_size, width), name="down")(jax.nn.silu(gate) * up)
+        return x, cache
+
+
+class Linear(nn.Module):
+    """A product over the last `inputs` axes of x and the first of the kernel; no bias.
+
+    On flattened rows: on a CPU the gradient of the kernel is otherwise half as fast.
+    """
+
+    shape: tuple[int, ...]
+    inputs: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array, out=None) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.normal(0.02), self.shape).astype(x.dtype)
+        width = math.prod(self.shape[: self.inputs])
+        rows, matrix = x.reshape(-1, width), kernel.reshape(width, -1)
+        y = jnp.dot(rows, matrix, preferred_element_type=out or x.dtype)
+        return y.reshape(*x.shape[: -self.inputs], *self.shape[self.inputs :])
+
+
+class Embedding(nn.Module):
+    """The table [V, D] itself, which serves both ends of a tied model."""
+
+    vocab_size: int
+    width: int
+
+    @nn.compact
+    def __call__(self) -> jax.Array:
+        shape = (self.vocab_size, self.width)
+        return self.param("embedding", nn.initializers.normal(0.02), shape)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) over the last axis in float32; the scale multiplies after the cast back."""
+
+    eps: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:]).astype(x.dtype)
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        return scale * y.astype(x.dtype)
+
+
+def rope_angles(positions: jax.Array, config: Qwen3Config) -> tuple[jax.Array, jax.Array]:
+    """float32 (cos, sin) of positions [T] or [B, T]: [T, 1, H / 2] or [B, T, 1, H / 2]."""
+    steps = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
+    frequencies = 1.0 / config.rope_theta**steps
+    angles = positions.astype(jnp.float32)[..., None, None] * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotary position embedding of x [B, T, N, H]; channel i pairs with channel i + H / 2."""
+    cos, sin = rope
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x.dtype)
+
+
+def causal_attention(query, key, value, implementation: str | None = None) -> jax.Array:
+    """softmax(QK' / sqrt(H)) V over earlier positions: [B, T, N, H], grouped keys [B, T, K, H]."""
+    if implementation is None:
+        fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.dtype.itemsize == 2
+        implementation = "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
+    return jax.nn.dot_product_attention(
+        query, key, value, is_causal=True, implementation=implementation
+    )
+
+
+def write(cache: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
+    """Puts new [B, t, K, H] into cache [B, S, K, H], each row from its own `start` on."""
+
+    def row(cache, new, start):
+        return jax.lax.dynamic_update_slice_in_dim(cache, new.astype(cache.dtype), start, axis=0)
+
+    return jax.vmap(row)(cache, new, start)
+
+
+def init_cache(config: Qwen3Config, batch: int, length: int, dtype="bfloat16") -> Cache:
+    """An empty key-value cache for `length` tokens a row: two arrays [L, B, S, K, H]."""
+    shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
+    return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
+
+
+@functools.partial(jax.jit, static_argnames=("config", "dtype"))
+def init_params(config: Qwen3Config, key: jax.Array, dtype: str = "float32") -> dict:
+    """Fresh parameters: N(0, 0.02) matrices and unit scales."""
+    embeddings = jnp.zeros((1, 1, config.hidden_size))
+    params = Qwen3(config, "float32").init(key, embeddings)["params"]
+    return jax.tree.map(lambda p: p.astype(dtype), params)
+
+
+def param_shapes(config: Qwen3Config, dtype: str = "float32") -> dict:
+    """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill."""
+    return jax.eval_shape(functools.partial(init_params, config, dtype=dtype), jax.random.key(0))
+
+
+def num_params(config: Qwen3Config) -> int:
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(param_shapes(config)))
+
+
+def head_matrix(params: dict) -> jax.Array:
+    """The output matrix [V, D]: the embedding itself when tied."""
+    if "lm_head" in params:
+        return params["lm_head"]["kernel"].T
+    return params["embed"]["embedding"]

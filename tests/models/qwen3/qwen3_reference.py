@@ -1,0 +1,95 @@
+"""Tiny random Qwen3 models of transformers, and what they compute; needs PyTorch when called.
+
+`LAYOUTS` covers multi-head, grouped-query and multi-query attention, heads wider and narrower than
+their share of the width, tied and untied heads. Weights are large enough for every part to matter.
+"""
+
+import numpy as np
+
+_SIZES = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "max_position_embeddings": 64,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    "eos_token_id": 7,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+}
+
+
+def _heads(heads, groups, head_dim, tied, **others):
+    return _SIZES | {
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "head_dim": head_dim,
+        "tie_word_embeddings": tied,
+        **others,
+    }
+
+
+LAYOUTS = {
+    "multi-head": _heads(4, 4, 8, tied=True),
+    "grouped": _heads(4, 2, 16, tied=False),
+    "multi-query": _heads(4, 1, 8, tied=False, num_hidden_layers=2),
+    "narrow heads": _heads(6, 3, 4, tied=True, hidden_size=40),
+}
+LENGTHS = (9, 4, 7)  # of the rows of a right-padded batch
+
+
+def reference_model(layout, seed=0):
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    model = Qwen3ForCausalLM(Qwen3Config(**layout)).float().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=generator)
+            is_norm = weight.ndim == 1
+            weight.copy_(1 + 0.3 * noise if is_norm else noise * weight.shape[1] ** -0.5 * 1.5)
+            weight.requires_grad_(False)
+            assert is_norm == ("norm" in name)
+    return model
+
+
+def inputs(layout, seed=1):
+    """(embeddings [B, T, D], mask [B, T], weights [B, T, V] for a scalar of the valid logits)."""
+    rng = np.random.default_rng(seed)
+    shape = (len(LENGTHS), max(LENGTHS))
+    mask = np.arange(shape[1]) < np.array(LENGTHS)[:, None]
+    embeddings = rng.normal(size=(*shape, layout["hidden_size"])).astype(np.float32)
+    weights = rng.normal(size=(*shape, layout["vocab_size"])).astype(np.float32)
+    return embeddings, mask, weights * mask[..., None]
+
+
+def reference_logits(model, embeddings, mask, weights):
+    """(logits [B, T, V], gradient of sum(logits * weights) with respect to the embeddings)."""
+    import torch
+
+    given = torch.tensor(embeddings, requires_grad=True)
+    logits = model(inputs_embeds=given, attention_mask=torch.tensor(mask).long()).logits
+    (logits * torch.tensor(weights)).sum().backward()
+    return logits.detach().numpy(), given.grad.numpy()
+
+
+def reference_texts(model, embeddings, lengths, max_new_tokens, eos_id=None):
+    """Greedy texts of the rows, each alone and without padding, with transformers' own cache."""
+    import torch
+
+    model.generation_config.eos_token_id = eos_id
+    texts = []
+    for row, length in zip(embeddings, lengths, strict=True):
+        given = torch.tensor(row[None, :length])
+        mask = torch.ones(1, length, dtype=torch.long)
+        new = model.generate(
+            inputs_embeds=given,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=0,
+        )
+        texts.append(new[0].tolist())
+    return texts

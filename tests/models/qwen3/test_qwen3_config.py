@@ -1,0 +1,115 @@
+"""config.json of Qwen3: read, written, and refused for what the port does not compute."""
+
+import json
+
+import pytest
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, from_hf, num_params, read_config, to_hf
+
+TINY = Qwen3Config(61, 32, 40, 3, 4, 2, 16, 1e4, 1e-5, False, 64, (7, 8))
+
+
+# The exact numbers of parameters of the released checkpoints.
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        ("0.6B", 596_049_920),
+        ("1.7B", 1_720_574_976),
+        ("4B", 4_022_468_096),
+        ("8B", 8_190_735_360),
+        ("14B", 14_768_307_200),
+        ("32B", 32_762_123_264),
+    ],
+)
+def test_published_sizes_have_the_published_number_of_parameters(size, count):
+    assert num_params(SIZES[size]) == count
+
+
+@pytest.mark.parametrize("config", [TINY, *SIZES.values()])
+def test_written_configs_read_back(config, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(to_hf(config)))
+    assert read_config(tmp_path) == config
+
+
+def test_transformers_reads_the_written_config():
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.Qwen3Config(**to_hf(TINY))
+    assert theirs.head_dim == 16 and theirs.num_key_value_heads == 2
+    assert theirs.rope_parameters["rope_theta"] == 1e4
+    assert theirs.eos_token_id == [7, 8]
+    assert from_hf(json.loads(theirs.to_json_string(use_diff=False))) == TINY
+
+
+@pytest.mark.parametrize(
+    ("eos", "ids", "first"), [(None, (), None), (5, (5,), 5), ([6, 5], (6, 5), 6)]
+)
+def test_end_of_text_may_be_one_id_several_or_none(eos, ids, first):
+    config = from_hf(to_hf(TINY) | {"eos_token_id": eos})
+    assert (config.eos_token_ids, config.eos_token_id) == (ids, first)
+
+
+def test_both_spellings_of_the_rope_base():
+    values = to_hf(TINY) | {"rope_theta": None}
+    nested = {"rope_theta": 5e5, "rope_type": "default"}
+    assert from_hf(values | {"rope_parameters": nested}).rope_theta == 5e5
+    assert from_hf(values | {"rope_theta": 5e5}).rope_theta == 5e5
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "qwen3_moe", "num_experts": 128}, "model_type is 'qwen3_moe'"),
+        ({"model_type": "llama"}, "model_type is 'llama'"),
+        ({"model_type": None}, "model_type is None"),
+        ({"num_experts": 8}, "mixture of experts"),
+        ({"rope_scaling": YARN}, "RoPE scaling 'yarn'"),
+        ({"rope_parameters": YARN | {"rope_theta": 1e6}}, "RoPE scaling 'yarn'"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding-window"),
+        (
+            {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+            "sliding-window",
+        ),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"head_dim": None}, "no positive head_dim"),
+        ({"head_dim": 5}, "head_dim 5 is odd"),
+        ({"num_hidden_layers": "3"}, "no positive num_hidden_layers"),
+        ({"num_key_value_heads": 3}, "4 attention heads do not divide among 3"),
+        ({"rope_theta": None}, "no rope_theta"),
+    ],
+)
+def test_what_is_not_supported_is_refused_by_name(change, reason):
+    with pytest.raises(UserError, match=r"config\.json") as caught:
+        from_hf(to_hf(TINY) | change)
+    assert reason in str(caught.value)
+
+
+def test_all_reasons_are_in_one_line():
+    with pytest.raises(UserError) as caught:
+        from_hf(to_hf(TINY) | {"attention_bias": True, "vocab_size": 0, "rope_scaling": YARN})
+    message = str(caught.value)
+    assert all(part in message for part in ("attention_bias", "vocab_size", "yarn"))
+    assert "\n" not in message
+
+
+def test_an_unused_sliding_window_is_fine():
+    unused = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+    late = {"use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 28}
+    assert from_hf(to_hf(TINY) | unused) == from_hf(to_hf(TINY) | late) == TINY
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]", b"\xff\xfe"])
+def test_an_unreadable_config_file_is_named(content, tmp_path):
+    path = tmp_path / "config.json"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=r"config\.json"):
+        read_config(tmp_path)

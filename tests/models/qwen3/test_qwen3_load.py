@@ -1,0 +1,258 @@
+"""Checkpoint files of Qwen3: written, read, sharded over devices, and refused when wrong."""
+
+import dataclasses
+import json
+import tracemalloc
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.models.qwen3 import (
+    QWEN3_RULES,
+    Qwen3,
+    Qwen3Config,
+    init_params,
+    load_params,
+    param_shapes,
+    read_config,
+    save_params,
+)
+from hocslm_jax.models.qwen3 import load as load_module
+from hocslm_jax.sharding import P, make_mesh, tree_shardings
+
+UNTIED = Qwen3Config(24, 16, 12, 2, 4, 2, 6, tie_embeddings=False, max_positions=32)
+TIED = Qwen3Config(24, 16, 12, 3, 4, 4, 6, tie_embeddings=True, max_positions=32)
+
+
+def random_params(config, dtype="float32"):
+    """Every number different from its neighbours, norm scales too."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), dtype), param_shapes(config)
+    )
+
+
+def assert_same(got, want):
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+    assert jax.tree.map(lambda x: x.dtype, got) == jax.tree.map(lambda x: x.dtype, want)
+
+
+def files(folder):
+    return sorted(path.name for path in folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_what_is_saved_loads_bit_for_bit(config, dtype, tmp_path):
+    params = random_params(config, dtype)
+    save_params(params, config, tmp_path / "one")
+    save_params(params, config, tmp_path / "many", max_shard_bytes=2000)
+    assert files(tmp_path / "one") == ["model.safetensors"]
+    assert len(files(tmp_path / "many")) > 3
+    for folder in (tmp_path / "one", tmp_path / "many"):
+        assert read_config(folder) == config
+        assert_same(load_params(folder, config), params)
+
+
+def test_the_tree_is_the_one_the_model_makes(tmp_path):
+    params = init_params(UNTIED, jax.random.key(0))
+    save_params(params, UNTIED, tmp_path)
+    assert_same(load_params(tmp_path, UNTIED), params)
+
+
+def test_no_file_exceeds_the_limit_unless_one_tensor_does(tmp_path):
+    save_params(random_params(UNTIED), UNTIED, tmp_path, max_shard_bytes=3000)
+    for name in files(tmp_path):
+        tensors = load_file(tmp_path / name)
+        assert len(tensors) == 1 or sum(t.nbytes for t in tensors.values()) <= 3000
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    total = sum(t.nbytes for name in files(tmp_path) for t in load_file(tmp_path / name).values())
+    assert index["metadata"]["total_size"] == total
+
+
+def test_saving_again_leaves_no_stale_index(tmp_path):
+    save_params(random_params(UNTIED), UNTIED, tmp_path, max_shard_bytes=2000)
+    params = random_params(TIED, "bfloat16")
+    save_params(params, TIED, tmp_path)
+    assert_same(load_params(tmp_path, TIED), params)
+
+
+@pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("limit", [10**9, 3000], ids=["one file", "sharded"])
+def test_transformers_reads_what_is_saved(config, limit, tmp_path):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    params = random_params(config)
+    save_params(params, config, tmp_path, max_shard_bytes=limit)
+    reference, report = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(report.values()), report
+    tokens = np.arange(10).reshape(2, 5)
+    with torch.no_grad():
+        want = reference(torch.tensor(tokens)).logits.numpy()
+    model = Qwen3(config, "float32")
+    embeddings = model.apply({"params": params}, tokens, method="embed")
+    hidden = model.apply({"params": params}, embeddings)
+    got = model.apply({"params": params}, hidden, method="logits")
+    np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max(), rtol=0)
+
+
+def test_numbers_are_cast_while_reading(tmp_path):
+    params = random_params(UNTIED)
+    save_params(params, UNTIED, tmp_path)
+    narrow = load_params(tmp_path, UNTIED, dtype="bfloat16")
+    assert_same(narrow, jax.tree.map(lambda x: x.astype("bfloat16"), params))
+
+
+def test_a_tied_checkpoint_may_store_its_head_again(tmp_path):
+    params = random_params(TIED)
+    save_params(params, TIED, tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert_same(load_params(tmp_path, TIED), params)
+
+
+@pytest.mark.parametrize("limit", [10**9, 2000], ids=["one file", "sharded"])
+def test_all_wrong_tensors_are_in_one_line(limit, tmp_path):
+    save_params(random_params(UNTIED), UNTIED, tmp_path, max_shard_bytes=limit)
+    changes = {
+        "model.layers.0.mlp.up_proj.weight": None,
+        "lm_head.weight": None,
+        "model.layers.1.self_attn.o_proj.weight": np.zeros((24, 16), np.float32),  # transposed
+        "model.layers.1.input_layernorm.weight": np.zeros(16, np.int8),
+    }
+    for name in files(tmp_path):
+        tensors = load_file(tmp_path / name)
+        for key in changes.keys() & tensors.keys():
+            del tensors[key]
+            if changes[key] is not None:
+                tensors[key] = changes[key]
+        if name == files(tmp_path)[-1]:
+            tensors["model.layers.2.mlp.up_proj.weight"] = np.zeros((1, 1), np.float32)
+        save_file(tensors, tmp_path / name)
+    with pytest.raises(UserError) as caught:
+        load_params(tmp_path, UNTIED)
+    message = str(caught.value)
+    for part in (
+        "missing model.layers.0.mlp.up_proj.weight",
+        "missing lm_head.weight",
+        "unexpected model.layers.2.mlp.up_proj.weight",
+        "model.layers.1.self_attn.o_proj.weight is (24, 16) instead of (16, 24)",
+        "model.layers.1.input_layernorm.weight has the unsupported type I8",
+    ):
+        assert part in message
+    assert message.count(";") == 4 and "\n" not in message
+
+
+def test_an_untied_checkpoint_is_not_a_tied_one(tmp_path):
+    save_params(random_params(TIED), TIED, tmp_path)
+    untied = dataclasses.replace(TIED, tie_embeddings=False)
+    with pytest.raises(UserError, match=r"missing lm_head\.weight"):
+        load_params(tmp_path, untied)
+
+
+@pytest.mark.parametrize("limit", [10**9, 2000], ids=["one file", "sharded"])
+@pytest.mark.parametrize("damage", ["cut", "no header", "absent", "index"])
+def test_damaged_files_are_named(damage, limit, tmp_path):
+    save_params(random_params(UNTIED), UNTIED, tmp_path, max_shard_bytes=limit)
+    victim = tmp_path / files(tmp_path)[-1]
+    if damage == "cut":
+        victim.write_bytes(victim.read_bytes()[:-7])
+    elif damage == "no header":
+        victim.write_bytes(b"version https://example\n" * 20)
+    elif damage == "absent":
+        victim.unlink()
+    else:
+        victim = tmp_path / "model.safetensors.index.json"
+        victim.write_text('{"weight_map": ')
+    with pytest.raises(UserError) as caught:
+        load_params(tmp_path, UNTIED)
+    message = str(caught.value)
+    assert victim.name in message and "again" in message and "\n" not in message
+
+
+def test_eight_devices_hold_their_shards_only(tmp_path):
+    params = random_params(UNTIED)
+    save_params(params, UNTIED, tmp_path, max_shard_bytes=4000)
+    mesh = make_mesh(data=4, model=2)
+    rules = (*QWEN3_RULES, (r".*", P()))
+    shardings = tree_shardings(params, mesh, rules)
+    sharded = load_params(tmp_path, UNTIED, shardings)
+    assert_same(sharded, params)
+    split = {name for name, leaf in leaves(sharded) if not leaf.sharding.is_fully_replicated}
+    assert split == {name for name, leaf in leaves(params) if leaf.ndim > 1 and "norm" not in name}
+    for (_, leaf), (_, want) in zip(leaves(sharded), leaves(shardings), strict=True):
+        assert leaf.sharding == want
+        for shard in leaf.addressable_shards:
+            assert shard.data.shape == want.shard_shape(leaf.shape)
+    save_params(sharded, UNTIED, tmp_path / "again")
+    assert_same(load_params(tmp_path / "again", UNTIED), params)
+
+
+def test_any_axis_can_be_split(tmp_path):
+    params = random_params(UNTIED)
+    save_params(params, UNTIED, tmp_path)
+    mesh = make_mesh(data=4, model=2)
+
+    def last_axis(path, leaf):
+        del path
+        spec = P(*[None] * (leaf.ndim - 1), "model")  # cuts heads through, too
+        return jax.sharding.NamedSharding(mesh, spec)
+
+    assert_same(load_params(tmp_path, UNTIED, jax.tree.map_with_path(last_axis, params)), params)
+    one = jax.sharding.NamedSharding(mesh, P())
+    assert_same(load_params(tmp_path, UNTIED, one), params)
+
+
+def leaves(tree):
+    return [
+        (jax.tree_util.keystr(path, simple=True, separator="/"), leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    ]
+
+
+def test_the_host_holds_one_stacked_shard_at_a_time(tmp_path, monkeypatch):
+    config = Qwen3Config(256, 128, 2048, 8, 8, 8, 16, max_positions=32)
+    params = random_params(config)
+    save_params(params, config, tmp_path)
+    shardings = tree_shardings(params, make_mesh(data=4, model=2), (*QWEN3_RULES, (r".*", P())))
+    put, blocks = jax.device_put, []
+
+    def off_the_host(block, device):
+        """As on an accelerator: a CPU device would keep the host's array instead of a copy."""
+        blocks.append(block.nbytes)
+        return jnp.copy(put(block, device))
+
+    monkeypatch.setattr(load_module.jax, "device_put", off_the_host)
+    load_params(tmp_path, config, shardings)  # compiles the copies, which takes memory too
+    tracemalloc.start()
+    sharded = load_params(tmp_path, config, shardings)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    whole = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    shard = max(leaf.addressable_shards[0].data.nbytes for leaf in jax.tree.leaves(sharded))
+    assert max(blocks) == shard == params["blocks"]["up"]["kernel"].nbytes // 8
+    print(f"peak {peak / 1e6:.2f} MB, stacked shard {shard / 1e6:.2f}, model {whole / 1e6:.1f}")
+    assert peak < 1.6 * shard < whole / 10
+
+
+def test_a_replicated_parameter_is_read_once(tmp_path, monkeypatch):
+    params = random_params(TIED)
+    save_params(params, TIED, tmp_path)
+    reads, read_one = [], load_module._read_one
+
+    def counted(*arguments):
+        block = read_one(*arguments)
+        reads.append(block.nbytes)
+        return block
+
+    monkeypatch.setattr(load_module, "_read_one", counted)
+    mesh = make_mesh(data=4, model=2)
+    load_params(tmp_path, TIED, jax.sharding.NamedSharding(mesh, P()))
+    assert sum(reads) == sum(leaf.nbytes for leaf in jax.tree.leaves(params))

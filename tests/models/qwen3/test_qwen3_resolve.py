@@ -1,0 +1,56 @@
+"""Where a language model's files come from: a folder, the hub, or the hub's cache."""
+
+import pytest
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.models.qwen3 import resolve
+
+
+def test_a_folder_resolves_to_itself(tmp_path):
+    assert resolve(tmp_path) == tmp_path
+    assert resolve(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "qwen", "../a/b", "a/b/c"])
+def test_what_is_neither_folder_nor_id_is_refused(name):
+    with pytest.raises(UserError, match="neither a folder nor a hub id"):
+        resolve(name)
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """An empty cache of the hub and no way out."""
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_hub_ids_without_a_connection(offline):
+    with pytest.raises(UserError, match=r"cannot fetch Qwen/Qwen3-0\.6B") as caught:
+        resolve("Qwen/Qwen3-0.6B")
+    assert "give the folder" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("proxy said no\nat length"), OSError()])
+def test_whatever_fails_in_the_download_is_one_line(error, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def fail(name, allow_patterns):
+        assert name == "Qwen/Qwen3-4B" and allow_patterns == ["*.safetensors", "*.json"]
+        raise error
+
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match="cannot fetch Qwen/Qwen3-4B") as caught:
+        resolve("Qwen/Qwen3-4B")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cached_hub_id_needs_no_connection(offline):
+    cached = offline / "models--Qwen--Qwen3-0.6B"
+    commit = "0123456789" * 4
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    snapshot = cached / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    assert resolve("Qwen/Qwen3-0.6B").samefile(snapshot)
