@@ -1,0 +1,282 @@
+"""Sentences that describe clips: a dataset's own, and the shipped caption bank for all others.
+
+In: `captions.jsonl` of a prepared dataset (one JSON object a line: id, caption, model, prompt,
+time) and `bank/*.json` (class name -> mentions, captions). Out: for training, a CaptionTable of
+token ids that is indexed by the rows of a Store; for scoring, the class that a sentence names.
+"""
+
+import dataclasses
+import functools
+import importlib.resources
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.data.store import Store
+from hocslm_jax.data.streams import check_choice
+from hocslm_jax.data.tokenizer import Tokenizer, encode_caption
+from hocslm_jax.errors import UserError
+
+CAPTIONS = "captions.jsonl"
+SOURCES = ("auto", "bank", "clips")
+TEMPLATE = "A person is performing the action: {}."
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Caption:
+    """One sentence about one clip, and where it is from."""
+
+    id: str
+    caption: str
+    model: str
+    prompt: str
+    time: str
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassText:
+    """What the bank says of a class.
+
+    Attributes:
+      mentions: lower-case phrases; a text that holds one names the class.
+      captions: sentences, each of which holds a mention.
+      template: the class is in no bank file, and this is the one stock sentence.
+    """
+
+    mentions: tuple[str, ...]
+    captions: tuple[str, ...]
+    template: bool = False
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CaptionTable:
+    """Sentences as ids, and which of them describe a row of the store.
+
+    Row r has the sentences `start[r]` to `start[r] + count[r]`; rows that share their sentences,
+    such as those of a class in the bank, share the place too.
+
+    Attributes:
+      tokens: int32 [S, L], L the longest; behind the end `pad_id`.
+      lengths: int32 [S], with EOS.
+      start, count: int32 [N]; count is 0 for a row without a sentence.
+      texts: the sentences in full, [S].
+      num_cut: sentences longer than the limit.
+      num_from_bank: rows, of those asked for, described by the bank.
+      num_stray: entries of captions.jsonl for ids that the store does not have.
+      template_classes: classes described by the stock sentence, for want of a better one.
+    """
+
+    tokens: np.ndarray
+    lengths: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+    texts: tuple[str, ...]
+    num_cut: int
+    num_from_bank: int
+    num_stray: int
+    template_classes: tuple[str, ...]
+
+    def draw(self, row, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A random sentence of a row: ids [L] and length; of rows [B]: ids [B, L], lengths [B]."""
+        chosen = self.start[row] + rng.integers(self.count[row])
+        return self.tokens[chosen], self.lengths[chosen]
+
+    def sentences(self, row: int) -> tuple[str, ...]:
+        """Every sentence of that row."""
+        return self.texts[self.start[row] : self.start[row] + self.count[row]]
+
+
+def read_captions(path: str | Path) -> dict[str, list[Caption]]:
+    """The captions of every clip id, in the file's order; white space in them is made single.
+
+    Further keys and blank lines are ignored.
+
+    Raises:
+      UserError: no such file, or a line that is no caption, by its number.
+    """
+    captions: dict[str, list[Caption]] = {}
+    try:
+        with Path(path).open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    caption = _caption(line, f"{path}:{number}")
+                    captions.setdefault(caption.id, []).append(caption)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})") from None
+    return captions
+
+
+def bank(classes: Iterable[str] | None = None) -> dict[str, ClassText]:
+    """The bank's text for each class name, in that order; None for all that is shipped.
+
+    Names are compared without regard to case and the kind of apostrophe. Entries of one name in
+    several files are joined. A class that no file has gets a stock sentence and `template=True`.
+    """
+    shipped = _shipped()
+    if classes is None:
+        return dict(shipped.values())
+    texts = {}
+    for name in classes:
+        stock = ClassText((name.lower(),), (TEMPLATE.format(name),), template=True)
+        texts[name] = shipped.get(_key(name), (name, stock))[1]
+    return texts
+
+
+def named_class(text: str, bank: Mapping[str, ClassText]) -> str | None:
+    """The class whose mention occurs in the text as whole words, or None.
+
+    Case, hyphens and punctuation do not count. Where mentions of several classes occur the longest
+    wins, then the earliest in the text, then the first class.
+    """
+    padded = f" {_words(text)} "
+    best, winner = (0, 0), None
+    for name, entry in bank.items():
+        for mention in map(_words, entry.mentions):
+            at = padded.find(f" {mention} ")
+            if at >= 0 and (len(mention), -at) > best:
+                best, winner = (len(mention), -at), name
+    return winner
+
+
+def caption_table(
+    store: Store,
+    tokenizer: Tokenizer,
+    limit: int,
+    source: str = "auto",
+    shuffled_seed: int | None = None,
+    rows: np.ndarray | None = None,
+) -> CaptionTable:
+    """Tokenizes the sentences of a dataset and says which are whose.
+
+    Args:
+      limit: most ids of a sentence, with EOS; a longer one is cut behind a word.
+      source: "clips" for the dataset's captions.jsonl, "bank" for the shipped sentences of each
+        class, "auto" for the former where a clip has one and the latter elsewhere.
+      shuffled_seed: not None gives each row the sentences of another one, by a permutation of
+        `rows` fixed by the seed: the control experiment. About one in C rows keeps its class.
+      rows: those that need a sentence, e.g. the training split; default all.
+
+    Raises:
+      UserError: unknown source, captions.jsonl damaged, absent though asked for, or of other
+        clips, and with "clips" a row of `rows` without a caption.
+    """
+    check_choice("caption source", source, SOURCES)
+    rows = np.arange(len(store)) if rows is None else np.asarray(rows)
+    own, num_stray = _own(store, source)
+    missing = rows[~np.isin(rows, list(own))]
+    if source == "clips":
+        _check_complete(store, rows, missing)
+    texts = {} if source == "clips" else bank(store.classes)
+    of_class = [texts[name].captions if texts else () for name in store.classes]
+    of_row = [own.get(row, of_class[label]) for row, label in enumerate(store.labels.tolist())]
+    groups: dict[tuple[str, ...], int] = {}  # rows with the same sentences are one group
+    group = np.array([groups.setdefault(sentences, len(groups)) for sentences in of_row])  # [N]
+    if shuffled_seed is not None:
+        group[rows] = group[np.random.default_rng(shuffled_seed).permutation(rows)]
+    stock = {store.classes[label] for label in np.unique(store.labels[missing])}
+    return CaptionTable(
+        **_tokenized(groups, group, tokenizer, limit),
+        num_from_bank=missing.size,
+        num_stray=num_stray,
+        template_classes=tuple(name for name in texts if name in stock and texts[name].template),
+    )
+
+
+def _own(store: Store, source: str) -> tuple[dict[int, tuple[str, ...]], int]:
+    """Row -> its clip's own sentences, each once, and the number of entries for other ids."""
+    path = store.path.parent / CAPTIONS
+    if source == "bank" or (source == "auto" and not path.is_file()):
+        return {}, 0
+    captions = read_captions(path)
+    row_of = {clip: row for row, clip in enumerate(store.ids)}
+    own = {
+        row_of[clip]: tuple(dict.fromkeys(caption.caption for caption in entries))
+        for clip, entries in captions.items()
+        if clip in row_of
+    }
+    num_stray = sum(len(entries) for clip, entries in captions.items() if clip not in row_of)
+    if not own:
+        raise UserError(
+            f"{path} describes none of the {len(store):,} clips of {store.name}; "
+            "it is empty or another dataset's: replace or remove it"
+        )
+    return own, num_stray
+
+
+def _check_complete(store: Store, rows: np.ndarray, missing: np.ndarray) -> None:
+    if missing.size:
+        raise UserError(
+            f"{store.path.parent / CAPTIONS}: {missing.size:,} of {len(rows):,} clips have no "
+            f"caption, {store.ids[missing[0]]} for one; caption them or take the source auto"
+        )
+
+
+def _tokenized(
+    groups: Iterable[tuple[str, ...]], group: np.ndarray, tokenizer: Tokenizer, limit: int
+) -> dict:
+    """The table's fields that follow from the groups of sentences and each row's group [N]."""
+    groups = list(groups)
+    texts = tuple(sentence for sentences in groups for sentence in sentences)
+    encoded = {text: encode_caption(tokenizer, text, limit) for text in dict.fromkeys(texts)}
+    lengths = np.array([len(encoded[text][0]) for text in texts], np.int32)
+    tokens = np.full((len(texts), lengths.max()), tokenizer.pad_id, np.int32)
+    real = np.arange(tokens.shape[1]) < lengths[:, None]  # [S, L]
+    tokens[real] = np.concatenate([encoded[text][0] for text in texts])
+    sizes = np.array([len(sentences) for sentences in groups], np.int32)
+    return {
+        "tokens": tokens,
+        "lengths": lengths,
+        "start": (np.cumsum(sizes, dtype=np.int32) - sizes)[group],
+        "count": sizes[group],
+        "texts": texts,
+        "num_cut": sum(encoded[text][1] for text in texts),
+    }
+
+
+def _caption(line: bytes, where: str) -> Caption:
+    try:
+        entry = json.loads(line)
+        if not isinstance(entry, dict):
+            raise ValueError("not an object")
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: damaged JSON ({error}); mend or remove the line") from None
+    keys = [field.name for field in dataclasses.fields(Caption)]
+    if wrong := [key for key in keys if not isinstance(entry.get(key), str)]:
+        raise UserError(f"{where}: {', '.join(wrong)} missing or no text; mend or remove the line")
+    sentence = " ".join(entry["caption"].split())
+    if not sentence or not entry["id"]:
+        raise UserError(f"{where}: an empty id or caption; mend or remove the line")
+    if not sentence.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sentence):
+        raise UserError(f"{where}: a caption that is no valid Unicode; mend or remove the line")
+    # Model and prompt are the same in every line; keep them once.
+    model, prompt = sys.intern(entry["model"]), sys.intern(entry["prompt"])
+    return Caption(entry["id"], sentence, model, prompt, entry["time"])
+
+
+@functools.cache
+def _shipped() -> dict[str, tuple[str, ClassText]]:
+    """Key -> class name and its text, over all bank files."""
+    shipped: dict[str, tuple[str, ClassText]] = {}
+    folder = importlib.resources.files("hocslm_jax.data") / "bank"
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        if file.name.endswith(".json"):
+            for name, entry in json.loads(file.read_text(encoding="utf-8")).items():
+                name, known = shipped.get(_key(name), (name, ClassText((), ())))
+                mentions = dict.fromkeys([*known.mentions, *entry["mentions"]])
+                captions = dict.fromkeys([*known.captions, *entry["captions"]])
+                shipped[_key(name)] = name, ClassText(tuple(mentions), tuple(captions))
+    return shipped
+
+
+def _key(name: str) -> str:
+    return name.strip().casefold().replace("’", "'")
+
+
+@functools.lru_cache(1 << 14)
+def _words(text: str) -> str:
+    """Lower-case words with a space between; hyphens and punctuation are gaps."""
+    return " ".join(re.findall(r"\w+", text.lower()))

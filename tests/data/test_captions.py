@@ -1,0 +1,259 @@
+"""Captions are checked on the way in, end up with the right clips, and name what they describe."""
+
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+
+from hocslm_jax.data.captions import (
+    Caption,
+    ClassText,
+    bank,
+    caption_table,
+    named_class,
+    read_captions,
+)
+from hocslm_jax.data.store import Store
+from hocslm_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import UCLA20
+
+CLASSES = ("walk around", "moonwalk", "throw")  # the second is in no bank
+ENTRY = {"id": "c0", "caption": "A person walks.", "model": "m", "prompt": "p", "time": "t"}
+SENTENCES = ["A person is performing the action: moonwalk.", "Someone walks around a room."]
+
+
+def make_store(folder, classes=CLASSES, labels=(0, 0, 1, 2, 2, 2)):
+    return Store(
+        name="toy",
+        graph=UCLA20,
+        classes=classes,
+        num_persons=1,
+        ids=tuple(f"c{i}" for i in range(len(labels))),
+        labels=np.array(labels, np.int32),
+        columns={},
+        protocols={},
+        path=folder / "1.0.0",
+    )
+
+
+def write(folder, *entries):
+    path = folder / "captions.jsonl"
+    lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def own(clip, text):
+    return ENTRY | {"id": clip, "caption": text}
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    return train_tokenizer(SENTENCES, 300)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return make_store(tmp_path)
+
+
+def test_captions_of_one_clip_stay_together_and_in_order(tmp_path):
+    path = write(
+        tmp_path, own("b", "One  \n é."), "", own("a", "Two."), own("b", "Three.") | {"extra": 1}
+    )
+    captions = read_captions(path)
+    assert captions["b"] == [
+        Caption("b", "One é.", "m", "p", "t"),
+        Caption("b", "Three.", "m", "p", "t"),
+    ]
+    assert [caption.caption for caption in captions["a"]] == ["Two."]
+    assert list(captions) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "c1", "cap', "damaged JSON"),
+        ("[1, 2]", "damaged JSON"),
+        ("[" * 100_000, "damaged JSON"),
+        (json.dumps({k: v for k, v in ENTRY.items() if k not in ("time", "id")}), "id, time miss"),
+        (json.dumps(ENTRY | {"caption": None}), "caption missing or no text"),
+        (json.dumps(ENTRY | {"model": 3}), "model missing or no text"),
+        (json.dumps(ENTRY | {"caption": " \t "}), "empty id or caption"),
+        (json.dumps(ENTRY | {"id": ""}), "empty id or caption"),
+        (json.dumps(ENTRY | {"caption": "half a \ud83d"}), "no valid Unicode"),
+    ],
+)
+def test_a_bad_line_is_named_by_its_number(tmp_path, line, message):
+    path = write(tmp_path, ENTRY, "", line)
+    with pytest.raises(UserError, match=rf"captions\.jsonl:3: .*{message}") as error:
+        read_captions(path)
+    assert "\n" not in str(error.value)
+
+
+def test_unreadable_files_are_user_errors(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read .*absent"):
+        read_captions(tmp_path / "absent.jsonl")
+    with pytest.raises(UserError, match="cannot read"):
+        read_captions(tmp_path)
+    (tmp_path / "latin.jsonl").write_bytes(json.dumps(ENTRY).encode()[:-2] + b'\xe9"}\n')
+    with pytest.raises(UserError, match=r"latin\.jsonl:1: damaged"):
+        read_captions(tmp_path / "latin.jsonl")
+
+
+def test_the_bank_is_asked_by_class_name():
+    texts = bank(["THROW", "moonwalk", "grab other person's stuff"])
+    assert list(texts) == ["THROW", "moonwalk", "grab other person's stuff"]
+    assert texts["THROW"] == bank(["throw"])["throw"] and len(texts["THROW"].captions) >= 12
+    assert texts["moonwalk"] == ClassText(
+        ("moonwalk",), ("A person is performing the action: moonwalk.",), template=True
+    )
+    assert not texts["grab other person's stuff"].template  # NTU spells it with a curly apostrophe
+    assert bank(["throw"])["throw"] == bank()["throw"]
+
+
+WORDS = {
+    "sit": ClassText(("sits down", "sitting"), ("A person sits down.",)),
+    "stand": ClassText(("stands up", "rises from sitting"), ("A person stands up.",)),
+    "five": ClassText(("high-five", "grab person’s hat"), ("Two people high-five.",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A person SITS DOWN slowly.", "sit"),
+        ("Someone rises from sitting on a chair.", "stand"),  # longer than "sitting"
+        ("Someone stands up, then sits down.", "stand"),  # equal length: the earlier
+        ("Someone sits down, then stands up.", "sit"),
+        ("They give each other a high five!", "five"),
+        ("They grab person's hat.", "five"),
+        ("A person is transitting.", None),
+        ("A person sits.", None),
+        ("", None),
+    ],
+)
+def test_the_longest_mention_names_the_class(text, name):
+    assert named_class(text, WORDS) == name
+
+
+def test_classes_share_their_sentences_and_clips_have_their_own(store, tokens):
+    folder = store.path.parent
+    write(
+        folder, own("c1", "He strolls."), own("c5", "B."), own("c1", "He strolls."), own("c1", "C.")
+    )
+    table = caption_table(store, tokens, 300)
+    texts = bank(CLASSES)
+    expected = [
+        texts["walk around"].captions, ("He strolls.", "C."), texts["moonwalk"].captions,
+        texts["throw"].captions, texts["throw"].captions, ("B.",),
+    ]  # fmt: skip
+    assert [table.sentences(row) for row in range(len(store))] == expected
+    assert table.start[3] == table.start[4] and len(set(table.texts)) == len(table.texts)
+    assert (table.num_from_bank, table.num_stray, table.num_cut) == (4, 0, 0)
+    assert table.template_classes == ("moonwalk",)
+
+
+def test_rows_of_ids_are_the_sentences_in_full_with_eos_and_padding(store, tokens):
+    table = caption_table(store, tokens, 300)
+    assert table.tokens.dtype == table.lengths.dtype == table.start.dtype == np.int32
+    assert table.tokens.shape == (len(table.texts), table.lengths.max())
+    for row, length, text in zip(table.tokens, table.lengths, table.texts, strict=True):
+        assert row[length - 1] == tokens.eos_id and (row[length:] == tokens.pad_id).all()
+        assert tokens.decode(row[: length - 1]) == text
+
+
+def test_sentences_beyond_the_limit_are_cut_at_a_word_and_counted(store, tokens):
+    write(store.path.parent, *(own(f"c{i}", "word " * (2 + 9 * (i > 3))) for i in range(6)))
+    table = caption_table(store, tokens, 16, "clips")
+    long = table.start[4]
+    assert table.num_cut == 1  # c4 and c5 share the one long sentence
+    assert table.tokens.shape[1] <= 16 and table.lengths[long] <= 16
+    assert re.fullmatch("word( word)+", tokens.decode(table.tokens[long]))
+    assert table.texts[long] == ("word " * 11).strip()
+
+
+def test_draws_come_from_the_rows_own_sentences(store, tokens):
+    table, rng = caption_table(store, tokens, 300), np.random.default_rng(0)
+    drawn = {tokens.decode(table.draw(3, rng)[0]) for _ in range(300)}
+    assert drawn == set(table.sentences(3))
+    ids, lengths = table.draw(np.array([0, 2, 3]), rng)
+    assert ids.shape == (3, table.tokens.shape[1]) and lengths.shape == (3,)
+    assert [tokens.decode(row) in table.sentences(r) for row, r in zip(ids, (0, 2, 3), strict=True)]
+    first, second = (table.draw(3, np.random.default_rng(5)) for _ in range(2))
+    assert (first[0] == second[0]).all() and first[1] == second[1]
+
+
+def test_shuffling_moves_sentences_among_the_rows_asked_for(tmp_path, tokens):
+    store = make_store(tmp_path, labels=[i % 3 for i in range(60)])
+    write(tmp_path, *(own(f"c{i}", f"Sentence {i}.") for i in range(60)))
+    rows = np.arange(0, 60, 2)
+    plain = caption_table(store, tokens, 40)
+    mixed, again, other = (
+        caption_table(store, tokens, 40, shuffled_seed=seed, rows=rows) for seed in (1, 1, 2)
+    )
+    of = [[table.sentences(row) for row in range(60)] for table in (plain, mixed, again, other)]
+    assert of[1] == of[2] != of[3]
+    assert of[1][1::2] == of[0][1::2]
+    assert of[1][::2] != of[0][::2] and sorted(of[1][::2]) == sorted(of[0][::2])
+
+
+def test_a_shuffled_bank_swaps_classes(tmp_path, tokens):
+    store = make_store(tmp_path, labels=[i % 3 for i in range(300)])
+    table = caption_table(store, tokens, 40, "bank", shuffled_seed=0)
+    texts = bank(CLASSES)
+    got = np.array([CLASSES.index(named_class(table.sentences(r)[0], texts)) for r in range(300)])
+    assert (np.bincount(got) == 100).all()
+    assert 0.2 < (got == store.labels).mean() < 0.47
+
+
+def test_the_bank_alone_does_not_read_the_clips_captions(store, tokens):
+    write(store.path.parent, "damaged")
+    assert caption_table(store, tokens, 60, "bank").num_from_bank == len(store)
+    with pytest.raises(UserError, match=r"captions\.jsonl:1"):
+        caption_table(store, tokens, 60)
+
+
+def test_the_clips_captions_alone_must_be_there_for_the_rows_asked_for(store, tokens):
+    with pytest.raises(UserError, match=r"cannot read .*captions\.jsonl"):
+        caption_table(store, tokens, 60, "clips")
+    write(store.path.parent, own("c0", "A."), own("c3", "B."))
+    with pytest.raises(UserError, match="4 of 6 clips have no caption, c1 for one; "):
+        caption_table(store, tokens, 60, "clips")
+    table = caption_table(store, tokens, 60, "clips", rows=np.array([0, 3]))
+    assert table.count.tolist() == [1, 0, 0, 1, 0, 0] and table.texts == ("A.", "B.")
+    assert (table.num_from_bank, table.template_classes) == (0, ())
+    with pytest.raises(ValueError):
+        table.draw(1, np.random.default_rng(0))
+
+
+def test_captions_of_unknown_clips_are_counted(store, tokens):
+    write(store.path.parent, own("x", "A."), own("c3", "B."), own("x", "C."), own("y", "D."))
+    assert caption_table(store, tokens, 60).num_stray == 3
+
+
+@pytest.mark.parametrize("entries", [[], [own("x", "A.")]])
+def test_a_file_about_no_clip_is_refused(store, tokens, entries):
+    write(store.path.parent, *entries)
+    with pytest.raises(UserError, match="describes none of the 6 clips of toy"):
+        caption_table(store, tokens, 60)
+
+
+def test_an_unknown_source_is_refused(store, tokens):
+    with pytest.raises(UserError, match="caption source 'clip'; did you mean 'clips'"):
+        caption_table(store, tokens, 60, "clip")
+
+
+def test_a_dataset_of_the_size_of_ntu120_takes_little_time(tmp_path, shared):
+    names = tuple((shared / "data/class_names/ntu120.txt").read_text("utf-8").splitlines())
+    tokenizer = load_tokenizer(shared / "data/qwen3_tokenizer")
+    store = make_store(tmp_path, names, np.arange(113_945) % 120)
+    bank(names)
+    start = time.perf_counter()
+    table = caption_table(store, tokenizer, 64, shuffled_seed=0)
+    assert time.perf_counter() - start < 5  # 0.1 s when measured
+    assert table.tokens.shape[0] < 10_000 and table.num_cut == 0
+    assert table.num_from_bank == 113_945 and not table.template_classes
