@@ -2,19 +2,26 @@
 
 In: a Recipe, i.e. the clips of a dataset as a list of shards, and how to split them. Out: one
 record per clip in shard order, and the index.json mapping, which is made by reading the records
-back, so that row i of the index is record i. At most one shard is in memory.
+back, so that row i of the index is record i. One clip is in memory, and a finished shard is kept
+when its build dies, so that the next build goes on after it.
 """
 
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import io
+import itertools
+import json
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.store import COLUMNS, SPLIT, open_records
@@ -22,7 +29,8 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
 VERSION = "1.0.0"
-SHARD_CLIPS = 2048  # some 60 MB of joints, what a prepare holds in memory
+KEPT, NOTE = "shards", ".json"  # folder of finished shards, and what lies beside each
+SHARD_CLIPS = 2048  # some 60 MB of joints, a file
 
 Shard = Callable[[], Iterable[Clip]]
 Columns = dict[str, np.ndarray]
@@ -54,6 +62,48 @@ class Recipe:
     captions: str = ""
 
 
+class ShardWriter(tfds.core.ExampleWriter):
+    """Writes a shard to `folder` once, with a note of its clips, and links it to where TFDS asks.
+
+    What TFDS passes as examples is left alone: it would keep all of a shard in memory to count it.
+
+    Args:
+      note: called after each shard for what else to keep with it, as JSON types.
+    """
+
+    def __init__(self, features, shards: Sequence[Shard], folder: Path, note: Callable[[], dict]):
+        super().__init__(tfds.core.FileFormat.ARRAY_RECORD)
+        self._features, self._shards, self._folder, self._note = features, shards, folder, note
+        self._serializer = ExampleSerializer(features.get_serialized_info())
+
+    def write(self, path, examples) -> None:
+        del examples
+        number = int(os.fspath(path).rpartition("array_record-")[2].partition("-of-")[0])
+        kept = self._folder / f"{number:05}.array_record"
+        if not kept.with_suffix(NOTE).exists():
+            ids, partial = [], self._folder / "partial"
+            super().write(partial, map(self._serialize, _noting(ids, self._shards[number]())))
+            partial.replace(kept)
+            partial.write_text(json.dumps({"clips": len(ids)} | self._note()))
+            partial.replace(kept.with_suffix(NOTE))
+        try:
+            os.link(kept, path)
+        except OSError:  # a file system without links
+            shutil.copyfile(kept, path)
+
+    def counted(self, number: int) -> Iterator[tuple[str, dict]]:
+        """As many empty examples as the shard has clips, to be drawn once it is written."""
+        note = json.loads((self._folder / f"{number:05}{NOTE}").read_text())
+        yield from itertools.repeat(("", {}), note["clips"])
+
+    def _serialize(self, clip: Clip) -> tuple[str, bytes]:
+        record = {key: getattr(clip, key) for key in ("id", "label", *COLUMNS[:-1])}
+        joints = np.ascontiguousarray(clip.joints, np.float32)
+        record |= {"joints": joints, "num_frames": len(joints)}
+        example = self._serializer.get_tf_example(self._features.encode_example(record))
+        return clip.id, example.SerializeToString(deterministic=True)
+
+
 class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
     """One TFDS dataset of clips; an instance per dataset, its name given at run time.
 
@@ -63,11 +113,11 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version(VERSION)
 
-    def __init__(self, name: str, num_joints: int, shards: Sequence[Shard], data_dir: Path):
+    def __init__(self, name: str, num_joints: int, data_dir: Path, shards, kept: Path, note):
         self.name = name
-        self._num_joints = num_joints
-        self._shards = shards
+        self._num_joints, self._num_shards = num_joints, len(shards)
         super().__init__(data_dir=data_dir)
+        self._writer = ShardWriter(self.info.features, shards, kept, note)
 
     def _info(self) -> tfds.core.DatasetInfo:
         joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
@@ -85,21 +135,49 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _shard_iterators_per_split(self, dl_manager):
         del dl_manager
-        return {SPLIT: [functools.partial(_examples, shard) for shard in self._shards]}
+        counted = self._writer.counted
+        return {SPLIT: [functools.partial(counted, n) for n in range(self._num_shards)]}
+
+    def _example_writer(self) -> ShardWriter:
+        return self._writer
 
 
-def write_records(name: str, num_joints: int, shards: Sequence[Shard], data_dir: Path) -> Path:
+def _noting(ids: list[str], clips: Iterable[Clip]) -> Iterator[Clip]:
+    for clip in clips:
+        ids.append(clip.id)
+        yield clip
+
+
+def write_records(
+    name: str,
+    num_joints: int,
+    shards: Sequence[Shard],
+    data_dir: Path,
+    note: Callable[[], dict] = dict,
+) -> Path:
     """Writes `<data_dir>/<name>/<version>/` and returns that path.
+
+    Finished shards are kept in `<data_dir>/shards`, and taken from there if they are there already.
+
+    Args:
+      note: what else to keep with the shard that has just been read; `read_notes` gives it back.
 
     Raises:
       UserError: what a shard raises, or no clip at all.
     """
+    kept = data_dir / KEPT
+    kept.mkdir(parents=True, exist_ok=True)
     with _quiet():
-        builder = ClipBuilder(name, num_joints, shards, data_dir)
+        builder = ClipBuilder(name, num_joints, data_dir, shards, kept, note)
         builder.download_and_prepare(download_dir=data_dir, file_format="array_record")
     if not builder.info.splits[SPLIT].num_examples:
         raise UserError(f"{name}: the source holds no usable clip")
     return Path(builder.data_dir)
+
+
+def read_notes(data_dir: Path) -> list[dict]:
+    """What was noted of each finished shard, in order."""
+    return [json.loads(path.read_text()) for path in sorted((data_dir / KEPT).glob("*" + NOTE))]
 
 
 def make_index(recipe: Recipe, records: Path) -> dict:
@@ -117,12 +195,19 @@ def make_index(recipe: Recipe, records: Path) -> dict:
         "source": recipe.source,
         "expected": recipe.expected,
         "files": {path.name: path.stat().st_size for path in files},
+        "checksums": {path.name: checksum(path) for path in files},
         "protocols": {
             name: {split: np.asarray(rows).tolist() for split, rows in splits.items()}
             for name, splits in recipe.protocols(columns).items()
         },
         "columns": {key: values.tolist() for key, values in columns.items()},
     }
+
+
+def checksum(path: Path) -> str:
+    """sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_columns(records: Path) -> tuple[Columns, int]:
@@ -137,13 +222,6 @@ def _read_columns(records: Path) -> tuple[Columns, int]:
             num_persons = max(num_persons, record["joints"].shape[1])
     values["id"] = [name.decode() for name in values["id"]]
     return {key: np.asarray(value) for key, value in values.items()}, num_persons
-
-
-def _examples(shard: Shard) -> Iterator[tuple[str, dict]]:
-    for clip in shard():
-        record = {key: getattr(clip, key) for key in ("id", "label", *COLUMNS[:-1])}
-        joints = np.ascontiguousarray(clip.joints, np.float32)
-        yield clip.id, record | {"joints": joints, "num_frames": len(joints)}
 
 
 @contextlib.contextmanager

@@ -75,8 +75,24 @@ def parse_clip(name: str, data: bytes) -> Clip:
     label = ACTIONS.index(action)
     if content.get("label") != label + 1:
         raise ValueError(f"label is {content.get('label')!r}, but action {action} is {label + 1}")
-    joints = _parse_joints(content.get("skeletons"))  # [T, 20, 3]
-    return Clip(name, joints[:, None], label, subject=subject, camera=view, replication=episode)
+    joints = _read_joints(content)
+    return Clip(name, joints, label, subject=subject, camera=view, replication=episode)
+
+
+def parse_joints(data: bytes) -> np.ndarray:
+    """Only the skeleton of one file's bytes, whatever its name and label: float32 [T, 1, 20, 3].
+
+    Raises:
+      ValueError: with the reason, when there is none.
+    """
+    return _read_joints(_parse_json(data))
+
+
+def label_of(name: str) -> int | None:
+    """The label in a file's name without folder and suffix; None if it has another form."""
+    match = _NAME.fullmatch(name)
+    action = int(match[1]) if match else 0
+    return ACTIONS.index(action) if action in ACTIONS else None
 
 
 def _parse_json(data: bytes) -> dict:
@@ -91,8 +107,9 @@ def _parse_json(data: bytes) -> dict:
     return content
 
 
-def _parse_joints(skeletons) -> np.ndarray:
-    """The `skeletons` entry as float32 [T, 20, 3]."""
+def _read_joints(content: dict) -> np.ndarray:
+    """The `skeletons` entry as float32 [T, 1, 20, 3]."""
+    skeletons = content.get("skeletons")
     if not isinstance(skeletons, list) or not skeletons:
         raise ValueError("no frames")
     try:
@@ -104,4 +121,4 @@ def _parse_joints(skeletons) -> np.ndarray:
         raise ValueError(f"shape {joints.shape}, expected (T, {NUM_JOINTS}, 3)")
     if not np.isfinite(joints).all():
         raise ValueError("coordinates that are not finite")
-    return joints
+    return joints[:, None]

@@ -2,7 +2,8 @@
 
 A dataset is built in a hidden folder beside its final place and moved there when it is whole; the
 index is written last, in one step. So a killed prepare leaves either the dataset that was there
-before or one that is seen as half-prepared, never a partial one that looks complete.
+before or one that is seen as half-prepared, never a partial one that looks complete; the next one
+goes on where it stopped.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import datetime
 import fcntl
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -19,18 +21,33 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hocslm_jax.data import folder, nw_ucla, protocols, quickstart
-from hocslm_jax.data.archive import fingerprint
-from hocslm_jax.data.builders import Recipe, Shard, make_index, write_records
-from hocslm_jax.data.quickstart.generate import SUBJECTS
+from hocslm_jax.data.builders import (
+    KEPT,
+    VERSION,
+    Recipe,
+    Shard,
+    make_index,
+    read_notes,
+    write_records,
+)
+from hocslm_jax.data.check import check
+from hocslm_jax.data.datasets import DATASETS
 from hocslm_jax.data.store import INDEX, PREPARING, dataset_folder, read_index
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import NTU25, UCLA20
 
 CAPTIONS = "captions.jsonl"
 BAD_FILES = "bad_files.json"
+RECIPE = "recipe.json"  # what the finished shards in PREPARING belong to
 
-OnBad = Callable[[str, str], None]
+BadFile = dict[str, str | int | None]  # file, line, reason
+
+_COMMON = {
+    "--data-dir": dict(type=Path, default=Path("data"), help="default: %(default)s"),
+    "--allow-bad": dict(action="store_true", help="leave bad files out instead of failing"),
+    "--force": dict(action="store_true", help="rebuild what is already prepared"),
+    "--check": dict(action="store_true", help="verify what is already prepared, change nothing"),
+}
+_LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,20 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prepares what the arguments ask for and prints a one-line summary."""
-    bad: list[dict[str, str]] = []
+    """Prepares or checks what the arguments ask for and prints a one-line summary."""
+    if args.check:
+        print(check(getattr(args, "name", args.dataset), args.data_dir))
+        return
+    bad: list[BadFile] = []
     make_recipe, _, _ = DATASETS[args.dataset]
-    recipe = make_recipe(args, lambda name, reason: bad.append({"file": name, "reason": reason}))
+    recipe = make_recipe(args, lambda file, reason: bad.append(_bad_file(file, reason)))
     print(prepare(recipe, args.data_dir, bad, allow_bad=args.allow_bad, force=args.force))
 
 
 def prepare(
-    recipe: Recipe, data_dir: Path, bad: list[dict[str, str]], *, allow_bad=False, force=False
+    recipe: Recipe, data_dir: Path, bad: list[BadFile], *, allow_bad=False, force=False
 ) -> str:
     """Writes `<data_dir>/<recipe.name>/` unless it is already there.
 
     Args:
-      bad: filled by the recipe's shards with {"file", "reason"} while they run.
+      bad: filled by the recipe's shards with {"file", "line", "reason"} while they run.
       allow_bad: install the dataset without the bad files instead of failing.
       force: build it anew even if it is complete.
 
@@ -77,27 +97,31 @@ def prepare(
         if index is None:
             try:
                 index = _build(recipe, target, bad, allow_bad)
-            finally:
+            except UserError:
                 shutil.rmtree(target / PREPARING, ignore_errors=True)
+                raise
+            shutil.rmtree(target / PREPARING, ignore_errors=True)
             return f"{_summary(index, target)}, {time.monotonic() - start:.1f} s"
         if index["source"] != recipe.source:
             raise UserError(f"{target} was made from another source; --force replaces it")
         return f"{_summary(index, target)}: already prepared, --force rebuilds it"
 
 
-def _build(recipe: Recipe, target: Path, bad: list[dict[str, str]], allow_bad: bool) -> dict:
+def _build(recipe: Recipe, target: Path, bad: list[BadFile], allow_bad: bool) -> dict:
     """Builds in `target/.preparing`, then swaps the records in and writes the index."""
     staging = target / PREPARING
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    with (
-        tqdm(total=recipe.expected, unit=" clips", desc=recipe.name, disable=None) as bar,
-        (staging / CAPTIONS).open("w") as captions,
-    ):
-        shards = [_observed(recipe, shard, bar.update, captions) for shard in recipe.shards]
+    done = _stage(recipe, staging)
+    told = _Told(bad, recipe)
+    with tqdm(
+        total=recipe.expected, initial=done, unit=" clips", desc=recipe.name, disable=None
+    ) as bar:
+        shards = [told.listen(shard, bar.update) for shard in recipe.shards]
+        joints = recipe.graph.num_joints
         try:
-            records = write_records(recipe.name, recipe.graph.num_joints, shards, staging)
+            records = write_records(recipe.name, joints, shards, staging, told.note)
         finally:
+            notes = read_notes(staging)
+            bad[:] = told.everything(notes)
             _report_bad(bad, target)
     if bad and not allow_bad:
         raise UserError(
@@ -109,25 +133,64 @@ def _build(recipe: Recipe, target: Path, bad: list[dict[str, str]], allow_bad: b
     shutil.rmtree(target / index["version"], ignore_errors=True)
     records.rename(target / index["version"])
     if recipe.captions:
+        with (staging / CAPTIONS).open("w") as file:
+            file.writelines(line for note in notes for line in note["captions"])
         (staging / CAPTIONS).replace(target / CAPTIONS)
     (staging / INDEX).write_text(json.dumps(index))
     (staging / INDEX).replace(target / INDEX)
     return index
 
 
-def _observed(recipe: Recipe, shard: Shard, seen: Callable[[], None], captions) -> Shard:
-    """The shard, with each clip counted and its caption noted as it passes."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def _stage(recipe: Recipe, staging: Path) -> int:
+    """Empties the folder, but for finished shards of this very recipe; returns their clips."""
+    identity = {"source": recipe.source, "shards": len(recipe.shards), "version": VERSION}
+    try:
+        same = json.loads((staging / RECIPE).read_text()) == identity
+    except (OSError, ValueError):
+        same = False
+    for path in staging.iterdir() if staging.exists() else ():
+        if not same:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elif path.is_dir() and path.name != KEPT:
+            shutil.rmtree(path)  # what TFDS had half written
+    staging.mkdir(exist_ok=True)
+    (staging / RECIPE).write_text(json.dumps(identity))
+    return sum(note["clips"] for note in read_notes(staging))
 
-    def clips():
-        for clip in shard():
-            if clip.caption:
-                entry = {"id": clip.id, "caption": clip.caption, "model": recipe.captions}
-                captions.write(json.dumps(entry | {"prompt": "", "time": now}) + "\n")
-            seen()
-            yield clip
 
-    return clips
+class _Told:
+    """What the shards report beside their clips, to be kept with each of them when it is done."""
+
+    def __init__(self, bad: list[BadFile], recipe: Recipe):
+        self._bad, self._writer, self._captions = bad, recipe.captions, []
+        self._before = len(bad)  # reported before any shard was read, in every run
+        self._noted = len(bad)
+        self._time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+    def listen(self, shard: Shard, seen: Callable[[], None]) -> Shard:
+        """The shard, with each clip counted and its caption noted as it passes."""
+
+        def clips():
+            for clip in shard():
+                if clip.caption:
+                    entry = {"id": clip.id, "caption": clip.caption, "model": self._writer}
+                    line = json.dumps(entry | {"prompt": "", "time": self._time}) + "\n"
+                    self._captions.append(line)
+                seen()
+                yield clip
+
+        return clips
+
+    def note(self) -> dict:
+        """What came since the last note."""
+        note = {"bad": self._bad[self._noted :], "captions": self._captions}
+        self._noted, self._captions = len(self._bad), []
+        return note
+
+    def everything(self, notes: list[dict]) -> list[BadFile]:
+        """All bad files, those of shards that an earlier run finished included."""
+        noted = [entry for note in notes for entry in note["bad"]]
+        return [*self._bad[: self._before], *noted, *self._bad[self._noted :]]
 
 
 def _existing(target: Path) -> dict | None:
@@ -138,12 +201,20 @@ def _existing(target: Path) -> dict | None:
         return None
 
 
-def _report_bad(bad: list[dict[str, str]], target: Path) -> None:
+def _bad_file(file: str, reason: str) -> BadFile:
+    """With the line that a reason may begin with as a number."""
+    match = _LINE.fullmatch(reason)
+    line, reason = (int(match[1]), match[2]) if match else (None, reason)
+    return {"file": file, "line": line, "reason": reason}
+
+
+def _report_bad(bad: list[BadFile], target: Path) -> None:
     (target / BAD_FILES).unlink(missing_ok=True)
     if bad:
         (target / BAD_FILES).write_text(json.dumps(bad, indent=1) + "\n")
     for entry in bad:
-        print(f"bad file {entry['file']}: {entry['reason']}", file=sys.stderr)
+        line = f", line {entry['line']}" if entry["line"] else ""
+        print(f"bad file {entry['file']}{line}: {entry['reason']}", file=sys.stderr)
 
 
 def _summary(index: dict, target: Path) -> str:
@@ -174,64 +245,3 @@ def _locked(target: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _nw_ucla(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    return Recipe(
-        name="nw_ucla",
-        graph=UCLA20,
-        classes=nw_ucla.CLASSES,
-        shards=[lambda: nw_ucla.read_clips(args.source, on_bad)],
-        protocols=lambda columns: protocols.public("nw_ucla", columns),
-        source=fingerprint(args.source),
-        expected=nw_ucla.NUM_CLIPS,
-    )
-
-
-def _quickstart(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    del on_bad  # generated clips are never bad
-    subjects = protocols.rule("subject", quickstart.TRAIN_SUBJECTS, range(1, SUBJECTS + 1))
-    return Recipe(
-        name="quickstart",
-        graph=NTU25,
-        classes=quickstart.CLASSES,
-        shards=[lambda: quickstart.clips(seed=args.seed)],
-        protocols=lambda columns: protocols.split_rows({"xsub": subjects}, columns),
-        source={"generator": "quickstart", "seed": args.seed},
-        captions="grammar",
-    )
-
-
-def _folder(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    return folder.recipe(args.name, args.source, args.graph, on_bad)
-
-
-_COMMON = {
-    "--data-dir": dict(type=Path, default=Path("data"), help="default: %(default)s"),
-    "--allow-bad": dict(action="store_true", help="leave bad files out instead of failing"),
-    "--force": dict(action="store_true", help="rebuild what is already prepared"),
-}
-_SOURCE = {"--source": dict(type=Path, required=True, metavar="PATH")}
-
-# dataset -> its Recipe from the arguments, what it is, its own options
-DATASETS: dict[str, tuple[Callable[[argparse.Namespace, OnBad], Recipe], str, dict]] = {
-    "nw_ucla": (
-        _nw_ucla,
-        "Northwestern-UCLA from its JSON files: --source is a folder, .zip or .tar.*",
-        _SOURCE,
-    ),
-    "quickstart": (
-        _quickstart,
-        "a small generated dataset with captions; needs no source",
-        {"--seed": dict(type=int, default=0, help="default: %(default)s")},
-    ),
-    "folder": (
-        _folder,
-        "your own clips: --source is a folder with clips.csv, .npy files and graph.json",
-        _SOURCE
-        | {
-            "--name": dict(required=True, help="what to call the dataset"),
-            "--graph": dict(metavar="NAME", help="ntu25 or ucla20 instead of graph.json"),
-        },
-    ),
-}

@@ -29,6 +29,8 @@ _KEYS = {
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COMMANDS = {
     "nw_ucla": "nw_ucla --source ARCHIVE_OR_FOLDER",
+    "ntu60": "ntu60 --source ARCHIVE_OR_FOLDER",
+    "ntu120": "ntu120 --source PART_1 --source PART_2",
     "quickstart": "quickstart",
 }
 
