@@ -30,17 +30,23 @@ def fail(error: object) -> None:
     sys.exit(2)
 
 
+def config_file(argv: list[str]) -> str:
+    files = (match[1] for arg in argv if (match := re.match(r"--?config=([^:]+)", arg)))
+    return next(files, "")
+
+
 def parse(argv: list[str]) -> list[str]:
     """Flags, with one line instead of a traceback for what cannot be set."""
-    for arg in argv:
-        if (file := re.match(r"--?config=([^:]+)", arg)) and not Path(file[1]).is_file():
-            fail(f"there is no config file {file[1]}: see configs/")
+    file = config_file(argv)
+    if file and not Path(file).is_file():
+        fail(f"there is no config file {file}: see configs/")
     try:
         rest = flags.FLAGS(argv)
         if rest[1:]:
             raise UserError(f"unexpected argument {rest[1]!r}")
         if not CONFIG.value or not WORKDIR.value:
             raise UserError("--config=configs/….py and --workdir=runs/… are required")
+        base.check_strategy(CONFIG.value, file)
     except (AttributeError, KeyError) as error:
         known = list(base.flatten(base.defaults()))
         keys = (m[1] for a in argv if (m := re.match(r"--config\.([\w.]+)", a)))
@@ -59,10 +65,10 @@ def main(_: list[str]) -> None:
     try:
         if DISTRIBUTED.value:
             start_distributed()
-        from hocslm_jax.train import loop, setup  # seconds, so not before the flags are right
+        from hocslm_jax.train import strategy  # seconds, so not before the flags are right
 
-        run = setup.build_run(CONFIG.value, WORKDIR.value)
-        sys.exit(loop.train(run) if MODE.value == "train" else loop.evaluate(run))
+        act = strategy.train if MODE.value == "train" else strategy.evaluate
+        sys.exit(act(CONFIG.value, WORKDIR.value))
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:

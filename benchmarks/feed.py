@@ -25,7 +25,7 @@ from absl import flags
 from hocslm_jax.data.pipeline import Feed, train_iterator
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import setup
+from hocslm_jax.train import program, setup
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 CONFIGS = {"nw_ucla": "nw_ucla", "ntu60": "ntu60_xsub", "ntu120": "ntu120_xsub"}
@@ -51,10 +51,10 @@ def clips_per_second(
 def train_step_clips_per_second(config, repetitions: int) -> dict:
     """What the train step of the config consumes, on one batch, once compiled and warm."""
     run = setup.build_run(config, "unused")
-    step, _ = setup.compile_step(run)
+    step, _ = program.compile_step(run)
     with contextlib.closing(run.train_iterator()) as iterator:
         batch = run.put(next(iterator))
-    state, rates = run.init(jax.random.key(0)), []
+    state, rates = run.init(jax.random.key(0), {}), []
     for _ in range(repetitions + 1):
         start = time.perf_counter()
         state, _, finite = step(state, {}, batch)

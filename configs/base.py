@@ -3,13 +3,15 @@
 In: the argument after the colon of `--config=configs/nw_ucla.py:stream=bone,seed=1`.
 Out: a locked-key `ConfigDict`; any single value can still be changed with `--config.optim.lr=0.05`.
 An option's short name is its last word (`stream`, `encoder`, `lr`, `epochs`); the full dotted name
-works too. `recipe=` swaps the optimiser recipe as a whole and is applied before everything else.
+works too. `recipe=` swaps the optimiser recipe as a whole and is applied before everything else;
+`strategy=` chooses the list of training stages, `llm=` the language model.
 """
 
 import difflib
 
 from ml_collections import ConfigDict
 
+from configs.strategies import STRATEGIES
 from hocslm_jax.errors import UserError
 
 RECIPES = {
@@ -28,9 +30,9 @@ RECIPES = {
         "train.batch_size": 64,
     },
 }
-ALIASES = {"optim": "optim.name"}
-# Sections whose last words are too general to be short names.
-DOTTED_ONLY = ("mesh.", "optim.name")
+ALIASES = {"optim": "optim.name", "llm": "lm.name", "gen": "loss.gen"}
+# Sections whose last words are too general, or taken, to be short names.
+DOTTED_ONLY = ("mesh.", "optim.name", "finetune.", "lm.", "loss.")
 
 
 def defaults() -> ConfigDict:
@@ -38,7 +40,10 @@ def defaults() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,
-            "strategy": "T0",  # classification only, from scratch
+            "strategy": "T0",  # classification only, from scratch; see strategies.py
+            "stages": STRATEGIES["T0"],
+            "stage": 0,  # the one at hand, set by the training itself
+            "t0": "",  # workdir of a finished T0 run to take as the first stage
             "compilation_cache": "~/.cache/hocslm_jax/xla",  # "" = off
             "data": {
                 "dataset": "nw_ucla",
@@ -87,6 +92,48 @@ def defaults() -> ConfigDict:
                 "decay_mask": False,  # True: spare BatchNorm, biases and scalars
                 "ema": 0.0,  # decay of the averaged weights that are evaluated; 0 = off
                 "clip_norm": 0.0,  # 0 = off
+                "encoder_scale": 1.0,  # learning rate of the encoder over that of the rest
+            },
+            # The optimiser of the stages that go on from trained weights, or train with language.
+            # The paper gives none of these but the weight decay.
+            "finetune": {
+                "name": "adamw",
+                "lr": 3e-4,
+                "weight_decay": 0.01,
+                "warmup_epochs": 5,
+                "schedule": "cosine",
+                "decay_mask": True,
+                "clip_norm": 1.0,
+                "encoder_scale": 0.3,
+                "epochs": 85,
+            },
+            "loss": {"cls": 1.0, "gen": 0.1},  # weights of eq. 14; the paper gives none
+            "lm": {
+                "name": "",  # folder or hub id of a Qwen3, for init=load
+                "init": "pretrain",  # load, or pretrain a small one on the captions
+                "folder": "",  # where the pretrained one lies; "" = lm/ in the workdir
+                "dtype": "",  # "" = bfloat16 for a loaded model, float32 for one pretrained here
+                "remat": True,
+                "fsdp": False,  # True: split its weights over the 'data' axis too
+                "chunk": 16,  # caption positions whose logits exist at one time
+                "max_tokens": 48,  # of a caption with its EOS; longer ones are cut at a word
+                "captions": "auto",  # auto (the clips' own, else the bank), clips or bank
+                "prompt": "Describe the action performed by the person:",
+                "prompt_mode": "soft",  # trained from that sentence, or "text": kept as it is
+                "projector_width": 1024,
+                "ln_gain": "embed_rms",  # first scale of the visual token, or "one"
+                "describe": 256,  # test clips described at the end; 0 = none, -1 = all
+                "pretrain": {
+                    "vocab_size": 1024,
+                    "hidden_size": 128,
+                    "num_layers": 2,
+                    "num_heads": 4,
+                    "num_kv_heads": 2,
+                    "intermediate_size": 384,
+                    "steps": 800,
+                    "batch_size": 64,
+                    "lr": 3e-3,
+                },
             },
             "train": {
                 "epochs": 65,
@@ -110,6 +157,8 @@ def ntu(dataset: str, protocol: str) -> ConfigDict:
     config.data.second_person = "copy" if dataset == "ntu120" else "zeros"
     config.optim.update(weight_decay=4e-4, milestones=(35, 55))
     config.train.batch_size = 64
+    config.update(strategy="T3", stages=STRATEGIES["T3"])
+    config.lm.update(name="Qwen/Qwen3-4B", init="load", max_tokens=64)
     return config
 
 
@@ -131,18 +180,22 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
         if not sep:
             raise UserError(f"config argument {key!r} has no value: write {key}=…")
         if key == "recipe":
-            config.update_from_flattened_dict(recipe(value))
+            config.update_from_flattened_dict(choose(RECIPES, "recipe", value))
+        elif key == "strategy":
+            config.update(strategy=value, stages=choose(STRATEGIES, "strategy", value))
         else:
             path = full_name(config, key)
             value = parse(path, value, flatten(config)[path])
             config.update_from_flattened_dict({path: value})
+            if path == "lm.name":
+                config.lm.init = "load"
     return config
 
 
-def recipe(name: str) -> dict:
-    if name not in RECIPES:
-        raise UserError(f"unknown recipe {name!r}: choose from {', '.join(RECIPES)}")
-    return RECIPES[name]
+def choose(table: dict, kind: str, name: str):
+    if name not in table:
+        raise UserError(f"unknown {kind} {name!r}: choose from {', '.join(table)}")
+    return table[name]
 
 
 def full_name(config: ConfigDict, key: str) -> str:
@@ -152,7 +205,7 @@ def full_name(config: ConfigDict, key: str) -> str:
     if key in names:
         return key
     if key not in short:
-        known = names if "." in key else [*short, "recipe"]
+        known = names if "." in key else [*short, "recipe", "strategy"]
         raise UserError(f"unknown config argument {key!r}{nearest(key, known)}")
     return short[key]
 
@@ -175,3 +228,15 @@ def parse(name: str, text: str, default):
         kind = type(default).__name__
         hint = f": set it with --config.{name}=(35,55)" if kind == "tuple" else ""
         raise UserError(f"config argument {name}={text} is not of type {kind}{hint}") from None
+
+
+def check_strategy(config: ConfigDict, file: str) -> None:
+    """Raises UserError where `strategy` and `stages` do not belong together.
+
+    A config file with stages of its own calls its strategy "custom".
+    """
+    name = config.strategy
+    if name != "custom" and choose(STRATEGIES, "strategy", name) != config.stages:
+        raise UserError(
+            f"strategy {name} is a list of stages: choose it with --config={file}:strategy={name}"
+        )

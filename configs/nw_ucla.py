@@ -1,9 +1,11 @@
 """NW-UCLA, cross-view: views 1 and 2 train (1,020 clips), view 3 tests (464 clips).
 
     python launch.py --config=configs/nw_ucla.py:stream=bone,encoder=ctrgcn --workdir=runs/ucla_bone
+    python launch.py --config=configs/nw_ucla.py:strategy=T3 --workdir=runs/ucla_t3
 
 Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
 Hardware: any accelerator; a few CPU cores do as well, only slower.
+`strategy=T3` pretrains a small language model on the captions; `llm=Qwen/Qwen3-4B` loads one.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
 """
 
@@ -11,4 +13,6 @@ from configs import base
 
 
 def get_config(arg: str = ""):
-    return base.apply(base.defaults(), arg)
+    config = base.defaults()
+    config.lm.update(describe=-1, projector_width=256, remat=False)
+    return base.apply(config, arg)

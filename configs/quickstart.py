@@ -1,10 +1,10 @@
-"""Fourteen generated actions and a small network: the whole pipeline in a few minutes on a CPU.
+"""Fourteen generated actions, a small network and a small language model: all of HocSLM on a CPU.
 
     python launch.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 Data: generated before training when missing; nothing is downloaded.
 Hardware: two CPU cores.
-Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
+Expected: see results/. Arguments: strategy, stream, encoder, recipe, seed, … (configs/base.py).
 """
 
 from configs import base
@@ -19,4 +19,8 @@ def get_config(arg: str = ""):
     config.optim.update(name="adamw", lr=0.01, weight_decay=0.01, schedule="cosine")
     config.optim.update(warmup_epochs=1, decay_mask=True)
     config.train.update(epochs=30, eval_every=5, checkpoint_every=100)
+    config.update(strategy="T3", stages=base.STRATEGIES["T3"])
+    config.finetune.update(epochs=10, warmup_epochs=1, lr=2e-3, encoder_scale=0.1)
+    config.lm.update(describe=-1, projector_width=256, remat=False)
+    config.lm.pretrain.steps = 500
     return base.apply(config, arg)

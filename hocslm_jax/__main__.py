@@ -12,8 +12,11 @@ from hocslm_jax.errors import UserError
 
 VERBS = {
     "prepare": ("hocslm_jax.data.prepare", "turn raw clips into a dataset"),
+    "caption": ("hocslm_jax.infer.captioner", "describe RGB videos with a vision-language model"),
+    "ablate": ("hocslm_jax.train.ablate", "run every row of a table with several seeds"),
+    "predict": ("hocslm_jax.infer.predict", "classify and describe skeleton files with a run"),
     "report": ("hocslm_jax.eval.report", "tables and figures of finished runs"),
-    "render": ("hocslm_jax.infer.visualise", "draw a clip as a filmstrip or an animation"),
+    "render": ("hocslm_jax.infer.visualise", "draw clips, and what a run says of them"),
 }
 
 

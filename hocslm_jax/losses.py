@@ -1,7 +1,8 @@
 """Losses: pure functions from a model's outputs to what is minimised and what is logged.
 
-In: float32 logits and the batch's targets and mask. Out: `(scalar, {name: (sum, count)})`; sums and
-counts add up over steps and hosts, a mean is taken only when a number is shown.
+In: logits or hidden states, the batch's targets and mask. Out: `(scalar, {name: (sum, count)})`;
+sums and counts add up over steps and hosts, a mean is taken only when a number is shown.
+`L = cls * classification + gen * caption` is eq. 14 of HocSLM.
 """
 
 import jax
@@ -28,3 +29,59 @@ def classification(
     total, count = (losses * mask).sum(), mask.sum()
     correct = ((logits.argmax(-1) == label) * mask).sum()
     return total / jnp.maximum(count, 1.0), {"loss": (total, count), "top1": (correct, count)}
+
+
+def caption(
+    hidden: jax.Array, head: jax.Array, tokens: jax.Array, mask: jax.Array, chunk: int
+) -> tuple[jax.Array, Metrics]:
+    """Mean cross-entropy over the caption tokens and EOS of a batch (L_gen of eq. 14).
+
+    The paper writes a sum over the tokens; the mean keeps the loss weight free of their number.
+
+    Args:
+        hidden: [B, L, H]; position t is where token t is predicted.
+        head: [V, H], the language model's output matrix.
+        tokens: int32 [B, L], right-padded.
+        mask: float32 [B, L]; 1 for a token that counts.
+        chunk: positions whose logits exist at one time.
+
+    Returns:
+        The mean, and `caption_loss` and `caption_top1` as (sum, count).
+    """
+    nll, correct = token_scores(hidden, head, tokens, chunk)
+    total, count = (nll * mask).sum(), mask.sum()
+    metrics = {"caption_loss": (total, count), "caption_top1": ((correct * mask).sum(), count)}
+    return total / jnp.maximum(count, 1.0), metrics
+
+
+def token_scores(
+    hidden: jax.Array, head: jax.Array, tokens: jax.Array, chunk: int
+) -> tuple[jax.Array, jax.Array]:
+    """-log p of every token, and whether it was the likeliest: two float32 [B, L].
+
+    The B x L x V logits never exist: a scan makes `chunk` positions of them at a time and the
+    backward pass makes them again. The chunks run along L, not over the flattened B * L: a chunk
+    then holds a share of every device's clips, and nothing is gathered between devices.
+    """
+    batch, length, width = hidden.shape
+    chunk = min(chunk, length) or length
+    steps = -(-length // chunk)
+    spare = steps * chunk - length
+    hidden = jnp.pad(hidden, ((0, 0), (0, spare), (0, 0)))
+    padded = jnp.pad(tokens, ((0, 0), (0, spare)))
+
+    @jax.checkpoint
+    def scores(hidden, tokens):
+        words = head.astype(hidden.dtype)
+        logits = jnp.einsum("bth,vh->btv", hidden, words, preferred_element_type=jnp.float32)
+        target = jnp.take_along_axis(logits, tokens[..., None], axis=-1)[..., 0]
+        nll = jax.nn.logsumexp(logits, axis=-1) - target
+        return nll, jax.lax.stop_gradient(logits.max(axis=-1) <= target).astype(jnp.float32)
+
+    parts = (
+        hidden.reshape(batch, steps, chunk, width).swapaxes(0, 1),
+        padded.reshape(batch, steps, chunk).swapaxes(0, 1),
+    )
+    scan = jax.lax.scan(lambda _, part: (None, scores(*part)), None, parts)[1]  # [steps, B, chunk]
+    nll, correct = (a.swapaxes(0, 1).reshape(batch, -1)[:, :length] for a in scan)
+    return nll, correct

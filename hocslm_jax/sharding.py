@@ -4,6 +4,7 @@ Models know nothing of this. The batch is split over 'data'; a parameter is repl
 names its path. Axes are `Auto`, so XLA places the intermediate values.
 """
 
+import math
 import re
 from collections.abc import Sequence
 
@@ -13,12 +14,21 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.models.qwen3.model import QWEN3_RULES
 
 Rules = Sequence[tuple[str, P]]
 
 # First match wins. The path of an optimiser's moment ends with its parameter's path, so rules start
 # with `(.*/)?` and shard both alike.
 RULES: Rules = ((r".*", P()),)
+
+
+def lm_rules(fsdp: bool) -> Rules:
+    """The language model's: over 'model', and with `fsdp` over 'data' as well."""
+    if fsdp:
+        return (*QWEN3_RULES, *RULES)
+    over_model = ((rule, P(*(a if a == "model" else None for a in p))) for rule, p in QWEN3_RULES)
+    return (*over_model, *RULES)
 
 
 def make_mesh(data: int = -1, model: int = 1, devices: Sequence | None = None) -> Mesh:
@@ -54,19 +64,29 @@ def path_name(path: tuple) -> str:
 def tree_shardings(tree, mesh: Mesh, rules: Rules = RULES):
     """The sharding of every leaf of a tree of arrays or shapes, by its path.
 
+    A dimension that its mesh axis does not divide stays whole.
+
     Raises:
         UserError: no rule matches a path (end the rules with `(r".*", P())`).
     """
 
     def one(path, leaf):
-        del leaf
         name = path_name(path)
         for pattern, spec in rules:
             if re.fullmatch(pattern, name):
-                return NamedSharding(mesh, spec)
+                return NamedSharding(mesh, _fitting(spec, leaf.shape, mesh))
         raise UserError(f"no sharding rule matches {name}: end the rules with (r'.*', P())")
 
     return jax.tree.map_with_path(one, tree)
+
+
+def _fitting(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+    def fits(axes, size: int) -> bool:
+        axes = axes if isinstance(axes, tuple) else (axes,)
+        return size % math.prod(mesh.shape[axis] for axis in axes) == 0
+
+    pairs = zip(spec, shape, strict=False)
+    return P(*(axes if axes is not None and fits(axes, size) else None for axes, size in pairs))
 
 
 def check_batch(mesh: Mesh, batch_size: int, name: str) -> None:

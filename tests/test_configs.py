@@ -1,5 +1,6 @@
 """The config files: the protocol's constants, the arguments, and one line for every mistake."""
 
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from configs.strategies import STRATEGIES
 from hocslm_jax.data.pipeline import Feed
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
+from hocslm_jax.train.stages import Stage, read_stages
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem != "base")
+PARTS = ("base", "strategies")
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py") if path.stem not in PARTS)
 
 
 def load(name, arg=""):
@@ -58,6 +62,33 @@ def test_arguments_by_short_and_dotted_name():
     assert (config.optim.lr, config.model.gsm, config.model.width) == (0.2, False, 32)
 
 
+def test_strategies_and_language_models_by_name():
+    config = load("ntu60_xsub")  # the whole of HocSLM, as in the paper
+    assert (config.strategy, config.lm.init, config.lm.name) == ("T3", "load", "Qwen/Qwen3-4B")
+    assert [stage.losses for stage in read_stages(config)] == [("cls",), ("cls", "gen")]
+    config = load("ntu60_xsub", "strategy=T2,llm=Qwen/Qwen3-0.6B")
+    assert config.lm.name == "Qwen/Qwen3-0.6B" and read_stages(config)[0].losses == ("gen",)
+    assert load("quickstart").lm.init == "pretrain"
+    assert load("quickstart", "llm=some/folder").lm.init == "load"
+
+
+def test_every_strategy_is_a_list_of_stages():
+    for name, stages in STRATEGIES.items():
+        read = read_stages(load("nw_ucla", f"strategy={name}"))
+        assert len(read) == len(stages)
+    # Both controls are what they control but for one thing.
+    t0, joint = read_stages(load("nw_ucla", "strategy=T3"))
+    assert read_stages(load("nw_ucla", "strategy=shuffled")) == (
+        t0,
+        dataclasses.replace(joint, captions="shuffled"),
+    )
+    assert read_stages(load("nw_ucla", "strategy=T0+")) == (
+        t0,
+        dataclasses.replace(joint, train=t0.train, losses=("cls",)),
+    )
+    assert t0 == Stage()
+
+
 def test_a_recipe_comes_before_the_other_arguments():
     config = load("nw_ucla", "epochs=7,recipe=adamw")
     assert (config.optim.name, config.optim.weight_decay) == ("adamw", 0.01)
@@ -74,6 +105,7 @@ def test_a_recipe_comes_before_the_other_arguments():
         ("gsm=maybe", "not of type bool"),
         ("milestones=3", r"--config\.optim\.milestones"),
         ("recipe=adam", "ctr, ctr85, adamw"),
+        ("strategy=T9", r"T0, T0\+, T1, T2, T3, T4, shuffled"),
     ],
 )
 def test_wrong_arguments_are_named(arg, text):
@@ -88,6 +120,7 @@ def test_wrong_arguments_are_named(arg, text):
         (["--config=configs/nw_ucla.py:steam=bone"], "did you mean 'stream'?"),
         (["--config=configs/ucla.py"], "no config file configs/ucla.py"),
         (["--config=configs/nw_ucla.py", "--config.seed=x"], "--config.seed=x"),
+        (["--config=configs/nw_ucla.py", "--config.strategy=T3"], "configs/nw_ucla.py:strategy=T3"),
         ([], "--config=configs/….py and --workdir=runs/… are required"),
         (["--config=configs/nw_ucla.py", "--config.data.data_dir=nowhere"], "prepare nw_ucla"),
     ],

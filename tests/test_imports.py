@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "sharding": {"models"},
     "eval": {"losses", "sharding"},
     "train": {"eval"},
-    "infer": {"eval"},
+    "infer": {"train"},
     "launch": {"train", "infer"},
     "__main__": {"launch"},
 }

@@ -1,9 +1,14 @@
-"""The classification loss against its definition, with padding."""
+"""The losses against their definitions: padding, chunks, and what a compiled one holds."""
+
+import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
-from hocslm_jax import losses
+from hocslm_jax import losses, sharding
 
 
 def test_classification_counts_real_clips_only():
@@ -24,3 +29,64 @@ def test_classification_counts_real_clips_only():
 def test_a_batch_of_padding_has_no_loss():
     loss, metrics = losses.classification(np.ones((2, 3)), np.zeros(2, int), np.zeros(2))
     assert float(loss) == 0 and float(metrics["loss"][1]) == 0
+
+
+@pytest.fixture(scope="module")
+def captions():
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(4, 10, 6)).astype(np.float32)
+    head = rng.normal(size=(50, 6)).astype(np.float32)
+    tokens = rng.integers(50, size=(4, 10)).astype(np.int32)
+    lengths = np.array([10, 7, 1, 0])  # the last is padding
+    return hidden, head, tokens, (np.arange(10) < lengths[:, None]).astype(np.float32)
+
+
+def dense(hidden, head, tokens, mask):
+    logits = jnp.einsum("bth,vh->btv", hidden, head)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, tokens)
+    return (nll * mask).sum() / mask.sum()
+
+
+@pytest.mark.parametrize("chunk", [1, 4, 10, 64])
+def test_caption_loss_is_that_of_all_logits_at_once(captions, chunk):
+    hidden, head, tokens, mask = captions
+    ours = jax.value_and_grad(lambda h: losses.caption(h, head, tokens, mask, chunk)[0])
+    theirs = jax.value_and_grad(dense)(hidden, head, tokens, mask)
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), ours(hidden), theirs
+    )
+    _, metrics = losses.caption(hidden, head, tokens, mask, chunk)
+    best = np.einsum("bth,vh->btv", hidden, head).argmax(-1)
+    assert [float(v) for v in metrics["caption_top1"]] == [((best == tokens) * mask).sum(), 18]
+
+
+def test_tokens_that_do_not_count_have_no_say(captions):
+    hidden, head, tokens, mask = captions
+    gradient = jax.grad(lambda h: losses.caption(h, head, tokens, mask, 4)[0])(hidden)
+    used = np.abs(gradient).max(axis=-1) > 0
+    np.testing.assert_array_equal(used, mask > 0)
+    other = np.where(mask > 0, tokens, 49)
+    loss = [float(losses.caption(hidden, head, t, mask, 4)[0]) for t in (tokens, other)]
+    assert loss[0] == loss[1]
+
+
+def test_chunks_save_memory_and_stay_on_their_device():
+    """All logits never exist, and no device computes another one's, see `token_scores`."""
+    mesh = sharding.make_mesh()
+    rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    batch, length, width, words = 16, 64, 32, 4096
+    like = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    hidden = like((batch, length, width), sharding=rows)
+    head = like((words, width), sharding=everywhere)
+    tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32, sharding=rows)
+    mask = like((batch, length), sharding=rows)
+
+    def compiled(chunk):
+        loss = lambda h, *rest: losses.caption(h, *rest, chunk)[0]  # noqa: E731
+        return jax.jit(jax.grad(loss)).lower(hidden, head, tokens, mask).compile()
+
+    small, whole = compiled(8), compiled(length)
+    logits = batch // 8 * length * words * 4  # bytes on one device
+    assert small.memory_analysis().temp_size_in_bytes < logits / 2
+    assert whole.memory_analysis().temp_size_in_bytes > logits
+    assert "all-gather" not in small.as_text()

@@ -7,7 +7,8 @@ host as on sixteen, each host taking every n-th of them, so an iterator's whole 
 of batches it has given.
 
 A batch is a dict: x float32 [B, M, T, V, C]; label int32 [B]; mask float32 [B], 1 for a clip and 0
-for padding; row int32 [B], the clip's row in the store, -1 for padding.
+for padding; row int32 [B], the clip's row in the store, -1 for padding. With captions also tokens
+int32 [B, L], one of the clip's captions with its EOS, and lengths int32 [B].
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import grain
 import numpy as np
 
 from hocslm_jax.data.augment import drop_axis, drop_joints
+from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.feeders import FEEDERS, SECOND_PERSON
 from hocslm_jax.data.streams import STREAMS, check_choice, make_stream
 from hocslm_jax.errors import UserError
@@ -99,6 +101,7 @@ def train_iterator(
     num_epochs: int | None = None,
     shard: tuple[int, int] = (0, 1),
     threads: int = 2,
+    captions: CaptionTable | None = None,
 ) -> grain.DatasetIterator:
     """Shuffled, augmented training batches of one host.
 
@@ -111,6 +114,7 @@ def train_iterator(
         batch; None never ends. A batch may straddle two passes.
       shard: (index, count) of this host.
       threads: prefetching threads; 0 works in the caller's. Does not change what comes out.
+      captions: adds a random one of its captions to every clip; the clips stay the same.
 
     Returns:
       An iterator of batches with `get_state`, `set_state` and `close`.
@@ -131,6 +135,8 @@ def train_iterator(
     whole = len(draws) // batch_size * batch_size  # every host ends after the same batch
     draws = draws[shard[0] : whole : shard[1]]
     build = functools.partial(_build_batch, store, feed, feed.graph_of(store), seed)
+    if captions is not None:
+        build = functools.partial(_with_captions, build, captions, seed)
     batches = draws.batch(local, batch_fn=list).map(build)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
     return iter(batches.to_iter_dataset(options))
@@ -144,8 +150,11 @@ def eval_batches(
     *,
     batch_size: int,
     shard: tuple[int, int] = (0, 1),
+    limit: int = -1,
 ) -> Iterator[Batch]:
     """Every clip of a split exactly once over all hosts, in test mode and in protocol order.
+
+    A `limit` of 0 or more takes only so many of them, evenly spaced.
 
     `batch_size` counts all hosts, as in `train_iterator`. Every host gives the same number of
     batches of the same shape; the last is filled up with zero clips of mask 0, label 0 and row -1.
@@ -155,6 +164,8 @@ def eval_batches(
     """
     rows = _rows(store, protocol, split)
     _local_batch(batch_size, shard)
+    if 0 <= limit < len(rows):
+        rows = rows[np.linspace(0, len(rows) - 1, limit).round().astype(int)]
     padded = np.full(-(-len(rows) // batch_size) * batch_size, -1)
     padded[: len(rows)] = rows
     graph = feed.graph_of(store)
@@ -176,6 +187,13 @@ def steps_per_epoch(store, protocol: str, feed: Feed, batch_size: int) -> int:
 
 def _with_pass(count: int, index: int, row) -> tuple[int, int]:
     return index // count, int(row)
+
+
+def _with_captions(build, captions: CaptionTable, seed: int, draws: list) -> Batch:
+    # A stream of its own: the augmentation must not depend on whether there is a caption.
+    drawn = [captions.draw(row, np.random.default_rng([seed, turn, row, 1])) for turn, row in draws]
+    tokens, lengths = zip(*drawn, strict=True)
+    return build(draws) | {"tokens": np.stack(tokens), "lengths": np.array(lengths, np.int32)}
 
 
 def _build_batch(store, feed: Feed, graph: Graph, seed: int | None, draws: list) -> Batch:

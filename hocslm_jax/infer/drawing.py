@@ -16,6 +16,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
 INK, FAINT, FRAME = "#22303c", "#7b8894", "#d5dbe1"
@@ -23,6 +24,7 @@ SIDES = {"left": "#2a78b8", "right": "#e2703a", "trunk": "#46525e"}  # colour-bl
 SECOND = {"left": "#8dbbdf", "right": "#f2b596", "trunk": "#a3adb7"}  # the second person, paler
 RIGHT_MARK, WRONG_MARK = "#2f8f5b", "#c0392b"
 MARGIN = 0.12  # metres around the people
+GHOSTS = 3  # earlier frames drawn faintly behind each pose of a filmstrip
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class View:
         axes.set_axis_off()
         axes.set(xlim=(-self.half, self.half), ylim=(self.bottom, self.top))
         return axes
+
+
+def trim(joints: np.ndarray, name: str) -> np.ndarray:
+    """The frames of joints [T, M, V, 3] that have somebody; UserError with `name` if none has."""
+    present = np.abs(joints).sum(axis=(1, 2, 3)) > 0
+    if not present.any():
+        raise UserError(f"{name}: the clip has nobody in it")
+    return joints[present]
 
 
 def view_of(joints: np.ndarray, height: float, narrowest: float, widest: float) -> View:
@@ -124,6 +134,37 @@ def draw_people(
         if fade == 1.0 and "head" in graph.joints:
             head = graph.joints.index("head")
             axes.scatter(*points[head], s=150, color=colours[head], zorder=3, clip_on=False)
+
+
+def draw_strip(
+    figure: Figure, joints: np.ndarray, graph: Graph, view: View, left: float, bottom: float,
+    poses: int, numbers: bool = True,
+) -> None:  # fmt: skip
+    """Draws `poses` frames of joints [T, M, V, 3] side by side, evenly spaced in time.
+
+    Everyone is in some frame; `left` and `bottom` are inches, `numbers` writes the frame's below.
+    """
+    frames = np.linspace(0, len(joints) - 1, poses).round().astype(int)
+    for place, frame in enumerate(frames):
+        axes = view.on(figure, left + place * view.width, bottom)
+        axes.plot((-0.8 * view.half, 0.8 * view.half), (view.bottom,) * 2, color=FRAME, lw=1)
+        if numbers:
+            axes.annotate(
+                f"frame {frame + 1}",
+                (0, view.bottom),
+                (0, -5),
+                textcoords="offset points",
+                color=FAINT,
+                fontsize=9,
+                ha="center",
+                va="top",
+            )
+        step = max(1, (frame - frames[place - 1]) // (GHOSTS + 1)) if place else 0
+        for back in range(GHOSTS if place else 0, 0, -1):
+            ghost, centre = joints[frame - back * step], centre_of(joints[frame])
+            if np.abs(people(ghost)[..., 0] - centre).max() < view.half:
+                draw_people(axes, ghost, graph, centre, fade=0.34 - 0.08 * back)
+        draw_people(axes, joints[frame], graph, centre_of(joints[frame]))
 
 
 def side_of(joint: str) -> str:

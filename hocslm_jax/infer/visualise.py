@@ -2,7 +2,7 @@
 
 In: joints float32 [T, M, V, 3] in metres (x right, y up, z away from the camera) and a `Graph`;
 for a prediction, class probabilities. Out: a PNG filmstrip, a GIF animation or a heat map.
-Also the verb `render`, which draws one clip of a prepared dataset with what a run said of it.
+Also the verb `render`, which draws clips of a prepared dataset with what a run said of them.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from hocslm_jax.infer.drawing import (
     centre_of,
     draw_bars,
     draw_people,
+    draw_strip,
     new_figure,
-    people,
     side_of,
+    trim,
     view_of,
     write_gif,
 )
 
-GHOSTS = 3  # earlier frames drawn faintly behind each pose of a filmstrip
 MAX_STRIP = 9  # inches of poses: two people need wider poses, so fewer of them
 MAX_GIF_FRAMES = 60
 FPS = 30  # of both Kinects
@@ -69,10 +69,7 @@ def render_clip(
     if joints.ndim != 4 or joints.shape[2:] != (graph.num_joints, 3):
         expected = f"[T, M, {graph.num_joints}, 3]"
         raise UserError(f"{path}: joints are {list(joints.shape)}, {graph.name} needs {expected}")
-    present = np.abs(joints).sum(axis=(2, 3)) > 0  # [T, M]
-    joints = joints[present.any(axis=1)]
-    if not len(joints):
-        raise UserError(f"{path}: the clip has nobody in it")
+    joints = trim(joints, str(path))
     draw = _filmstrip if path.suffix.lower() == ".png" else _animation
     draw(joints, graph, path, title, probabilities or {}, true_class, poses)
 
@@ -120,15 +117,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m hocslm_jax render`."""
     parser.add_argument("--dataset", required=True, help="a prepared dataset, e.g. nw_ucla")
     parser.add_argument("--data-dir", default="data", help="folder of prepared datasets")
-    parser.add_argument("--clip", required=True, help="id of the clip")
-    parser.add_argument("--workdir", help="a finished run: show what it predicted for the clip")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--clip", help="id of the clip")
+    what.add_argument("--descriptions", type=int, metavar="N", help="N clips and what a run says")
+    parser.add_argument("--workdir", help="a finished run: show what it predicted or said")
     parser.add_argument("--out", required=True, help="picture to write: .png or .gif")
     parser.add_argument("--poses", type=int, default=6, help="poses in a filmstrip")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws one clip of a prepared dataset, with a run's prediction if a workdir is given."""
-    store = open_store(args.dataset, args.data_dir)
+    """Draws clips of a prepared dataset, with what a run made of them if a workdir is given."""
+    store, out = open_store(args.dataset, args.data_dir), Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw = _draw_clip if args.descriptions is None else _draw_examples
+    draw(args, store, out)
+    print(f"wrote {out} ({out.stat().st_size / 1024:.0f} KiB)")
+
+
+def _draw_examples(args: argparse.Namespace, store: Store, out: Path) -> None:
+    from hocslm_jax.infer.examples import draw_examples  # with all of training, seconds
+
+    if not args.workdir or args.descriptions < 1:
+        raise UserError("--descriptions N draws N clips of a run: give at least 1, and --workdir")
+    draw_examples(args.workdir, store, args.descriptions, out)
+
+
+def _draw_clip(args: argparse.Namespace, store: Store, out: Path) -> None:
     if args.clip not in store.ids:
         near = difflib.get_close_matches(args.clip, store.ids, n=1)
         hint = f"did you mean {near[0]}?" if near else f"ids look like {store.ids[0]}"
@@ -142,8 +156,6 @@ def run(args: argparse.Namespace) -> None:
         probabilities = predicted(Path(args.workdir), store, args.clip)
         best = max(probabilities, key=probabilities.__getitem__)
         title = f"predicted {best} ({100 * probabilities[best]:.1f} %), true class {true_class}"
-    out = Path(args.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     render_clip(
         store.joints(row),
         store.graph,
@@ -153,7 +165,6 @@ def run(args: argparse.Namespace) -> None:
         true_class=true_class,
         poses=args.poses,
     )
-    print(f"wrote {out} ({out.stat().st_size / 1024:.0f} KiB)")
 
 
 def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
@@ -177,28 +188,9 @@ def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
 def _filmstrip(joints, graph, path, title, probabilities, true_class, poses) -> None:
     view = view_of(joints, height=2.7, narrowest=1.15, widest=2.2)
     poses = min(poses, len(joints), max(3, int(MAX_STRIP / view.width)))
-    frames = np.linspace(0, len(joints) - 1, poses).round().astype(int)
     strip = view.width * poses
     figure = new_figure(strip + (3.85 if probabilities else 0.4), view.height + 1.1, title)
-    for place, frame in enumerate(frames):
-        axes = view.on(figure, 0.2 + place * view.width, 0.55)
-        axes.plot((-0.8 * view.half, 0.8 * view.half), (view.bottom,) * 2, color=FRAME, lw=1)
-        axes.annotate(
-            f"frame {frame + 1}",
-            (0, view.bottom),
-            (0, -5),
-            textcoords="offset points",
-            color=FAINT,
-            fontsize=9,
-            ha="center",
-            va="top",
-        )
-        step = max(1, (frame - frames[place - 1]) // (GHOSTS + 1)) if place else 0
-        for back in range(GHOSTS if place else 0, 0, -1):
-            ghost, centre = joints[frame - back * step], centre_of(joints[frame])
-            if np.abs(people(ghost)[..., 0] - centre).max() < view.half:
-                draw_people(axes, ghost, graph, centre, fade=0.34 - 0.08 * back)
-        draw_people(axes, joints[frame], graph, centre_of(joints[frame]))
+    draw_strip(figure, joints, graph, view, 0.2, 0.55, poses)
     if probabilities:
         draw_bars(figure, strip + 0.5, 0.55 + view.height, probabilities, true_class)
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""Flax Linen models: skeleton clip -> feature -> logits; no data, no devices here."""
+"""Flax Linen models: skeleton clip -> feature -> logits, visual token; no data, no devices here."""
 
 from hocslm_jax.models.encoder import (
     CTRGCN,
@@ -7,9 +7,9 @@ from hocslm_jax.models.encoder import (
     Encoder,
     EncoderConfig,
     Recogniser,
-    build_model,
     encoder_config,
 )
+from hocslm_jax.models.hocslm import FusionConfig, HocSLM, Projector, build_model
 
 __all__ = [
     "CTRGCN",
@@ -17,6 +17,9 @@ __all__ = [
     "HGLNET",
     "Encoder",
     "EncoderConfig",
+    "FusionConfig",
+    "HocSLM",
+    "Projector",
     "Recogniser",
     "build_model",
     "encoder_config",

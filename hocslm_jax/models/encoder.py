@@ -170,13 +170,18 @@ class Recogniser(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         feature = Encoder(self.graph, self.config, name="encoder")(x, train)
-        feature = nn.Dropout(self.config.dropout, deterministic=not train)(feature)
-        bound = 1.0 / math.sqrt(feature.shape[-1])  # PyTorch's default for a bias
+        return classifier(feature, self.num_classes, self.config.dropout, train)
 
-        def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
-        return Pointwise(self.num_classes, bias_init=uniform, name="classifier")(feature)
+def classifier(feature: jax.Array, num_classes: int, dropout: float, train: bool) -> jax.Array:
+    """Dropout and a linear layer, in the module that calls it: [B, D] -> logits [B, classes]."""
+    feature = nn.Dropout(dropout, deterministic=not train)(feature)
+    bound = 1.0 / math.sqrt(feature.shape[-1])  # PyTorch's default for a bias
+
+    def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+    return Pointwise(num_classes, bias_init=uniform, name="classifier")(feature)
 
 
 def encoder_config(settings: Mapping) -> EncoderConfig:
@@ -197,8 +202,3 @@ def encoder_config(settings: Mapping) -> EncoderConfig:
     if "stages" in settings:
         settings["stages"] = tuple(settings["stages"])
     return check_encoder(dataclasses.replace(ENCODERS[name], **settings))
-
-
-def build_model(settings: Mapping, *, graph: Graph, num_classes: int) -> Recogniser:
-    """The network that a config's `model` section describes; for the keys see `EncoderConfig`."""
-    return Recogniser(graph, num_classes, encoder_config(settings))

@@ -12,10 +12,18 @@ import jax
 import orbax.checkpoint as ocp
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.train.stages import fixed_groups
 
 # What may differ between the run that wrote a checkpoint and the one that continues it.
 FREE_TO_CHANGE = (
     "compilation_cache",
+    "strategy",  # a name; what it means is in `stages`
+    "t0",
+    "lm.folder",
+    "lm.fsdp",
+    "lm.remat",
+    "lm.chunk",
+    "lm.describe",
     "data.data_dir",
     "data.threads",
     "data.auto_prepare",
@@ -64,7 +72,7 @@ def read_run(workdir: Path) -> dict:
             meta = read_meta(manager)
         if meta is not None:
             return meta
-    raise UserError(f"{workdir} holds no complete checkpoint: train first, or check --workdir")
+    raise UserError(f"{workdir} holds no complete checkpoint: train first, or check the path")
 
 
 def restore(manager: ocp.CheckpointManager, abstract_state):
@@ -85,15 +93,19 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
     """Only what `model.apply` takes in evaluation: the averaged weights where the run has them.
 
     Args:
-        abstract_variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings.
+        abstract_variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings; not
+            all the groups of the checkpoint need be there.
 
     Raises:
         UserError: no complete checkpoint, or one of another model.
     """
     meta = read_run(workdir)
     step, weights = meta["step"], "ema" if meta["config"]["optim"]["ema"] else "params"
+    idle = fixed_groups(meta["config"])
+    params = abstract_variables["params"]
     wanted = {
-        weights: abstract_variables["params"],
+        weights: {name: group for name, group in params.items() if name not in idle},
+        "fixed": {name: group for name, group in params.items() if name in idle},
         "batch_stats": abstract_variables["batch_stats"],
     }
     args = ocp.args.PyTreeRestore(
@@ -108,7 +120,8 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
             state = manager.restore(step, args=ocp.args.Composite(state=args)).state
         except (ValueError, KeyError, TypeError) as error:
             raise _misfit(folder, step, error) from error
-    return {"params": state[weights], "batch_stats": state["batch_stats"]}
+    params = {**state["fixed"], **state[weights]}
+    return {"params": params, "batch_stats": state["batch_stats"]}
 
 
 def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...] = ("",)) -> None:

@@ -9,7 +9,7 @@ import functools
 import json
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
@@ -18,8 +18,9 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores, collect_scores, write_report
 from hocslm_jax.train import checkpoint
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar, say
+from hocslm_jax.train.program import compile_step, describe_model
 from hocslm_jax.train.result import make_result, share, summary, write_json
-from hocslm_jax.train.setup import Run, compile_step, describe_model
+from hocslm_jax.train.setup import Run
 from hocslm_jax.train.state import eval_variables
 
 # Steps the host runs ahead of the numbers it has checked; two keep the device busy.
@@ -30,8 +31,15 @@ class Interrupted(Exception):
     """A signal arrived during evaluation."""
 
 
-def train(run: Run) -> int:
+def train(
+    run: Run, warm: Callable[[], dict] = dict, tell: Callable[[dict], dict] | None = None
+) -> int:
     """Trains to the end, or until SIGTERM or Ctrl-C; returns the exit status (130 for Ctrl-C).
+
+    Args:
+        warm: called when the run starts anew; gives {"params", "batch_stats"} of the groups that do
+            not start at random.
+        tell: called with the last weights; gives more entries of `result.json`.
 
     Raises:
         UserError: the workdir holds another experiment, or a loss or gradient is not finite.
@@ -45,7 +53,7 @@ def train(run: Run) -> int:
         checkpoint.open_manager(run.workdir, run.config.train.keep) as manager,
         contextlib.closing(run.train_iterator()) as iterator,
     ):
-        state, totals = start_or_resume(run, manager, iterator)
+        state, totals = start_or_resume(run, manager, iterator, warm)
         if int(state.step) >= run.total_steps and finished(run):
             return 0
         write_json(run.workdir / "config.json", checkpoint.plain(run.config))
@@ -53,7 +61,7 @@ def train(run: Run) -> int:
         describe_model(run, flops)
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
             trainer = Trainer(run, manager, iterator, writer, totals, received)
-            return trainer.go(state, step)
+            return trainer.go(state, step, tell)
 
 
 def evaluate(run: Run) -> int:
@@ -74,11 +82,11 @@ def evaluate(run: Run) -> int:
     return 0
 
 
-def start_or_resume(run: Run, manager, iterator):
+def start_or_resume(run: Run, manager, iterator, warm: Callable[[], dict]):
     """A new state, or the latest saved one with the data iterator set to where it was."""
     meta = checkpoint.read_meta(manager)
     if meta is None:
-        return run.init(jax.random.key(run.config.seed)), Totals()
+        return run.init(jax.random.key(run.config.seed), warm()), Totals()
     checkpoint.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
     if meta["step"] > run.total_steps:
         raise UserError(
@@ -113,7 +121,7 @@ class Trainer:
         self.clock, self.lap = Stopwatch(), Stopwatch()
         self.timed = 0
 
-    def go(self, state, train_step) -> int:
+    def go(self, state, train_step, tell=None) -> int:
         """The loop. `state.step` updates are done before the first pass."""
         run, cadence = self.run, self.run.config.train
         start = int(state.step)
@@ -125,11 +133,11 @@ class Trainer:
                 if last or stop or (step > start and step % cadence.checkpoint_every == 0):
                     self.save(state, step)
                 if last and scores is not None:
-                    return self.finish(scores)
+                    return self.finish(scores, tell(eval_variables(state)) if tell else {})
                 if stop:
                     return self.leave(step)
                 batch = next(self.iterator)
-                state, metrics, finite = train_step(state, {}, run.put(batch))
+                state, metrics, finite = train_step(state, run.frozen, run.put(batch))
                 self.pending.append((step + 1, batch, metrics, finite))
                 self.settle(AHEAD)
                 if (step + 1) % cadence.log_every == 0:
@@ -189,9 +197,15 @@ class Trainer:
         self.writer.write(step, {"epoch": epoch, **values, "eval/total": scores.total})
         seen = means(totals.epoch)
         trained = ""
-        if "loss" in seen:
+        if "step_time_s" in seen:
             rate = self.run.config.train.batch_size / seen["step_time_s"]
-            trained = f"  loss {seen['loss']:.4f}  train {seen['top1']:.2%}  {rate:.1f} clips/s"
+            said = {
+                "loss": "  loss {:.4f}",
+                "top1": "  train {:.2%}",
+                "caption_loss": "  text {:.4f}",
+            }
+            trained = "".join(text.format(seen[key]) for key, text in said.items() if key in seen)
+            trained += f"  {rate:.1f} clips/s"
         epochs = self.run.config.train.epochs
         say(f"epoch {epoch}/{epochs}{trained}  test {share(scores.correct, scores.total)}")
         totals.epoch.clear()
@@ -224,13 +238,13 @@ class Trainer:
         say(f"stopped: {where}; the same command goes on from it")
         return 130 if signal.SIGINT in self.received else 0
 
-    def finish(self, scores: Scores) -> int:
+    def finish(self, scores: Scores, told: dict) -> int:
         """Writes the reports and `result.json`, and says the result in one line."""
         run = self.run
         self.manager.wait_until_finished()
         write_report(run.workdir, scores, run.store.classes)
         self.totals.wall_clock_s += self.clock.lap()
-        result = make_result(run, self.totals, scores)
+        result = make_result(run, self.totals, scores) | told
         write_json(run.workdir / "result.json", result)
         say(f"{summary(result)}; {run.workdir}/result.json")
         return 0

@@ -61,6 +61,11 @@ def decay_mask(params) -> dict:
     )
 
 
+def encoder_mask(params) -> dict:
+    """True for the parameters of the encoder."""
+    return jax.tree.map_with_path(lambda path, _: path_name(path).startswith("encoder/"), params)
+
+
 def make_optimizer(optim, schedule: Schedule) -> optax.GradientTransformation:
     """SGD with Nesterov momentum or AdamW. Raises UserError for an unknown name.
 
@@ -68,10 +73,14 @@ def make_optimizer(optim, schedule: Schedule) -> optax.GradientTransformation:
     """
     mask = decay_mask if optim.decay_mask else None
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()
+    slow = optax.identity()
+    if optim.encoder_scale != 1:
+        slow = optax.masked(optax.scale(optim.encoder_scale), encoder_mask)
     if optim.name == "sgd":
         decay = optax.add_decayed_weights(optim.weight_decay, mask)
-        return optax.chain(clip, decay, optax.sgd(schedule, optim.momentum, nesterov=True))
+        sgd = optax.sgd(schedule, optim.momentum, nesterov=True)
+        return optax.chain(clip, decay, sgd, slow)
     if optim.name == "adamw":
         adamw = optax.adamw(schedule, weight_decay=optim.weight_decay, mask=mask)
-        return optax.chain(clip, adamw)
+        return optax.chain(clip, adamw, slow)
     raise UserError(f"optim.name={optim.name!r} is unknown: use 'sgd' or 'adamw'")

@@ -25,6 +25,8 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "encoder": config.model.encoder,
         "stream": config.data.stream,
         "strategy": config.strategy,
+        "stage": config.stage + 1,
+        "language_model": language_model(run),
         "seed": config.seed,
         "epochs": config.train.epochs,
         "steps": run.total_steps,
@@ -41,6 +43,15 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "versions": environment.describe_versions(),
         "command": environment.command(),
     }
+
+
+def language_model(run: Run) -> dict | None:
+    """What the stage learnt to describe with, or None."""
+    if run.language is None:
+        return None
+    name = run.config.lm.name or "pretrained here"
+    size = sum(leaf.size for leaf in jax.tree.leaves(run.language.params))
+    return {"name": name, "parameters": size, "dtype": run.language.model.dtype}
 
 
 def summary(result: dict) -> str:

@@ -7,8 +7,6 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,31 +17,38 @@ from jax.experimental import multihost_utils
 
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
+from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
-from hocslm_jax.models import build_model
+from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.train import checkpoint, optim, state, step
-from hocslm_jax.train.metrics import say
-
-STRATEGIES = ("T0",)
+from hocslm_jax.train.language import Language, fusion_config, training_captions
+from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What does not change while a run trains."""
+    """What does not change while a run trains: one stage of a strategy."""
 
     config: Any
+    stage: Stage
     workdir: Path
     store: Store
     feed: pipeline.Feed
     mesh: jax.sharding.Mesh
     model: Any
+    language: Language | None
+    captions: CaptionTable | None  # of the training clips, where the stage learns to describe
     schedule: optim.Schedule
     steps_per_epoch: int
-    init: Callable  # key -> TrainState, in its sharding
+    init: Callable  # (key, warm) -> TrainState, in its sharding
     abstract_state: Any  # shapes, types and shardings of the TrainState
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics, finite)
     predict: Callable  # (variables, x of this host) -> global logits [B, C]
+
+    @property
+    def frozen(self) -> dict:
+        return {"lm": self.language.params} if self.language else {}
 
     @property
     def total_steps(self) -> int:
@@ -60,7 +65,7 @@ class Run:
     def put(self, batch: dict[str, np.ndarray]) -> dict:
         """This host's training batch as global arrays."""
         rows = sharding.batch_sharding(self.mesh)
-        needed = {name: batch[name] for name in ("x", "label", "mask")}
+        needed = {name: value for name, value in batch.items() if name != "row"}
         return sharding.shard_batch(rows, needed, self.config.train.batch_size)
 
     def train_iterator(self):
@@ -73,51 +78,85 @@ class Run:
             seed=self.config.seed,
             shard=self.shard(size),
             threads=self.config.data.threads,
+            captions=self.captions,
         )
 
-    def test_batches(self) -> Iterator[dict[str, np.ndarray]]:
+    def test_batches(self, limit: int = -1) -> Iterator[dict[str, np.ndarray]]:
         size = self.config.train.eval_batch_size
         data = self.config.data
         args = (self.store, data.protocol, "test", self.feed)
-        return pipeline.eval_batches(*args, batch_size=size, shard=self.shard(size))
+        return pipeline.eval_batches(*args, batch_size=size, shard=self.shard(size), limit=limit)
 
 
-def build_run(config, workdir: str | Path, build: Callable = build_model) -> Run:
-    """Everything but the weights.
+def build_run(
+    config, workdir: str | Path, build: Callable = build_model, language: Language | None = None
+) -> Run:
+    """Everything but the weights of one stage, `config.stage` of `config.stages`.
 
     Args:
-        build: `(config.model, graph=, num_classes=) -> nn.Module`.
+        build: `(config.model, graph=, num_classes=) -> nn.Module`; with a language model it is
+            also given `fusion=`.
+        language: needed from the first stage on that describes.
 
     Raises:
         UserError: an unknown name or an impossible size in the config, or a dataset not prepared.
     """
     check(config)
+    stages = read_stages(config)
+    stage = stages[config.stage]
     mesh = open_mesh(config)
     feed = pipeline.Feed.from_config(config.data)  # a typo shows before the data is looked for
     store = open_data(config.data)
     graph = feed.graph_of(store)
-    model = build(config.model, graph=graph, num_classes=len(store.classes))
+    fusion = {}
+    if fused(stages, config.stage):
+        fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
+    model = build(config.model, graph=graph, num_classes=len(store.classes), **fusion)
     spe = pipeline.steps_per_epoch(store, config.data.protocol, feed, config.train.batch_size)
     schedule = optim.make_schedule(config.optim, config.train.epochs, spe)
     tx = optim.make_optimizer(config.optim, schedule)
     clip_shape = (feed.num_persons, feed.frames, graph.num_joints, 3)
-    init = state.make_init(model, tx, clip_shape, ema=config.optim.ema > 0)
-    abstract = jax.eval_shape(init, jax.random.key(0))
+    train = trained_groups(config)
+    init = state.make_init(model, tx, clip_shape, ema=config.optim.ema > 0, train=train)
+    abstract = jax.eval_shape(init, jax.random.key(0), {})
     placed = sharding.tree_shardings(abstract, mesh)
-    update = step.make_train_step(step.classify(model), tx, config.optim.ema)
+    describes = "gen" in stage.losses
+    captions = None
+    if describes:
+        captions = training_captions(config, store, language, stage.captions == "shuffled")
+    update = step.make_train_step(
+        make_objective(config, stage, model, language), tx, config.optim.ema
+    )
     return Run(
         config=config,
+        stage=stage,
         workdir=Path(workdir),
         store=store,
         feed=feed,
         mesh=mesh,
         model=model,
+        language=language if describes else None,
+        captions=captions,
         schedule=schedule,
         steps_per_epoch=spe,
         init=jax.jit(init, out_shardings=placed),
         abstract_state=checkpoint.abstract(abstract, placed),
-        train_step=jit_step(update, placed, mesh),
+        train_step=jit_step(update, placed, mesh, language if describes else None),
         predict=make_predict(model, mesh, config.train.eval_batch_size),
+    )
+
+
+def make_objective(config, stage: Stage, model, language: Language | None) -> Callable:
+    """What the stage minimises."""
+    if not isinstance(model, HocSLM):
+        return step.classify(model)
+    weights = {name: config.loss[name] if name in stage.losses else 0.0 for name in ("cls", "gen")}
+    return step.describe(
+        model,
+        language.model,
+        weights,
+        train_encoder="encoder" in stage.train,
+        chunk=config.lm.chunk,
     )
 
 
@@ -128,13 +167,14 @@ def open_mesh(config) -> jax.sharding.Mesh:
     return mesh
 
 
-def jit_step(update: Callable, placed, mesh, frozen=None) -> Callable:
+def jit_step(update: Callable, placed, mesh, language: Language | None) -> Callable:
     """The update, compiled for the mesh; the old state's memory is reused for the new one."""
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    frozen = {"lm": jax.tree.map(lambda p: p.sharding, language.params)} if language else {}
     return jax.jit(
         update,
         donate_argnums=0,
-        in_shardings=(placed, frozen or {}, rows),
+        in_shardings=(placed, frozen, rows),
         out_shardings=(placed, everywhere, everywhere),
     )
 
@@ -144,9 +184,15 @@ def make_predict(model, mesh, batch_size: int) -> Callable:
 
     @functools.partial(jax.jit, out_shardings=rows)
     def logits(variables, x):
-        return model.apply(variables, x, train=False)
+        return class_logits(model, variables, x)
 
     return lambda variables, x: logits(variables, sharding.shard_batch(rows, x, batch_size))
+
+
+def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:
+    """Logits [B, C] in test mode, of a model with or without a projector."""
+    output = model.apply(variables, x, train=False)
+    return output[0] if isinstance(model, HocSLM) else output
 
 
 def open_data(data) -> Store:
@@ -154,8 +200,13 @@ def open_data(data) -> Store:
     if data.auto_prepare:
         if jax.process_index() == 0:
             build_missing(data)
-        multihost_utils.sync_global_devices("prepared")
+        wait_for_all("prepared")
     return open_store(data.dataset, data.data_dir)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every host is here."""
+    multihost_utils.sync_global_devices(name)
 
 
 def build_missing(data) -> None:
@@ -172,64 +223,8 @@ def build_missing(data) -> None:
 
 def check(config) -> None:
     """Raises UserError for values that no other part would name clearly."""
-    if config.strategy not in STRATEGIES:
-        raise UserError(f"strategy={config.strategy!r} is unknown: use {', '.join(STRATEGIES)}")
     for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every", "log_every"):
         if config.train[name] < 1:
             raise UserError(f"train.{name}={config.train[name]} must be at least 1")
     if not 0 <= config.optim.ema < 1:
         raise UserError(f"optim.ema={config.optim.ema} must be in [0, 1)")
-
-
-def compile_step(run: Run):
-    """The compiled train step and its FLOPs (one whole batch, all devices), before any data."""
-    batch = abstract_batch(run)
-    lowered = run.train_step.lower(run.abstract_state, {}, batch)
-    return lowered.compile(), _flops(lowered)
-
-
-def abstract_batch(run: Run) -> dict:
-    """Shapes, types and shardings of a training batch."""
-    size = run.config.train.batch_size
-    rows = sharding.batch_sharding(run.mesh)
-    like = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
-    return {
-        "x": like((size, *run.clip_shape), np.float32),
-        "label": like((size,), np.int32),
-        "mask": like((size,), np.float32),
-    }
-
-
-def describe_model(run: Run, step_flops: float | None) -> dict:
-    """Parameters by block and FLOPs; printed, and written to `model.json`."""
-    blocks: dict[str, int] = {}
-    leaves = jax.tree.leaves_with_path(run.abstract_state.params)
-    for path, leaf in leaves:
-        block = "/".join(sharding.path_name(path).split("/")[:-1][:2])
-        blocks[block] = blocks.get(block, 0) + math.prod(leaf.shape)
-    variables = state.eval_variables(run.abstract_state)
-    clip = jax.ShapeDtypeStruct((1, *run.clip_shape), np.float32)
-    forward = jax.jit(lambda v, x: run.model.apply(v, x, train=False)).lower(variables, clip)
-    model = {
-        "parameters": sum(blocks.values()),
-        "blocks": blocks,
-        "shapes": {sharding.path_name(path): list(leaf.shape) for path, leaf in leaves},
-        "clip": list(run.clip_shape),
-        "forward_flops_per_clip": _flops(forward),
-        "train_step_flops": step_flops,
-    }
-    if jax.process_index() == 0:
-        (run.workdir / "model.json").write_text(json.dumps(model, indent=1) + "\n")
-    width = max(len(name) for name in blocks)
-    for name, count in blocks.items():
-        say(f"  {name:<{width}} {count:>12,}")
-    flops = model["forward_flops_per_clip"]
-    cost = f", {flops / 1e9:.3f} GFLOP a clip" if flops else ""
-    say(f"  {'parameters':<{width}} {model['parameters']:>12,}{cost}")
-    return model
-
-
-def _flops(lowered) -> float | None:
-    """FLOPs by XLA's count of the program before partitioning; None where it does not count."""
-    costs = lowered.cost_analysis()
-    return float(costs["flops"]) if costs and "flops" in costs else None

@@ -1,7 +1,8 @@
 """What training changes, as one pytree.
 
-In: a Linen model, an optimiser and a seed. Out: a `TrainState`, born in the sharding of the mesh.
-Frozen parameters (a language model) are never in it: the step takes them as an argument.
+In: a Linen model, an optimiser, a seed and, in a later stage, weights of an earlier one. Out: a
+`TrainState`, born in the sharding of the mesh. The language model is never in it: the step takes it
+as an argument.
 """
 
 from collections.abc import Callable
@@ -12,11 +13,14 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
+from hocslm_jax.models.hocslm import GROUPS
+
 
 @flax.struct.dataclass
 class TrainState:
     step: jax.Array  # int32 []; updates done
-    params: dict
+    params: dict  # the groups that train
+    fixed: dict  # the groups that this stage keeps as they are; no gradient, no moments
     batch_stats: dict  # BatchNorm's running mean and variance
     opt_state: optax.OptState
     ema: dict | None  # averaged params, or None when off
@@ -24,18 +28,29 @@ class TrainState:
 
 
 def make_init(
-    model: nn.Module, tx: optax.GradientTransformation, clip_shape: tuple[int, ...], ema: bool
-) -> Callable[[jax.Array], TrainState]:
-    """`key -> TrainState`, pure, for `jit` and `eval_shape`; clip_shape is (M, T, V, C)."""
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    clip_shape: tuple[int, ...],
+    ema: bool,
+    train: tuple[str, ...] = GROUPS,
+) -> Callable[[jax.Array, dict], TrainState]:
+    """`(key, warm) -> TrainState`, pure, for `jit` and `eval_shape`; clip_shape is (M, T, V, C).
 
-    def init(key: jax.Array) -> TrainState:
+    `warm` is {"params", "batch_stats"} of the groups that do not start at random, {} for none.
+    `train` are the groups that train; of what is in no group, everything does.
+    """
+
+    def init(key: jax.Array, warm: dict) -> TrainState:
         weights, rng = jax.random.split(key)
         variables = model.init(weights, jnp.zeros((1, *clip_shape)), train=False)
-        params = variables["params"]
+        params = variables["params"] | warm.get("params", {})
+        fixed = {name: params[name] for name in params if name in GROUPS and name not in train}
+        params = {name: group for name, group in params.items() if name not in fixed}
         return TrainState(
             step=jnp.int32(0),
             params=params,
-            batch_stats=variables.get("batch_stats", {}),
+            fixed=fixed,
+            batch_stats=warm.get("batch_stats") or variables.get("batch_stats", {}),
             opt_state=tx.init(params),
             ema=params if ema else None,
             rng=rng,
@@ -47,4 +62,4 @@ def make_init(
 def eval_variables(state: TrainState) -> dict:
     """What `model.apply` takes in evaluation: the averaged weights where there are any."""
     params = state.params if state.ema is None else state.ema
-    return {"params": params, "batch_stats": state.batch_stats}
+    return {"params": {**state.fixed, **params}, "batch_stats": state.batch_stats}

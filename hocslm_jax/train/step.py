@@ -1,11 +1,11 @@
 """One update of the weights: the file to edit for a new training objective.
 
 An objective is `(params, batch_stats, frozen, batch, rng) -> (loss, (batch_stats, metrics))`; the
-step differentiates it in `params` and nothing else. `frozen` holds parameters that are used but not
-trained, `{}` when there are none. All of it is pure and runs under one `jit`.
+step differentiates it in the groups of `params` that train and in nothing else. `frozen` holds the
+language model, `{}` when there is none. All of it is pure and runs under one `jit`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ import optax
 from flax import linen as nn
 
 from hocslm_jax import losses
+from hocslm_jax.models.hocslm import caption_states
+from hocslm_jax.models.qwen3 import Qwen3, head_matrix
 from hocslm_jax.train.state import TrainState
 
 
@@ -31,6 +33,49 @@ def classify(model: nn.Module) -> Callable:
     return objective
 
 
+def describe(
+    model: nn.Module,
+    lm: Qwen3,
+    weights: Mapping[str, float],
+    *,
+    train_encoder: bool = True,
+    chunk: int = 16,
+) -> Callable:
+    """The strategies with a language model: L = cls L_cls + gen L_gen (eq. 14).
+
+    Args:
+        model: a `HocSLM`.
+        lm: whose parameters are `frozen["lm"]`; it gets no gradient.
+        weights: of "cls" and "gen"; a loss of weight 0 is not computed.
+        train_encoder: False keeps the BatchNorm statistics and turns dropout off.
+        chunk: caption positions whose logits exist at one time.
+    """
+
+    def objective(params, batch_stats, frozen, batch, rng):
+        (logits, prefix), updated = model.apply(
+            {"params": params, "batch_stats": batch_stats},
+            batch["x"],
+            train=train_encoder,
+            mutable=["batch_stats"],
+            rngs={"dropout": rng},
+        )
+        total, metrics = jnp.float32(0), {}
+        if weights["cls"]:
+            loss, metrics = losses.classification(logits, batch["label"], batch["mask"])
+            total += weights["cls"] * loss
+        if weights["gen"]:
+            tokens, lengths = batch["tokens"], batch["lengths"]
+            counts = jnp.arange(tokens.shape[1]) < lengths[:, None]  # [B, L], EOS counts too
+            hidden = caption_states(lm, frozen["lm"], prefix, tokens)
+            head = head_matrix(frozen["lm"])
+            mask = counts * batch["mask"][:, None]
+            loss, more = losses.caption(hidden, head, tokens, mask, chunk)
+            total, metrics = total + weights["gen"] * loss, metrics | more
+        return total, (updated.get("batch_stats", {}), metrics)
+
+    return objective
+
+
 def make_train_step(
     objective: Callable, tx: optax.GradientTransformation, ema_decay: float = 0.0
 ) -> Callable:
@@ -42,8 +87,12 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen: dict, batch: dict):
         rng = jax.random.fold_in(state.rng, state.step)
-        (loss, (batch_stats, metrics)), grads = jax.value_and_grad(objective, has_aux=True)(
-            state.params, state.batch_stats, frozen, batch, rng
+
+        def loss_of(params):
+            return objective({**state.fixed, **params}, state.batch_stats, frozen, batch, rng)
+
+        (loss, (batch_stats, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
         )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

@@ -116,7 +116,7 @@ def test_dropout_differs_from_step_to_step(tmp_path):
     run = tiny_run.make_run(tmp_path, {"model.dropout": 0.5, "optim.lr": 0.0})
     with contextlib.closing(run.train_iterator()) as iterator:
         batch = run.put(next(iterator))
-    state = run.init(jax.random.key(0))
+    state = run.init(jax.random.key(0), {})
     losses = []
     for _ in range(3):
         state, metrics, _ = run.train_step(state, {}, batch)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import linen as nn
@@ -20,8 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from configs import base
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
-from hocslm_jax.models import build_model
-from hocslm_jax.train import loop, setup
+from hocslm_jax.models import HocSLM, Projector, build_model
+from hocslm_jax.train import loop, setup, strategy
+from hocslm_jax.train.stages import stage_config
 
 TRAIN, TEST, CLASSES = 32, 16, 4
 # The real encoder in the place of the stand-in, as small as it gets.
@@ -44,8 +46,12 @@ class TinyStore:
     graph = UCLA20
     classes = ("a", "b", "c", "d")
     num_persons = 1
+    path = Path("nowhere") / "1.0.0"
     ids = tuple(f"clip{row:02d}" for row in range(TRAIN + TEST))
     labels = (np.arange(TRAIN + TEST) % CLASSES).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
     def joints(self, row: int) -> np.ndarray:
         time.sleep(self.read_s)
@@ -56,6 +62,42 @@ class TinyStore:
 
     def rows(self, protocol: str, split: str) -> np.ndarray:
         return np.arange(TRAIN) if split == "train" else np.arange(TRAIN, TRAIN + TEST)
+
+
+class TinyHocSLM(HocSLM):
+    """The fusion on a stand-in for the encoder."""
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        fusion, x = self.fusion, x.mean(axis=(1, 2)).reshape(x.shape[0], -1)
+        feature = Head(16, name="encoder")(x, train)
+        shape = (fusion.prompt_length, fusion.lm_width)
+        projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
+        visual, prompt = projector(feature), self.param("prompt", nn.initializers.normal(), shape)
+        seen = visual if fusion.classify_on == "visual" else feature
+        prompts = jnp.broadcast_to(prompt, (len(x), *shape))
+        logits = nn.Dense(self.num_classes, name="classifier")(seen)
+        return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
+
+
+class TinyRecogniser(nn.Module):
+    """What comes before it, in strategy T0."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        feature = Head(16, name="encoder")(x.mean(axis=(1, 2)).reshape(x.shape[0], -1), train)
+        return nn.Dense(self.num_classes, name="classifier")(feature)
+
+
+class Head(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        return nn.relu(nn.Dense(self.width)(x))
 
 
 class Tiny(nn.Module):
@@ -70,10 +112,14 @@ class Tiny(nn.Module):
         return nn.Dense(self.num_classes)(x)
 
 
-def build(settings, *, graph, num_classes):
+def build(settings, *, graph, num_classes, **fusion):
     if settings.encoder == "tiny":
         return Tiny(num_classes, settings.dropout)
-    return build_model(settings, graph=graph, num_classes=num_classes)
+    if settings.encoder == "groups":
+        if fusion:
+            return TinyHocSLM(graph, num_classes, **fusion)
+        return TinyRecogniser(num_classes)
+    return build_model(settings, graph=graph, num_classes=num_classes, **fusion)
 
 
 def make_config(changes: dict):
@@ -89,9 +135,45 @@ def make_config(changes: dict):
 
 def make_run(workdir, changes: dict | None = None, **store):
     """A `Run` on the tiny data."""
+    return make_run_with(make_config(changes or {}), workdir, None, **store)
+
+
+def make_run_with(config, workdir, language, **store):
+    """A `Run` of a config's first stage."""
     real, setup.open_store = setup.open_store, lambda *_: TinyStore(**store)
     try:
-        return setup.build_run(make_config(changes or {}), workdir, build)
+        return setup.build_run(stage_config(config, 0), workdir, build, language)
+    finally:
+        setup.open_store = real
+
+
+# A strategy with language, in seconds.
+LANGUAGE = {
+    "model.encoder": "groups",
+    "finetune.epochs": 2,
+    "finetune.lr": 0.01,
+    "finetune.warmup_epochs": 1,
+    "lm.projector_width": 16,
+    "lm.max_tokens": 24,
+    "lm.prompt": "It is:",
+    "lm.chunk": 8,
+    "lm.pretrain.vocab_size": 300,
+    "lm.pretrain.hidden_size": 16,
+    "lm.pretrain.intermediate_size": 32,
+    "lm.pretrain.num_heads": 2,
+    "lm.pretrain.num_kv_heads": 1,
+    "lm.pretrain.steps": 30,
+    "lm.pretrain.batch_size": 8,
+}
+
+
+def train_strategy(workdir, name: str, changes: dict | None = None) -> int:
+    """All stages of a strategy on the tiny data."""
+    config = make_config({**LANGUAGE, **(changes or {})})
+    config.update(strategy=name, stages=base.STRATEGIES[name])
+    real, setup.open_store = setup.open_store, lambda *_: TinyStore()
+    try:
+        return strategy.train(config, workdir, build)
     finally:
         setup.open_store = real
 

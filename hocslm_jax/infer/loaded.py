@@ -1,0 +1,230 @@
+"""A trained run, loaded for prediction: its model, its feed, and its language model when needed.
+
+In: the workdir of a run, whose dataset need not be there, and joints [T, M, V, 3] in metres. Out: a
+`Prediction` for each clip.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from hocslm_jax import sharding
+from hocslm_jax.data import pipeline
+from hocslm_jax.errors import UserError
+from hocslm_jax.eval.descriptions import Decoding, describe
+from hocslm_jax.graph import Graph, resolve_graph
+from hocslm_jax.infer.inputs import Clips, check_clip
+from hocslm_jax.models import FusionConfig, build_model
+from hocslm_jax.models.qwen3 import read_config, resolve
+from hocslm_jax.train import checkpoint
+from hocslm_jax.train.language import Language, open_language
+from hocslm_jax.train.stages import fused, read_stages
+
+BATCH_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a run says of one clip.
+
+    Attributes:
+      name: the likeliest class.
+      probabilities: of all classes, the likeliest first.
+      description: a generated sentence, or None where none was asked for.
+      frames, persons: of the clip as it was given.
+    """
+
+    name: str
+    probabilities: dict[str, float]
+    description: str | None
+    frames: int
+    persons: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A trained run, ready to predict.
+
+    Attributes:
+      config: the run's own.
+      fusion: how its feature enters a language model; None if it was trained without one.
+      variables: the evaluated weights, placed on the mesh.
+      forward: (variables, x [B, M, T, V, C]) -> probabilities [B, C] and, with a fusion, prefixes
+        [B, 1 + P, H], else None.
+      lm: a language model in the place of the run's own, a folder or hub id; None keeps that.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    classes: tuple[str, ...]
+    feed: pipeline.Feed
+    graph: Graph
+    fusion: FusionConfig | None
+    mesh: jax.sharding.Mesh
+    variables: dict
+    forward: Callable
+    lm: str | Path | None
+
+    @functools.cached_property
+    def language(self) -> Language:
+        """The language model that describes; read at the first use.
+
+        Raises:
+            UserError: the run has no projector, or the model is not there or of another width.
+        """
+        if self.fusion is None:
+            raise UserError(
+                f"{self.workdir} was trained without language, so it cannot describe: train with "
+                "strategy=T3, or leave out --describe"
+            )
+        lm, name = self.config.lm, self.lm
+        if name is None:
+            name = lm.name if lm.init == "load" else self.workdir / "lm"
+            if lm.init != "load" and not name.is_dir():
+                raise UserError(f"{name}, the run's language model, is not there: give it as --lm")
+        folder = resolve(name)
+        if (width := read_config(folder).hidden_size) != self.fusion.lm_width:
+            raise UserError(
+                f"{name} has a hidden size of {width}, but {self.workdir} was trained to speak "
+                f"through one of {self.fusion.lm_width}: give the model it was trained with as --lm"
+            )
+        return open_language(lm, self.mesh, folder)
+
+    def batch_size(self, clips: int, most: int = BATCH_SIZE) -> int:
+        """A batch for so many clips: a power of two, so that few sizes are ever compiled."""
+        ways = self.mesh.shape["data"]
+        return ways * math.ceil(min(most, 1 << (clips - 1).bit_length()) / ways)
+
+    def predict(
+        self,
+        clips: Sequence[np.ndarray],
+        decoding: Decoding | None = None,
+        batch_size: int | None = None,
+    ) -> list[Prediction]:
+        """One prediction for each clip.
+
+        Args:
+            clips: joints [T, M, V, 3] or [T, V, 3] in metres, as the run's dataset has them (of
+                NTU: the origin at the first person's mid spine).
+            decoding: how to describe; None does not.
+            batch_size: clips at a time, a multiple of the mesh's 'data' axis; the last batch is
+                padded to it. None chooses one.
+
+        Raises:
+            UserError: a clip that does not fit the run's skeleton, or as `language`.
+        """
+        if not clips:
+            return []
+        clips = [_checked(number, clip, self.graph) for number, clip in enumerate(clips)]
+        size = batch_size or self.batch_size(len(clips))
+        rows = sharding.batch_sharding(self.mesh)
+        store, said = Clips(clips, self.graph), []
+        batches = pipeline.eval_batches(store, "", "", self.feed, batch_size=size)
+        for number, batch in enumerate(batches):
+            x = sharding.shard_batch(rows, batch["x"], size)
+            shares, prefix = self.forward(self.variables, x)
+            texts = [None] * size
+            if decoding is not None:
+                texts = describe(self.language, prefix, reseeded(decoding, number))
+            said += zip(np.asarray(shares), texts, strict=True)
+        # Only the end of the last batch is padding.
+        return [self._prediction(clip, *pair) for clip, pair in zip(clips, said, strict=False)]
+
+    def _prediction(self, clip: np.ndarray, shares: np.ndarray, text: str | None) -> Prediction:
+        order = np.argsort(-shares, kind="stable")
+        probabilities = {self.classes[label]: float(shares[label]) for label in order}
+        name, (frames, persons) = self.classes[order[0]], clip.shape[:2]
+        return Prediction(name, probabilities, text, frames, persons)
+
+
+def load_run(
+    workdir: str | Path, lm: str | Path | None = None, build: Callable = build_model
+) -> LoadedRun:
+    """Restores a run's model from the latest checkpoint of its workdir, on the devices at hand.
+
+    Args:
+        lm: a language model in the place of the run's own.
+        build: as for `train.setup.build_run`.
+
+    Raises:
+        UserError: no run there, a damaged one, or one of another model.
+    """
+    workdir = Path(workdir)
+    config = ConfigDict(checkpoint.read_run(workdir)["config"])
+    graph, classes, shapes = _read_model(workdir)
+    feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
+    fusion = _fusion(config, shapes)
+    options = {} if fusion is None else {"fusion": fusion}
+    network = build(config.model, graph=graph, num_classes=len(classes), **options)
+    # As the run was split, as far as the devices here allow.
+    mesh = sharding.make_mesh(model=math.gcd(config.mesh.model, jax.device_count()))
+    clip = jnp.zeros((1, feed.num_persons, feed.frames, graph.num_joints, 3))
+    abstract = jax.eval_shape(lambda key: network.init(key, clip, train=False), jax.random.key(0))
+    abstract = {name: abstract.get(name, {}) for name in ("params", "batch_stats")}
+    placed = checkpoint.abstract(abstract, sharding.tree_shardings(abstract, mesh))
+    return LoadedRun(
+        workdir=workdir,
+        config=config,
+        classes=classes,
+        feed=feed,
+        graph=graph,
+        fusion=fusion,
+        mesh=mesh,
+        variables=checkpoint.restore_variables(workdir, placed),
+        forward=_make_forward(network, fusion is not None, mesh),
+        lm=lm,
+    )
+
+
+def reseeded(decoding: Decoding, batch: int) -> Decoding:
+    """Another draw for every batch."""
+    return dataclasses.replace(decoding, seed=decoding.seed + batch)
+
+
+def _read_model(workdir: Path) -> tuple[Graph, tuple[str, ...], dict[str, list[int]]]:
+    """Skeleton, class names and parameter shapes of a run."""
+    path = workdir / "model.json"
+    try:
+        model = json.loads(path.read_text(encoding="utf-8"))
+        graph, classes, shapes = (model[key] for key in ("graph", "classes", "shapes"))
+        return resolve_graph(graph), tuple(classes), dict(shapes)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} is not there: start the training once more, it writes it"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path} is damaged: start the training once more, it writes it") from None
+
+
+def _fusion(config: ConfigDict, shapes: dict[str, list[int]]) -> FusionConfig | None:
+    """The sizes of the run's fusion by its parameters: the language model need not be there."""
+    stages = read_stages(config)
+    if not fused(stages, config.stage):
+        return None
+    length, width = shapes["prompt"]
+    classify_on = stages[config.stage].classify_on
+    return FusionConfig(width, length, config.lm.projector_width, classify_on=classify_on)
+
+
+def _make_forward(network, fused: bool, mesh: jax.sharding.Mesh) -> Callable:
+    def forward(variables, x):
+        output = network.apply(variables, x, train=False)
+        logits, prefix = output if fused else (output, None)
+        return jax.nn.softmax(logits), prefix
+
+    return jax.jit(forward, out_shardings=sharding.batch_sharding(mesh))
+
+
+def _checked(number: int, clip: np.ndarray, graph: Graph) -> np.ndarray:
+    try:
+        return check_clip(clip, graph)
+    except ValueError as error:
+        raise UserError(f"clip {number}: {error}") from None

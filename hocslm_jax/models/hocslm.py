@@ -1,0 +1,122 @@
+"""HocSLM's trainable half: encoder, classifier and the fusion that a language model reads (SSF).
+
+In: clips x [B, M, T, V, C]. Out: class logits [B, classes] and the prefix [v; P] of eq. 13,
+[B, 1 + P, H], one visual token and a prompt in the embedding space of a language model of width H.
+The language model is no part of it: it is frozen, and an argument of the objective.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph
+from hocslm_jax.models.encoder import (
+    HGLNET,
+    Encoder,
+    EncoderConfig,
+    Recogniser,
+    classifier,
+    encoder_config,
+)
+
+GROUPS = ("encoder", "classifier", "projector", "prompt")  # the top of the parameter tree
+
+
+@dataclasses.dataclass(frozen=True)
+class FusionConfig:
+    """How a feature enters the language model.
+
+    Attributes:
+      lm_width: H, the language model's hidden size.
+      prompt_length: P, number of prompt vectors.
+      width: of the projector's hidden layer; the paper does not give it.
+      gain: first value of the LayerNorm's scale. At 1 the visual token is some 30 times as long as
+        a word's embedding and drowns the prompt; the RMS of the embedding table puts it among them.
+      classify_on: "feature" (the pooled feature s) or "visual" (the token v, the paper's T1).
+    """
+
+    lm_width: int
+    prompt_length: int
+    width: int = 1024
+    gain: float = 1.0
+    classify_on: str = "feature"
+
+    def __post_init__(self):
+        if self.classify_on not in ("feature", "visual"):
+            raise UserError(f"classify_on is {self.classify_on!r}; use 'feature' or 'visual'")
+        if min(self.lm_width, self.prompt_length, self.width) < 1:
+            raise UserError(f"the fusion needs sizes of at least 1, got {self}")
+
+
+class Projector(nn.Module):
+    """Eq. 12, v = LayerNorm(W2 ReLU(W1 s + b1) + b2): feature [B, D] -> visual token [B, H]."""
+
+    features: int
+    width: int
+    gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, feature: jax.Array) -> jax.Array:
+        hidden = jax.nn.relu(nn.Dense(self.width, name="up")(feature))
+        visual = nn.Dense(self.features, name="out")(hidden)
+        scale = nn.initializers.constant(self.gain)
+        return nn.LayerNorm(epsilon=1e-5, scale_init=scale, name="norm")(visual)
+
+
+class HocSLM(nn.Module):
+    """Encoder (eqs. 1-11), classifier, projector (eq. 12) and prompt (eq. 13), all in float32.
+
+    Returns (logits [B, classes], prefix [B, 1 + P, H]). Where only the logits are used, the
+    compiler leaves the projector out: describing costs classification nothing.
+    """
+
+    graph: Graph
+    num_classes: int
+    fusion: FusionConfig
+    config: EncoderConfig = HGLNET
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        fusion = self.fusion
+        feature = Encoder(self.graph, self.config, name="encoder")(x, train)
+        projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
+        visual = projector(feature)  # [B, H]
+        shape = (fusion.prompt_length, fusion.lm_width)
+        # Replaced by a sentence's embeddings before training (train/language.py).
+        prompt = self.param("prompt", nn.initializers.normal(0.02), shape)
+        seen = visual if fusion.classify_on == "visual" else feature
+        logits = classifier(seen, self.num_classes, self.config.dropout, train)
+        prompts = jnp.broadcast_to(prompt, (len(x), *shape))
+        return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
+
+
+def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Eq. 13, Z = [v; P; E_cap], read by the language model under teacher forcing.
+
+    Args:
+        lm: `qwen3.Qwen3`, or anything with its `embed` and its `(embeddings) -> hidden`.
+        params: of `lm`.
+        prefix: [B, 1 + P, H], the visual token and the prompt.
+        tokens: int32 [B, L], the caption and its EOS, right-padded.
+
+    Returns:
+        Hidden states [B, L, H]; position t, made of [v; P; tokens before t], predicts token t.
+    """
+    words = lm.apply({"params": params}, tokens[:, :-1], method="embed")  # [B, L - 1, H]
+    read = jnp.concatenate([prefix.astype(words.dtype), words], axis=1)
+    hidden = lm.apply({"params": params}, read)  # [B, P + L, H]
+    return hidden[:, prefix.shape[1] - 1 :]
+
+
+def build_model(
+    settings: Mapping, *, graph: Graph, num_classes: int, fusion: FusionConfig | None = None
+) -> Recogniser | HocSLM:
+    """The network of a config's `model` section (see `EncoderConfig`), with or without a fusion."""
+    config = encoder_config(settings)
+    if fusion is None:
+        return Recogniser(graph, num_classes, config)
+    return HocSLM(graph, num_classes, fusion, config)

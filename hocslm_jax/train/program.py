@@ -1,0 +1,80 @@
+"""What a run is made of and what its step costs: parameters by block, FLOPs, the compiled program.
+
+In: a `Run`. Out: the compiled train step, and `model.json`, which also holds what a checkpoint
+needs to be used without the dataset: class names and skeleton.
+"""
+
+import functools
+import json
+import math
+
+import jax
+import numpy as np
+
+from hocslm_jax import sharding
+from hocslm_jax.train import state
+from hocslm_jax.train.metrics import say
+from hocslm_jax.train.setup import Run, class_logits
+
+
+def compile_step(run: Run):
+    """The compiled train step and its FLOPs (one whole batch, all devices), before any data."""
+    batch = abstract_batch(run)
+    frozen = jax.tree.map(
+        lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), run.frozen
+    )
+    lowered = run.train_step.lower(run.abstract_state, frozen, batch)
+    return lowered.compile(), _flops(lowered)
+
+
+def abstract_batch(run: Run) -> dict:
+    """Shapes, types and shardings of a training batch."""
+    size = run.config.train.batch_size
+    rows = sharding.batch_sharding(run.mesh)
+    like = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
+    batch = {
+        "x": like((size, *run.clip_shape), np.float32),
+        "label": like((size,), np.int32),
+        "mask": like((size,), np.float32),
+    }
+    if run.captions is not None:
+        batch["tokens"] = like((size, run.captions.tokens.shape[1]), np.int32)
+        batch["lengths"] = like((size,), np.int32)
+    return batch
+
+
+def describe_model(run: Run, step_flops: float | None) -> dict:
+    """Parameters by block and FLOPs; printed, and written to `model.json`."""
+    blocks: dict[str, int] = {}
+    variables = state.eval_variables(run.abstract_state)
+    leaves = jax.tree.leaves_with_path(variables["params"])
+    for path, leaf in leaves:
+        block = "/".join(sharding.path_name(path).split("/")[:-1][:2] or ["prompt"])
+        blocks[block] = blocks.get(block, 0) + math.prod(leaf.shape)
+    clip = jax.ShapeDtypeStruct((1, *run.clip_shape), np.float32)
+    forward = jax.jit(functools.partial(class_logits, run.model)).lower(variables, clip)
+    model = {
+        "classes": list(run.store.classes),
+        "graph": run.feed.graph_of(run.store).as_mapping(),
+        "parameters": sum(blocks.values()),
+        "blocks": blocks,
+        "shapes": {sharding.path_name(path): list(leaf.shape) for path, leaf in leaves},
+        "clip": list(run.clip_shape),
+        "forward_flops_per_clip": _flops(forward),
+        "train_step_flops": step_flops,
+    }
+    if jax.process_index() == 0:
+        (run.workdir / "model.json").write_text(json.dumps(model, indent=1) + "\n")
+    width = max(len(name) for name in blocks)
+    for name, count in blocks.items():
+        say(f"  {name:<{width}} {count:>12,}")
+    flops = model["forward_flops_per_clip"]
+    cost = f", {flops / 1e9:.3f} GFLOP a clip" if flops else ""
+    say(f"  {'parameters':<{width}} {model['parameters']:>12,}{cost}")
+    return model
+
+
+def _flops(lowered) -> float | None:
+    """FLOPs by XLA's count of the program before partitioning; None where it does not count."""
+    costs = lowered.cost_analysis()
+    return float(costs["flops"]) if costs and "flops" in costs else None

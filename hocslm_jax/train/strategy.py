@@ -1,0 +1,107 @@
+"""A whole strategy: its stages one after another, each going on from the one before.
+
+In: a config and a workdir. Out: the last stage's run in the workdir itself, the earlier ones in
+`stages/1`, `stages/2`, …, the language model in `lm/` where it was pretrained here. Every stage
+resumes on its own, so the same command goes on from wherever the last one stopped.
+"""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.models import build_model
+from hocslm_jax.train import checkpoint, loop, setup, telling
+from hocslm_jax.train.language import Language, open_language
+from hocslm_jax.train.metrics import say
+from hocslm_jax.train.pretrain import corpus, pretrain
+from hocslm_jax.train.stages import Stage, fused, read_stages, stage_config
+
+
+def train(config, workdir: str | Path, build: Callable = build_model) -> int:
+    """Runs or resumes all stages; returns the exit status.
+
+    Raises:
+        UserError: as `setup.build_run` and `loop.train`, or a stage that starts from no run.
+    """
+    workdir, stages = Path(workdir), read_stages(config)
+    language, previous = None, None
+    for position, stage in enumerate(stages):
+        last = position == len(stages) - 1
+        folder = workdir if last else workdir / "stages" / str(position + 1)
+        if position == 0 and config.t0 and not last:
+            check_t0(stage, config.t0)
+            previous = Path(config.t0)
+            continue
+        now = stage_config(config, position)
+        if fused(stages, position) and language is None:
+            language = the_language(now, workdir)
+        if len(stages) > 1:
+            what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
+            say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
+        run = setup.build_run(now, folder, build, language)
+        tells = last and language is not None and config.lm.describe
+        tell = functools.partial(telling.tell, run, language) if tells else None
+        status = loop.train(run, functools.partial(warm_start, run, language, previous), tell)
+        if status or not (folder / "result.json").is_file():
+            return status
+        previous = folder
+    return 0
+
+
+def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
+    """Scores the test split with the last stage's checkpoint (`--mode=eval`)."""
+    stages = read_stages(config)
+    language = None
+    if fused(stages, len(stages) - 1):
+        language = the_language(config, Path(workdir))
+    now = stage_config(config, len(stages) - 1)
+    return loop.evaluate(setup.build_run(now, workdir, build, language))
+
+
+def check_t0(stage: Stage, t0: str) -> None:
+    if stage != Stage():
+        raise UserError(f"t0={t0}: this strategy's first stage is not T0, so it cannot be taken")
+    if not (Path(t0) / "result.json").is_file():
+        raise UserError(f"t0={t0} holds no finished run: give the workdir of one")
+
+
+def the_language(config, workdir: Path) -> Language:
+    """The language model of a run: loaded, or trained in its workdir first where it is not there.
+
+    Raises:
+        UserError: as `open_language`.
+    """
+    mesh, folder = setup.open_mesh(config), config.lm.name
+    if config.lm.init == "pretrain":
+        folder = Path(config.lm.folder or workdir / "lm")
+        if jax.process_index() == 0:
+            store = setup.open_data(config.data)
+            pairs = corpus(store, config.data.protocol, config.lm.captions)
+            pretrain(config.lm, pairs, folder, config.seed)
+        setup.wait_for_all("pretrained")
+    return open_language(config.lm, mesh, folder)
+
+
+def warm_start(run: setup.Run, language: Language | None, previous: Path | None) -> dict:
+    """The groups that do not start at random, as {"params", "batch_stats"}.
+
+    Raises:
+        UserError: the run to start from is not there, or is of another model.
+    """
+    stage, state = run.stage, run.abstract_state
+    every = {**state.fixed, **state.params}
+    params, batch_stats = {}, {}
+    if stage.take:
+        source = previous if stage.start == "previous" else Path(stage.start)
+        if missing := [name for name in stage.take if name not in every]:
+            raise UserError(f"this model has no {', '.join(missing)} to take from {source}")
+        wanted = {name: every[name] for name in stage.take}
+        stats = state.batch_stats if "encoder" in stage.take else {}
+        found = checkpoint.restore_variables(source, {"params": wanted, "batch_stats": stats})
+        params, batch_stats = found["params"], found["batch_stats"]
+    if "prompt" in every and "prompt" not in stage.take:
+        params["prompt"] = jax.device_put(language.prompt, every["prompt"].sharding)
+    return {"params": params, "batch_stats": batch_stats}

@@ -1,0 +1,139 @@
+"""Files for prediction: which are found, what is read from them, and why others are not."""
+
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hocslm_jax.data import nw_ucla
+from hocslm_jax.data.ntu_classes import CLASSES, NTU120
+from hocslm_jax.graph import NTU25, UCLA20
+from hocslm_jax.infer.inputs import check_clip, find_files, read_joints, true_class
+
+
+def clip(frames=3, people=1, joints=20):
+    rng = np.random.default_rng(frames)
+    return rng.normal(size=(frames, people, joints, 3)).astype(np.float32)
+
+
+def skeleton_file(bodies):
+    """The text of an NTU file of bodies [T, M, 25, 3]."""
+    lines = [str(len(bodies))]
+    for frame in bodies:
+        lines.append(str(len(frame)))
+        for number, body in enumerate(frame):
+            lines += [f"7205759403792{number} 0 1 1 1 1 0 0.1 0.2 2", "25"]
+            lines += [" ".join(map(repr, [*joint.tolist(), *[0.5] * 8, 2])) for joint in body]
+    return "\n".join(lines) + "\n"
+
+
+def test_paths_folders_and_patterns(tmp_path):
+    for name in ("b/2.npy", "b/1.json", "b/deep/3.skeleton", "b/._1.json", "b/notes.txt", "a.npy"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "odd[1].npy").touch()
+
+    def found(*arguments):
+        return [
+            str(p.relative_to(tmp_path)) for p in find_files(str(tmp_path / a) for a in arguments)
+        ]
+
+    assert found("b") == ["b/1.json", "b/2.npy", "b/deep/3.skeleton"]
+    assert found("a.npy", "**/*.npy", "a.npy") == ["a.npy", "b/2.npy", "odd[1].npy"]
+    assert found("odd[1].npy") == ["odd[1].npy"]
+    assert found("none.npy", "*.gif", "b/notes.txt") == ["none.npy", "*.gif", "b/notes.txt"]
+
+
+def test_arrays_with_and_without_a_person_axis(tmp_path):
+    joints = clip(people=2)
+    np.save(tmp_path / "two.npy", joints.astype(np.float64))
+    np.save(tmp_path / "flat.npy", joints[:, 0])
+    two = read_joints(tmp_path / "two.npy", UCLA20)
+    np.testing.assert_array_equal(two, joints)
+    assert two.dtype == np.float32
+    np.testing.assert_array_equal(read_joints(tmp_path / "flat.npy", UCLA20), joints[:, :1])
+
+
+def test_json_of_any_name_and_label(tmp_path):
+    joints = clip()
+    (tmp_path / "mine.json").write_text(json.dumps({"skeletons": joints[:, 0].tolist()}))
+    np.testing.assert_array_equal(read_joints(tmp_path / "mine.json", UCLA20), joints)
+
+
+def test_skeleton_files_are_centred_on_the_first_actor(tmp_path):
+    body = clip(4, 1, 25)
+    (tmp_path / "any.skeleton").write_text(skeleton_file(body))
+    joints = read_joints(tmp_path / "any.skeleton", NTU25)
+    np.testing.assert_allclose(joints, body - body[0, 0, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("none.npy", None, "no such file"),
+        ("clip.gif", b"", r"not one of \.skeleton, \.json, \.npy"),
+        ("clip.npy", b"text", "not a readable .npy"),
+        ("clip.npy", clip(joints=25), r"shape \(3, 1, 25, 3\), expected \(T, 20, 3\)"),
+        ("clip.npy", 0 * clip(), "nobody is in it"),
+        ("clip.npy", 1e8 * clip(), "cannot be metres"),
+        ("clip.json", b"{", "damaged JSON"),
+        ("clip.json", b'{"skeletons": [[[0, 0, 1]]]}', r"shape \(1, 1, 3\)"),
+        ("clip.skeleton", b"1\n1\n", "line"),
+        ("clip.skeleton", skeleton_file(clip(4, 1, 25)).encode(), "25 joints, .* ucla20 20"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path, name, content, reason):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content is not None:
+        np.save(tmp_path / name, content)
+    with pytest.raises(ValueError, match=reason):
+        read_joints(tmp_path / name, UCLA20)
+
+
+def test_a_folder_without_clips(tmp_path):
+    with pytest.raises(ValueError, match=r"no \.skeleton, \.json, \.npy file in this folder"):
+        read_joints(tmp_path, UCLA20)
+
+
+@pytest.mark.parametrize(
+    "joints",
+    [np.zeros((0, 1, 20, 3)), np.ones((3, 20)), np.full((2, 20, 3), np.nan), np.array("text")],
+    ids=["empty", "flat", "nan", "text"],
+)
+def test_arrays_that_are_no_clips(joints):
+    with pytest.raises(ValueError):
+        check_clip(joints, UCLA20)
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"),
+    [
+        ("S001C001P001R001A001.skeleton", CLASSES["ntu60"], "drink water"),
+        ("S018C001P008R001A061.npy", CLASSES["ntu120"], NTU120[60]),
+        ("S018C001P008R001A061.npy", CLASSES["ntu60"], None),  # a class it does not have
+        ("S001C001P001R001A001.skeleton", ("drink", "phone call"), None),  # of another dataset
+        ("a08_s01_e00_v01.json", nw_ucla.CLASSES, "donning"),
+        ("a07_s01_e00_v01.json", nw_ucla.CLASSES, None),
+        ("clip.npy", nw_ucla.CLASSES, None),
+        ("clip.npy", CLASSES["ntu60"], None),
+    ],
+)
+def test_the_truth_is_in_names_of_the_runs_dataset_only(name, classes, expected):
+    assert true_class(Path(name), classes) == expected
+
+
+def test_real_files(shared, tmp_path):
+    for source, name, graph in (
+        ("ntu_sample/skeletons.tar.xz", "S001C001P001R001A001.skeleton", NTU25),
+        ("nw_ucla/all_sqe.tar.xz", "a01_s01_e00_v01.json", UCLA20),
+    ):
+        with tarfile.open(shared / "data" / source) as archive:
+            member = next(entry for entry in archive if entry.name.endswith(name))
+            (tmp_path / name).write_bytes(archive.extractfile(member).read())
+        joints = read_joints(tmp_path / name, graph, "ntu60")
+        height = np.ptp(joints[..., 1], axis=2)
+        assert joints.shape[1:] == (1, graph.num_joints, 3) and len(joints) > 10
+        assert 0.5 < np.median(height) < 2.5  # metres

@@ -1,0 +1,225 @@
+"""Stages: what each trains, what it leaves alone, and that they go on where they stopped."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+
+from configs.strategies import STRATEGIES
+from hocslm_jax import sharding
+from hocslm_jax.errors import UserError
+from hocslm_jax.eval.captions import load_captions
+from hocslm_jax.train import checkpoint, loop, setup, strategy
+from hocslm_jax.train.language import open_language
+from hocslm_jax.train.stages import Stage, read_stages
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory):
+    """A finished T3 run with everything on, and what it said."""
+    folder = tmp_path_factory.mktemp("t3")
+    assert tiny_run.train_strategy(folder, "T3") == 0
+    return folder
+
+
+def folder_of_lm(joint):
+    return {"lm.folder": str(joint / "lm")}
+
+
+def weights(workdir):
+    """The raw state in a run's last checkpoint, as nested dicts."""
+    with checkpoint.open_manager(workdir) as manager:
+        return manager.restore(manager.latest_step())["state"]
+
+
+def same(one, other):
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in leaves)
+
+
+def test_t3_goes_on_from_t0_and_says_what_it_sees(joint):
+    first, second = (json.loads((joint / f / "result.json").read_text()) for f in ("stages/1", "."))
+    assert (first["stage"], second["stage"]) == (1, 2)
+    assert first["language_model"] is None and "captions" not in first
+    scores = second["captions"]
+    assert scores["clips"] == scores["mention_total"] == scores["likelihood_total"] == 16
+    rows = load_captions(joint / "descriptions.jsonl")
+    assert len(rows) == 16 and {row["truth"] for row in rows} == set("abcd")
+    assert sum(row["named"] == row["truth"] for row in rows) == scores["mention_correct"]
+    lines = [json.loads(line) for line in (joint / "metrics.jsonl").read_text().splitlines()]
+    text = [line["train/caption_loss"] for line in lines if "train/caption_loss" in line]
+    assert text[-1] < text[0]
+    # the encoder of the second stage starts where the first one ended
+    t0, t3 = weights(joint / "stages/1"), weights(joint)
+    moved = jax.tree.map(
+        lambda a, b: np.abs(a - b).max(), t0["params"]["encoder"], t3["params"]["encoder"]
+    )
+    size = jax.tree.map(lambda a: np.abs(a).max(), t0["params"]["encoder"])
+    assert 0 < max(jax.tree.leaves(moved)) < 0.5 * max(jax.tree.leaves(size))
+
+
+def test_the_language_model_never_changes_and_is_in_no_checkpoint(joint):
+    """Same bytes on disk and on the device after training; no gradient, no moments, no copy."""
+    config = tiny_run.make_config({**tiny_run.LANGUAGE, **folder_of_lm(joint)})
+    config.update(strategy="T4", stages=STRATEGIES["T4"])
+    language = open_language(config.lm, setup.open_mesh(config), joint / "lm")
+    before = jax.tree.map(np.array, language.params)
+    run = tiny_run.make_run_with(config, joint / "unused", language)
+    state = run.init(jax.random.key(0), {})
+    paths = {sharding.path_name(path) for path, _ in jax.tree.leaves_with_path(state)}
+    assert len(paths) > 20 and not any("blocks/" in path or "embed/" in path for path in paths)
+    batch = run.put(next(run.train_iterator()))
+    for _ in range(3):
+        state, _, finite = run.train_step(state, run.frozen, batch)
+    assert bool(finite) and same(before, language.params)
+    saved = {sharding.path_name(path) for path, _ in jax.tree.leaves_with_path(weights(joint))}
+    assert saved and not any("blocks/" in path or "embed/" in path for path in saved)
+
+
+@pytest.mark.parametrize("mode", ["soft", "text"])
+def test_a_stage_leaves_the_other_groups_alone(joint, tmp_path, mode):
+    """T1: first the projector (and the prompt, unless it is text), then encoder and classifier."""
+    changes = {**folder_of_lm(joint), "lm.prompt_mode": mode, "t0": str(joint / "stages/1")}
+    assert tiny_run.train_strategy(tmp_path, "T1", {**changes, "lm.describe": 0}) == 0
+    t0, align, last = (weights(f) for f in (joint / "stages/1", tmp_path / "stages/2", tmp_path))
+    prompt = {"prompt"} if mode == "soft" else set()
+    assert set(align["params"]) == {"projector"} | prompt
+    assert same(align["fixed"]["encoder"], t0["params"]["encoder"])
+    assert same(align["batch_stats"], t0["batch_stats"])
+    groups = align["params"] | align["fixed"]
+    assert set(last["params"]) == {"encoder", "projector", "classifier"}
+    assert same(last["fixed"]["prompt"], groups["prompt"])
+    assert not same(last["params"]["projector"], groups["projector"])
+    config = tiny_run.make_config(tiny_run.LANGUAGE)
+    words = open_language(config.lm, setup.open_mesh(config), joint / "lm").prompt
+    assert np.array_equal(groups["prompt"], words) == (mode == "text")
+
+
+def test_a_strategy_resumes_in_the_stage_where_it_stopped(joint, tmp_path, monkeypatch):
+    """Stopped twice, once in each stage; the losses are those of the uninterrupted run."""
+    real = loop.Trainer.told_to_stop
+    for stop in (5, 3):
+        monkeypatch.setattr(
+            loop.Trainer, "told_to_stop", lambda self, step, stop=stop: step == stop
+        )
+        assert tiny_run.train_strategy(tmp_path, "T3", folder_of_lm(joint)) == 0
+        assert not (tmp_path / "result.json").exists()
+    monkeypatch.setattr(loop.Trainer, "told_to_stop", real)
+    assert tiny_run.train_strategy(tmp_path, "T3", folder_of_lm(joint)) == 0
+    for stage in ("stages/1", "."):
+        assert same(weights(tmp_path / stage)["params"], weights(joint / stage)["params"])
+    assert (tmp_path / "descriptions.jsonl").read_text() == (
+        joint / "descriptions.jsonl"
+    ).read_text()
+
+
+def test_a_finished_strategy_is_not_trained_again(joint, capsys):
+    before = (joint / "metrics.jsonl").read_text()
+    assert tiny_run.train_strategy(joint, "T3") == 0
+    assert "is finished" in capsys.readouterr().out
+    assert (joint / "metrics.jsonl").read_text() == before
+
+
+def test_eight_devices_and_a_split_language_model_give_the_losses_of_one(
+    joint, tmp_path, monkeypatch
+):
+    def losses(name, changes):
+        common = {**folder_of_lm(joint), "train.log_every": 1, "lm.describe": 0}
+        tiny_run.train_strategy(tmp_path / name, "T4", {**common, **changes})
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line)["train/caption_loss"] for line in lines if "caption_loss" in line]
+
+    eight = losses("eight", {})
+    split = losses("split", {"mesh.model": 2, "lm.fsdp": True})
+    one_device = jax.devices()[:1]
+    make_mesh = sharding.make_mesh
+    monkeypatch.setattr(sharding, "make_mesh", lambda *_: make_mesh(devices=one_device))
+    one = losses("one", {})
+    assert len(one) == 8
+    np.testing.assert_allclose(eight, one, rtol=2e-5)
+    np.testing.assert_allclose(split, one, rtol=2e-5)
+
+
+def test_shuffled_captions_are_of_other_clips(joint, tmp_path):
+    config = tiny_run.make_config({**tiny_run.LANGUAGE, **folder_of_lm(joint)})
+    language = open_language(config.lm, setup.open_mesh(config), joint / "lm")
+    right = {}
+    for captions in ("own", "shuffled"):
+        stage = {**STRATEGIES["T4"][0], "captions": captions}
+        config.update(strategy="custom", stages=(stage,))
+        run = tiny_run.make_run_with(config, tmp_path, language)
+        named = [run.captions.sentences(row)[0][-2] for row in range(tiny_run.TRAIN)]
+        labels = run.store.labels[: tiny_run.TRAIN]
+        right[captions] = sum(n == run.store.classes[k] for n, k in zip(named, labels, strict=True))
+        batch, other = next(run.train_iterator()), tiny_run.make_run(tmp_path / "t0")
+        np.testing.assert_array_equal(batch["x"], next(other.train_iterator())["x"])
+    assert right["own"] == tiny_run.TRAIN and right["shuffled"] < tiny_run.TRAIN / 2
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        ({"train": ("lm",)}, "'lm'"),
+        ({"losses": ("mse",)}, "'mse'"),
+        ({"epochs": 3}, "no setting 'epochs'"),
+        ({"losses": ()}, "a loss"),
+        ({"take": ("encoder",)}, "start and take"),
+        ({"start": "previous", "take": ("encoder",)}, "no previous one"),
+        ({"optim": "adam"}, "scratch, finetune"),
+        ({"captions": "wrong"}, "own, shuffled"),
+    ],
+)
+def test_impossible_stages_are_named(stage, text):
+    with pytest.raises(UserError, match=text):
+        read_stages({"stages": (stage,)})
+
+
+def test_a_first_stage_can_be_taken_only_from_a_finished_t0(joint, tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        strategy.check_t0(Stage(), str(tmp_path))
+    with pytest.raises(UserError, match="not T0"):
+        strategy.check_t0(Stage(losses=("gen",)), str(joint))
+    strategy.check_t0(Stage(), str(joint / "stages/1"))
+
+
+def test_a_stage_can_start_from_another_run(joint, tmp_path):
+    stage = {"start": str(joint / "stages/1"), "take": ("encoder", "classifier"), "lr": 1e-6}
+    config = tiny_run.make_config({**tiny_run.LANGUAGE, "train.epochs": 1})
+    config.update(strategy="custom", stages=(stage,))
+    run = tiny_run.make_run_with(config, tmp_path, None)
+    warm = strategy.warm_start(run, None, None)
+    assert same(warm["params"], weights(joint / "stages/1")["params"])
+    config.stages = ({**stage, "take": ("projector",)},)
+    run = tiny_run.make_run_with(config, tmp_path, None)
+    with pytest.raises(UserError, match="no projector to take"):
+        strategy.warm_start(run, None, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"lm.init": "load"}, "lm.name is empty"),
+        ({"lm.init": "train"}, "load, pretrain"),
+        ({"lm.dtype": "float16"}, "bfloat16, float32"),
+        ({"lm.prompt_mode": "hard"}, "soft, text"),
+        ({"lm.chunk": 0}, "lm.chunk"),
+        ({"lm.prompt": ""}, "lm.prompt is empty"),
+    ],
+)
+def test_impossible_language_settings_are_named(joint, changes, text):
+    config = tiny_run.make_config({**tiny_run.LANGUAGE, **changes})
+    with pytest.raises(UserError, match=text):
+        open_language(config.lm, setup.open_mesh(config), joint / "lm")
+
+
+def test_another_models_tokenizer_is_refused(joint, tmp_path, shared):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((joint / "lm" / name).read_bytes())
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((shared / "data/qwen3_tokenizer" / name).read_bytes())
+    config = tiny_run.make_config(tiny_run.LANGUAGE)
+    with pytest.raises(UserError, match="151") as error:
+        open_language(config.lm, setup.open_mesh(config), tmp_path)
+    assert "\n" not in str(error.value)
