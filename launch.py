@@ -59,14 +59,12 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    cache = CONFIG.value.compilation_cache
-    if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
     try:
         if DISTRIBUTED.value:
             start_distributed()
-        from hocslm_jax.train import strategy  # seconds, so not before the flags are right
+        from hocslm_jax.train import environment, strategy  # seconds: after the flags are read
 
+        environment.use_compilation_cache(CONFIG.value.compilation_cache)
         act = strategy.train if MODE.value == "train" else strategy.evaluate
         sys.exit(act(CONFIG.value, WORKDIR.value))
     except UserError as error:

@@ -81,7 +81,7 @@ class ShardWriter(tfds.core.ExampleWriter):
         number = int(os.fspath(path).rpartition("array_record-")[2].partition("-of-")[0])
         kept = self._folder / f"{number:05}.array_record"
         if not kept.with_suffix(NOTE).exists():
-            ids, partial = [], self._folder / "partial"
+            ids, partial = [], kept.with_suffix(".partial")
             super().write(partial, map(self._serialize, _noting(ids, self._shards[number]())))
             partial.replace(kept)
             partial.write_text(json.dumps({"clips": len(ids)} | self._note()))

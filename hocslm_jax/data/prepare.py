@@ -37,6 +37,7 @@ from hocslm_jax.errors import UserError
 
 CAPTIONS = "captions.jsonl"
 BAD_FILES = "bad_files.json"
+MAX_LISTED = 50  # bad files on the terminal
 RECIPE = "recipe.json"  # what the finished shards in PREPARING belong to
 
 BadFile = dict[str, str | int | None]  # file, line, reason
@@ -125,7 +126,7 @@ def _build(recipe: Recipe, target: Path, bad: list[BadFile], allow_bad: bool) ->
             _report_bad(bad, target)
     if bad and not allow_bad:
         raise UserError(
-            f"{len(bad)} bad files, listed above and in {target / BAD_FILES}, nothing was "
+            f"{len(bad)} bad files, listed in {target / BAD_FILES}, nothing was "
             "prepared; mend or remove them, or leave them out with --allow-bad"
         )
     index = make_index(recipe, records)
@@ -146,6 +147,7 @@ def _stage(recipe: Recipe, staging: Path) -> int:
     identity = {"source": recipe.source, "shards": len(recipe.shards), "version": VERSION}
     try:
         same = json.loads((staging / RECIPE).read_text()) == identity
+        read_notes(staging)
     except (OSError, ValueError):
         same = False
     for path in staging.iterdir() if staging.exists() else ():
@@ -212,7 +214,7 @@ def _report_bad(bad: list[BadFile], target: Path) -> None:
     (target / BAD_FILES).unlink(missing_ok=True)
     if bad:
         (target / BAD_FILES).write_text(json.dumps(bad, indent=1) + "\n")
-    for entry in bad:
+    for entry in bad[:MAX_LISTED]:
         line = f", line {entry['line']}" if entry["line"] else ""
         print(f"bad file {entry['file']}{line}: {entry['reason']}", file=sys.stderr)
 

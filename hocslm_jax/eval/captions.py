@@ -17,6 +17,7 @@ import numpy as np
 from hocslm_jax.data.captions import ClassText, named_class
 from hocslm_jax.errors import UserError
 
+DESCRIPTIONS = "descriptions.jsonl"  # in the workdir of a run with language
 KEYS = ("id", "truth", "generated", "reference", "named")  # of one line; named may be null
 
 
@@ -126,7 +127,7 @@ def load_captions(path: str | Path) -> list[dict]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; evaluate the run first to get its descriptions")
+        raise UserError(f"{path}: no such file; a run with language writes it (strategy=T3)")
     rows = []
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
@@ -135,7 +136,9 @@ def load_captions(path: str | Path) -> list[dict]:
             if not all(isinstance(text, str) for text in texts):
                 raise ValueError("a value that is no text")
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise UserError(f"{path}:{number} is no description; evaluate the run again") from None
+            raise UserError(
+                f"{path}:{number} is no description; make the file anew with --mode=eval"
+            ) from None
         rows.append(row)
     return rows
 

@@ -38,6 +38,21 @@ too high. It is here for comparison with published numbers only.
 ² Clips trained on a second, mean over the seeds; so is the wall clock of a run.
 """
 
+CAPTION_PREAMBLE = """\
+## Descriptions
+
+Test clips in the words of the language model: sentences that name the clip's class and no other;
+clips whose class the language model finds likeliest, by the mean log-likelihood of a token of three
+sentences of each class; corpus BLEU and chrF (sacrebleu) and mean ROUGE-L against the references.
+"""
+CAPTION_COLUMNS = {
+    "mention": "name their class, %",
+    "likelihood": "class by likelihood, %",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "rouge_l": "ROUGE-L",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m hocslm_jax report`."""
@@ -78,13 +93,40 @@ def render(runs: dict[Path, dict], command: str, results: Path, relative_to: Pat
     """The whole document as Markdown; run names are below `results`, links from `relative_to`."""
     groups = _groups(runs)
     rows = [_row(_name(next(iter(group)), results), list(group.values())) for group in groups]
-    lines = [PREAMBLE.format(command=command), *_table(HEADER, rows), "", "## Commands", ""]
+    lines = [PREAMBLE.format(command=command), *_table(HEADER, rows), ""]
+    lines += _descriptions(groups, results)
+    lines += ["## Commands", ""]
     for group in groups:
         folders = [os.path.relpath(folder, relative_to) for folder in group]
         links = ", ".join(f"[{Path(f).name}]({Path(f).as_posix()}/result.json)" for f in folders)
         said = next(iter(group.values())).get("command")
         lines.append(f"- {links}" + (f": `{said}`" if said else ""))
     return "\n".join(lines) + "\n"
+
+
+def _descriptions(groups: list[dict[Path, dict]], results: Path) -> list[str]:
+    """A table of the runs that describe their test clips, if there are any."""
+    rows = []
+    for group in groups:
+        scored = [result["captions"] for result in group.values() if result.get("captions")]
+        if len(scored) < len(group):
+            continue
+        name = _name(next(iter(group)), results)
+        rows.append([name, *(_caption_cell(key, scored) for key in CAPTION_COLUMNS)])
+    if not rows:
+        return []
+    return [CAPTION_PREAMBLE, *_table(("run", *CAPTION_COLUMNS.values()), rows, left=1), ""]
+
+
+def _caption_cell(key: str, scored: list[dict]) -> str:
+    if f"{key}_correct" not in scored[0]:
+        return f"{statistics.fmean(scores[key] for scores in scored):.3g}"
+    totals = {scores[f"{key}_total"] for scores in scored}
+    if len(totals) > 1:
+        raise UserError(f"seeds of one run described {totals} clips: describe as many in each")
+    counts = [scores[f"{key}_correct"] for scores in scored]
+    total = totals.pop()
+    return f"{', '.join(map(str, counts))} / {total} = {_percent(counts, total)}"
 
 
 def _read(path: Path) -> dict:
@@ -195,7 +237,7 @@ def _machine(machine: object) -> str:
     return str(device) if count == 1 else f"{count} × {device}"
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    rule = ["---"] * LEFT + ["---:"] * (len(header) - LEFT - 1) + ["---"]
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = LEFT) -> list[str]:
+    rule = ["---"] * left + ["---:"] * (len(header) - left - 1) + ["---"]
     cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     return ["| " + " | ".join(row) + " |" for row in (header, rule, *cells)]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.captions import load_captions
+from hocslm_jax.eval.captions import DESCRIPTIONS, load_captions
 from hocslm_jax.graph import Graph
 from hocslm_jax.infer.drawing import (
     FAINT,
@@ -26,7 +26,6 @@ from hocslm_jax.infer.drawing import (
     trim,
     view_of,
 )
-from hocslm_jax.train.telling import DESCRIPTIONS
 
 POSES = 7
 # Inches, but for the last two.

@@ -60,6 +60,7 @@ class LoadedRun:
       forward: (variables, x [B, M, T, V, C]) -> probabilities [B, C] and, with a fusion, prefixes
         [B, 1 + P, H], else None.
       lm: a language model in the place of the run's own, a folder or hub id; None keeps that.
+      gain: of the language model it was trained with; tells it from others.
     """
 
     workdir: Path
@@ -72,6 +73,7 @@ class LoadedRun:
     variables: dict
     forward: Callable
     lm: str | Path | None
+    gain: float
 
     @functools.cached_property
     def language(self) -> Language:
@@ -96,7 +98,13 @@ class LoadedRun:
                 f"{name} has a hidden size of {width}, but {self.workdir} was trained to speak "
                 f"through one of {self.fusion.lm_width}: give the model it was trained with as --lm"
             )
-        return open_language(lm, self.mesh, folder)
+        language = open_language(lm, self.mesh, folder)
+        if not math.isclose(language.gain, self.gain, rel_tol=1e-2):
+            raise UserError(
+                f"{name} is another language model than the one {self.workdir} was trained with, "
+                "though of its width: give the right one as --lm"
+            )
+        return language
 
     def batch_size(self, clips: int, most: int = BATCH_SIZE) -> int:
         """A batch for so many clips: a power of two, so that few sizes are ever compiled."""
@@ -159,7 +167,7 @@ def load_run(
     """
     workdir = Path(workdir)
     config = ConfigDict(checkpoint.read_run(workdir)["config"])
-    graph, classes, shapes = _read_model(workdir)
+    graph, classes, shapes, gain = _read_model(workdir)
     feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
     fusion = _fusion(config, shapes)
     options = {} if fusion is None else {"fusion": fusion}
@@ -181,6 +189,7 @@ def load_run(
         variables=checkpoint.restore_variables(workdir, placed),
         forward=_make_forward(network, fusion is not None, mesh),
         lm=lm,
+        gain=gain,
     )
 
 
@@ -189,13 +198,13 @@ def reseeded(decoding: Decoding, batch: int) -> Decoding:
     return dataclasses.replace(decoding, seed=decoding.seed + batch)
 
 
-def _read_model(workdir: Path) -> tuple[Graph, tuple[str, ...], dict[str, list[int]]]:
-    """Skeleton, class names and parameter shapes of a run."""
+def _read_model(workdir: Path) -> tuple[Graph, tuple[str, ...], dict[str, list[int]], float]:
+    """Skeleton, class names, parameter shapes and the language model's gain of a run."""
     path = workdir / "model.json"
     try:
         model = json.loads(path.read_text(encoding="utf-8"))
         graph, classes, shapes = (model[key] for key in ("graph", "classes", "shapes"))
-        return resolve_graph(graph), tuple(classes), dict(shapes)
+        return resolve_graph(graph), tuple(classes), dict(shapes), model["lm_gain"] or 0.0
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there: start the training once more, it writes it"

@@ -8,18 +8,17 @@ From a notebook: `load_run(workdir).predict(clips)`.
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import jax
 from absl import logging
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.descriptions import Decoding
 from hocslm_jax.infer.inputs import find_files, read_joints, true_class
 from hocslm_jax.infer.loaded import BATCH_SIZE, LoadedRun, Prediction, load_run, reseeded
+from hocslm_jax.train.environment import use_compilation_cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,12 +107,6 @@ def as_text(path: Path, prediction: Prediction, top: int, truth: str | None) -> 
     if prediction.description is not None:
         lines.append(f"  {prediction.description}")
     return "\n".join(lines)
-
-
-def use_compilation_cache(folder: str) -> None:
-    """Keeps compiled programs, as training does; "" does not."""
-    if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
 
 
 def _check(args: argparse.Namespace) -> None:

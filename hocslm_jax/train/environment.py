@@ -61,6 +61,12 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def use_compilation_cache(folder: str) -> None:
+    """Keeps compiled programs in `folder` for the next start; "" does not."""
+    if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+
+
 def command() -> str:
     """The command line, without the folders of the interpreter and the script."""
     return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -64,8 +64,11 @@ def train(
             return trainer.go(state, step, tell)
 
 
-def evaluate(run: Run) -> int:
+def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
     """Scores the test split with the latest checkpoint and writes the report (`--mode=eval`).
+
+    Args:
+        tell: as for `train`; what it returns is printed by itself and not kept.
 
     Raises:
         UserError: no complete checkpoint, or one of another model or other data.
@@ -73,9 +76,11 @@ def evaluate(run: Run) -> int:
     meta = checkpoint.read_run(run.workdir)
     config = checkpoint.plain(run.config)
     checkpoint.check_config(meta["config"], config, run.workdir, checkpoint.EVALUATED)
-    state = run.abstract_state
-    wanted = {"params": state.params, "batch_stats": state.batch_stats}
-    scores = _scores(run, checkpoint.restore_variables(run.workdir, wanted), run.test_batches())
+    wanted = eval_variables(run.abstract_state)
+    variables = checkpoint.restore_variables(run.workdir, wanted)
+    if tell:
+        tell(variables)
+    scores = _scores(run, variables, run.test_batches())
     write_report(run.workdir, scores, run.store.classes)
     where = f"{run.workdir}/scores.npz"
     say(f"step {meta['step']}: test {share(scores.correct, scores.total)}; {where}")

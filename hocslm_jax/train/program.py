@@ -56,6 +56,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
     model = {
         "classes": list(run.store.classes),
         "graph": run.feed.graph_of(run.store).as_mapping(),
+        "lm_gain": run.gain,  # tells one language model from another
         "parameters": sum(blocks.values()),
         "blocks": blocks,
         "shapes": {sharding.path_name(path): list(leaf.shape) for path, leaf in leaves},

@@ -37,7 +37,8 @@ class Run:
     feed: pipeline.Feed
     mesh: jax.sharding.Mesh
     model: Any
-    language: Language | None
+    language: Language | None  # where the stage learns to describe
+    gain: float | None  # of the language model that the model is made for, if it is
     captions: CaptionTable | None  # of the training clips, where the stage learns to describe
     schedule: optim.Schedule
     steps_per_epoch: int
@@ -136,6 +137,7 @@ def build_run(
         mesh=mesh,
         model=model,
         language=language if describes else None,
+        gain=language.gain if fusion else None,
         captions=captions,
         schedule=schedule,
         steps_per_epoch=spe,

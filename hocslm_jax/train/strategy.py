@@ -42,9 +42,8 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
             what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
         run = setup.build_run(now, folder, build, language)
-        tells = last and language is not None and config.lm.describe
-        tell = functools.partial(telling.tell, run, language) if tells else None
-        status = loop.train(run, functools.partial(warm_start, run, language, previous), tell)
+        warm = functools.partial(warm_start, run, language, previous)
+        status = loop.train(run, warm, teller(run, language) if last else None)
         if status or not (folder / "result.json").is_file():
             return status
         previous = folder
@@ -57,8 +56,15 @@ def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
     language = None
     if fused(stages, len(stages) - 1):
         language = the_language(config, Path(workdir))
-    now = stage_config(config, len(stages) - 1)
-    return loop.evaluate(setup.build_run(now, workdir, build, language))
+    run = setup.build_run(stage_config(config, len(stages) - 1), workdir, build, language)
+    return loop.evaluate(run, teller(run, language))
+
+
+def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
+    """What says the test clips in words, if the run can and its config asks for it."""
+    if language is None or not run.config.lm.describe:
+        return None
+    return functools.partial(telling.tell, run, language)
 
 
 def check_t0(stage: Stage, t0: str) -> None:

@@ -10,14 +10,13 @@ import jax
 
 from hocslm_jax import sharding
 from hocslm_jax.data.captions import bank, caption_table
-from hocslm_jax.eval.captions import write_captions
+from hocslm_jax.eval.captions import DESCRIPTIONS, write_captions
 from hocslm_jax.eval.descriptions import Decoding, class_sentences, describe_clips, summarise
 from hocslm_jax.train.language import Language
 from hocslm_jax.train.metrics import say
 from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
 
-DESCRIPTIONS = "descriptions.jsonl"
 SENTENCES = 3  # of each class, for reading the class off their likelihoods
 SHOWN = 6
 

@@ -113,6 +113,24 @@ def test_machines_in_a_phrase(tmp_path, machine, text):
     assert table(run(tmp_path))[0]["machine"] == text
 
 
+def test_descriptions_have_a_table_of_their_own(tmp_path):
+    scores = {"mention_correct": 90, "mention_total": 200, "bleu": 31.26, "chrf": 50.0}
+    scores |= {"likelihood_correct": 150, "likelihood_total": 200, "rouge_l": 0.5}
+    for seed, correct in enumerate((90, 110)):
+        told = scores | {"mention_correct": correct}
+        add_run(tmp_path / "results", f"T3_seed{seed}", seed=seed, captions=told)
+    add_run(tmp_path / "results", "T0_seed0")
+    before, _, after = run(tmp_path).partition("## Descriptions")
+    assert len(table(before)) == 2 and "BLEU" not in before
+    (row,) = table(after)
+    assert row["run"] == "T3" and row["name their class, %"] == "90, 110 / 200 = 50.00 ± 7.07"
+    assert row["class by likelihood, %"] == "150, 150 / 200 = 75.00 ± 0.00"
+    assert (row["BLEU"], row["chrF"], row["ROUGE-L"]) == ("31.3", "50", "0.5")
+    add_run(tmp_path / "results", "T3_seed2", seed=2, captions=scores | {"mention_total": 100})
+    with pytest.raises(UserError, match="describe as many"):
+        run(tmp_path)
+
+
 def test_check_notices_a_changed_run(tmp_path):
     results = tmp_path / "results"
     add_run(results, "a_seed0")

@@ -115,6 +115,19 @@ def test_a_strategy_resumes_in_the_stage_where_it_stopped(joint, tmp_path, monke
     ).read_text()
 
 
+def test_evaluation_gives_the_scores_and_sentences_of_the_training(joint, capsys):
+    kept = {name: (joint / name).read_bytes() for name in ("scores.npz", "descriptions.jsonl")}
+    for name in kept:
+        (joint / name).unlink()
+    assert tiny_run.on_tiny_data(strategy.evaluate, joint, "T3") == 0
+    assert (joint / "descriptions.jsonl").read_bytes() == kept["descriptions.jsonl"]
+    with np.load(joint / "scores.npz") as scores:
+        again = scores["logits"]
+    (joint / "scores.npz").write_bytes(kept["scores.npz"])
+    np.testing.assert_allclose(again, np.load(joint / "scores.npz")["logits"], rtol=1e-5)
+    assert "sentences naming their class" in capsys.readouterr().out
+
+
 def test_a_finished_strategy_is_not_trained_again(joint, capsys):
     before = (joint / "metrics.jsonl").read_text()
     assert tiny_run.train_strategy(joint, "T3") == 0

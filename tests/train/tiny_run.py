@@ -169,11 +169,15 @@ LANGUAGE = {
 
 def train_strategy(workdir, name: str, changes: dict | None = None) -> int:
     """All stages of a strategy on the tiny data."""
+    return on_tiny_data(strategy.train, workdir, name, changes)
+
+
+def on_tiny_data(act, workdir, name: str, changes: dict | None = None) -> int:
     config = make_config({**LANGUAGE, **(changes or {})})
     config.update(strategy=name, stages=base.STRATEGIES[name])
     real, setup.open_store = setup.open_store, lambda *_: TinyStore()
     try:
-        return strategy.train(config, workdir, build)
+        return act(config, workdir, build)
     finally:
         setup.open_store = real
 

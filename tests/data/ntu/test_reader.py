@@ -1,6 +1,7 @@
 """Sources of any kind give the same clips, whoever parses them; what is wrong is told by name."""
 
 import io
+import multiprocessing
 import tarfile
 import zipfile
 
@@ -190,6 +191,17 @@ def test_links_and_files_that_vanish(tmp_path):
     assert [name for name, _ in bad] == ["more", "S003C001P001R001A001.skeleton", gone]
     assert "--source of its own" in bad[0][1] and bad[1][1] == "a link out of the folder"
     assert "cannot be read" in bad[2][1]
+
+
+def test_a_worker_that_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "BATCH", 1)
+    made = recipe("ntu60", [folder(tmp_path / "x", FILES)], print, workers=2)
+    clips = made.shards[0]()
+    next(clips)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(UserError, match="fewer --workers"):
+        list(clips)
 
 
 def test_unusable_sources(tmp_path):
