@@ -132,8 +132,8 @@ class Block(nn.Module):
 class Encoder(nn.Module):
     """A skeleton clip to one feature: x [B, M, T, V, C] -> [B, D], D = 4 * width with three stages.
 
-    Persons run through the blocks as samples of their own; the feature is the mean over T and V,
-    then over M, so an absent (zero) second person counts as half of the clip, as in CTR-GCN.
+    Persons run through the blocks as samples of their own; the feature (eq. 11) is the mean over T
+    and V, then over M, so an absent (zero) second person counts as half of the clip, as in CTR-GCN.
     """
 
     graph: Graph
