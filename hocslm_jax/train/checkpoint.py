@@ -26,6 +26,7 @@ FREE_TO_CHANGE = (
     "lm.describe",
     "data.data_dir",
     "data.threads",
+    "data.cache",
     "data.auto_prepare",
     "train.epochs",
     "train.eval_every",

@@ -17,7 +17,14 @@ from hocslm_jax.data.captions import CaptionTable, caption_table
 from hocslm_jax.data.tokenizer import Tokenizer, check_pair, load_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import FusionConfig
-from hocslm_jax.models.qwen3 import Qwen3, load_params, param_shapes, read_config, resolve
+from hocslm_jax.models.qwen3 import (
+    Qwen3,
+    Qwen3Config,
+    load_params,
+    param_shapes,
+    read_config,
+    resolve,
+)
 from hocslm_jax.train.metrics import say
 
 
@@ -55,9 +62,7 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
     """
     check(lm)
     path = resolve(folder)
-    config = read_config(path)
-    tokenizer = load_tokenizer(path)
-    check_pair(tokenizer, config.vocab_size, config.eos_token_ids, str(folder))
+    config, tokenizer = read_language(path)
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
     model = Qwen3(config, dtype=dtype, remat=lm.remat)
     placed = sharding.tree_shardings(param_shapes(config), mesh, sharding.lm_rules(lm.fsdp))
@@ -69,6 +74,13 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
     gain = jax.jit(lambda t: jnp.sqrt(jnp.mean(jnp.square(t.astype(jnp.float32)))))(table)
     embeddings = np.asarray(table[np.asarray(prompt)].astype(jnp.float32))
     return Language(str(folder), model, params, tokenizer, embeddings, float(gain))
+
+
+def read_language(folder: Path) -> tuple[Qwen3Config, Tokenizer]:
+    """Sizes and tokenizer of a model's folder. Raises UserError if they do not fit each other."""
+    config, tokenizer = read_config(folder), load_tokenizer(folder)
+    check_pair(tokenizer, config.vocab_size, config.eos_token_ids, str(folder))
+    return config, tokenizer
 
 
 def fusion_config(lm, language: Language, classify_on: str) -> FusionConfig:

@@ -211,8 +211,10 @@ class Trainer:
             }
             trained = "".join(text.format(seen[key]) for key, text in said.items() if key in seen)
             trained += f"  {rate:.1f} clips/s"
-        epochs = self.run.config.train.epochs
-        say(f"epoch {epoch}/{epochs}{trained}  test {share(scores.correct, scores.total)}")
+        epochs, tested = self.run.config.train.epochs, ""
+        if "classifier" in self.run.stage.train:
+            tested = f"  test {share(scores.correct, scores.total)}"
+        say(f"epoch {epoch}/{epochs}{trained}{tested}")
         totals.epoch.clear()
         totals.evaluated_step = step
 

@@ -26,6 +26,7 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "stream": config.data.stream,
         "strategy": config.strategy,
         "stage": config.stage + 1,
+        "trained": list(run.stage.train),
         "language_model": language_model(run),
         "seed": config.seed,
         "epochs": config.train.epochs,
@@ -56,6 +57,8 @@ def language_model(run: Run) -> dict | None:
 
 def summary(result: dict) -> str:
     total = result["total"]
+    if "classifier" not in result["trained"]:
+        return f"{result['epochs']} epochs of {'+'.join(result['trained'])}, no classifier yet"
     return (
         f"test {share(result['correct'], total)} after {result['epochs']} epochs "
         f"(best epoch {result['best_epoch']}, chosen on the test split: "

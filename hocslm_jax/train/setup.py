@@ -86,7 +86,8 @@ class Run:
         size = self.config.train.eval_batch_size
         data = self.config.data
         args = (self.store, data.protocol, "test", self.feed)
-        return pipeline.eval_batches(*args, batch_size=size, shard=self.shard(size), limit=limit)
+        options = {"batch_size": size, "shard": self.shard(size), "threads": data.threads}
+        return pipeline.eval_batches(*args, limit=limit, **options)
 
 
 def build_run(
@@ -203,7 +204,7 @@ def open_data(data) -> Store:
         if jax.process_index() == 0:
             build_missing(data)
         wait_for_all("prepared")
-    return open_store(data.dataset, data.data_dir)
+    return open_store(data.dataset, data.data_dir, data.get("cache", ""))
 
 
 def wait_for_all(name: str) -> None:

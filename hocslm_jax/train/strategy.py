@@ -11,10 +11,12 @@ from pathlib import Path
 
 import jax
 
+from hocslm_jax.data.captions import caption_table
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
+from hocslm_jax.models.qwen3 import resolve
 from hocslm_jax.train import checkpoint, loop, setup, telling
-from hocslm_jax.train.language import Language, open_language
+from hocslm_jax.train.language import Language, check, open_language, read_language
 from hocslm_jax.train.metrics import say
 from hocslm_jax.train.pretrain import corpus, pretrain
 from hocslm_jax.train.stages import Stage, fused, read_stages, stage_config
@@ -28,16 +30,19 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     """
     workdir, stages = Path(workdir), read_stages(config)
     language, previous = None, None
+    # What is wrong with language or t0 shows now, not after a first stage of hours.
+    if config.t0 and len(stages) > 1:
+        check_t0(stages[0], config.t0)
+    lm = prepare_language(config, workdir) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
         folder = workdir if last else workdir / "stages" / str(position + 1)
         if position == 0 and config.t0 and not last:
-            check_t0(stage, config.t0)
             previous = Path(config.t0)
             continue
         now = stage_config(config, position)
         if fused(stages, position) and language is None:
-            language = the_language(now, workdir)
+            language = open_language(config.lm, setup.open_mesh(config), lm)
         if len(stages) > 1:
             what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
@@ -52,10 +57,12 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
 
 def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
     """Scores the test split with the last stage's checkpoint (`--mode=eval`)."""
+    checkpoint.read_run(workdir)  # before anything is made for a run that is not there
     stages = read_stages(config)
     language = None
     if fused(stages, len(stages) - 1):
-        language = the_language(config, Path(workdir))
+        folder = prepare_language(config, Path(workdir))
+        language = open_language(config.lm, setup.open_mesh(config), folder)
     run = setup.build_run(stage_config(config, len(stages) - 1), workdir, build, language)
     return loop.evaluate(run, teller(run, language))
 
@@ -74,21 +81,25 @@ def check_t0(stage: Stage, t0: str) -> None:
         raise UserError(f"t0={t0} holds no finished run: give the workdir of one")
 
 
-def the_language(config, workdir: Path) -> Language:
-    """The language model of a run: loaded, or trained in its workdir first where it is not there.
+def prepare_language(config, workdir: Path) -> Path:
+    """The folder of a run's language model: fetched, or pretrained where it is not there yet.
 
     Raises:
-        UserError: as `open_language`.
+        UserError: as `open_language`, or captions that cannot be used.
     """
-    mesh, folder = setup.open_mesh(config), config.lm.name
-    if config.lm.init == "pretrain":
-        folder = Path(config.lm.folder or workdir / "lm")
+    check(config.lm)
+    setup.open_mesh(config)
+    store, lm, protocol = setup.open_data(config.data), config.lm, config.data.protocol
+    if lm.init == "pretrain":
+        folder = Path(lm.folder or workdir / "lm")
         if jax.process_index() == 0:
-            store = setup.open_data(config.data)
-            pairs = corpus(store, config.data.protocol, config.lm.captions)
-            pretrain(config.lm, pairs, folder, config.seed)
+            pretrain(lm, corpus(store, protocol, lm.captions), folder, config.seed)
         setup.wait_for_all("pretrained")
-    return open_language(config.lm, mesh, folder)
+    else:
+        folder = resolve(lm.name)
+    _, tokenizer = read_language(folder)
+    caption_table(store, tokenizer, lm.max_tokens, lm.captions, rows=store.rows(protocol, "train"))
+    return folder
 
 
 def warm_start(run: setup.Run, language: Language | None, previous: Path | None) -> dict:
