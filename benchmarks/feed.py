@@ -1,11 +1,13 @@
 """Augmented training clips per second that the input pipeline delivers and the model consumes.
 
     python -m benchmarks.feed --data-dir data --dataset nw_ucla --json results/feed.json
+    python -m benchmarks.feed --shape ntu --json results/benchmarks/feed_ntu.json
 
 In: a prepared dataset, read and augmented as its config in `configs/` says, with nothing consuming
 the batches; and the train step of its encoder on one batch that never changes. Out: clips/s of
 either, the feed's for each number of prefetching threads, median and spread over repetitions that
-are interleaved so that a busy moment of the machine does not fall on one setting alone.
+are interleaved so that a busy moment of the machine does not fall on one setting alone. With
+--shape the feed alone, on generated clips of NTU RGB+D's shape, from disk and from memory.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import os
 import shlex
 import statistics
 import sys
@@ -22,6 +25,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
+from benchmarks import ntu_shape
 from hocslm_jax.data.pipeline import Feed, train_iterator
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
@@ -94,8 +98,6 @@ def measure(args: argparse.Namespace) -> dict:
     results = [summary(threads, found) for threads, found in rates.items()]
     model = train_step_clips_per_second(config, args.repetitions)
     return {
-        "benchmark": "feed",
-        "unit": "augmented training clips per second",
         "dataset": args.dataset,
         "protocol": protocol,
         "settings": dataclasses.asdict(feed),
@@ -103,6 +105,16 @@ def measure(args: argparse.Namespace) -> dict:
         "feed_rates": results,
         "train_step": model,
         "ratio": max(row["median"] for row in results) / model["median"],
+    }
+
+
+def complete(result: dict) -> dict:
+    """With what it is, and where and how it was measured."""
+    return {
+        "benchmark": "feed",
+        "unit": "augmented training clips per second",
+        **result,
+        "load_average": os.getloadavg(),
         "machine": describe_machine(),
         "versions": describe_versions(),
         "command": shlex.join(["python", "-m", "benchmarks.feed", *sys.argv[1:]]),
@@ -127,6 +139,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.feed", description=__doc__)
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--dataset", choices=CONFIGS, default="nw_ucla")
+    parser.add_argument("--shape", choices=["ntu"], help="generated clips instead of a dataset")
+    parser.add_argument("--stored", type=int, default=2000, help="records generated for --shape")
     parser.add_argument("--json", type=Path, help="file for the result")
     parser.add_argument("--threads", type=int, nargs="+", default=[0, 1, 2], help="0 = no prefetch")
     parser.add_argument("--repetitions", type=int, default=7)
@@ -139,14 +153,17 @@ def main() -> int:
     args = parse()
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
     try:
-        result = measure(args)
+        if args.shape:
+            result = complete(ntu_shape.measure(args, clips_per_second, summary))
+        else:
+            result = complete(measure(args))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(result, indent=1) + "\n")
-    print(report(result))
+    print(ntu_shape.report(result) if args.shape else report(result))
     return 0
 
 

@@ -60,6 +60,7 @@ def defaults() -> ConfigDict:
                 "drop_joints": 0.0,
                 "second_person": "zeros",
                 "threads": 2,
+                "cache": "",  # "ram": keep all clips in memory, 3 GB for NTU120
                 "graph": "",  # "" = the dataset's own
                 "auto_prepare": False,  # build a missing dataset before training
             },

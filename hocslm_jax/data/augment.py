@@ -20,10 +20,14 @@ def rotation(x: float, y: float, z: float = 0.0) -> np.ndarray:
     `points @ rotation(...).T`, or transposed where the protocol multiplies rows from the right.
     """
     (cx, sx), (cy, sy), (cz, sz) = ((math.cos(angle), math.sin(angle)) for angle in (x, y, z))
-    about_x = np.array([[1, 0, 0], [0, cx, sx], [0, -sx, cx]])
-    about_y = np.array([[cy, 0, -sy], [0, 1, 0], [sy, 0, cy]])
-    about_z = np.array([[cz, sz, 0], [-sz, cz, 0], [0, 0, 1]])
-    return (about_z @ about_y @ about_x).astype(np.float32)
+    # Multiplied out, since every clip takes one, of Rz = [cz sz 0; -sz cz 0; 0 0 1],
+    # Ry = [cy 0 -sy; 0 1 0; sy 0 cy] and Rx = [1 0 0; 0 cx sx; 0 -sx cx].
+    entries = (
+        *(cz * cy, sz * cx + cz * sy * sx, sz * sx - cz * sy * cx),
+        *(-sz * cy, cz * cx - sz * sy * sx, cz * sx + sz * sy * cx),
+        *(sy, -cy * sx, cy * cx),
+    )
+    return np.array(entries, np.float32).reshape(3, 3)
 
 
 def random_rotation(rng: np.random.Generator, bound: float = 0.3) -> np.ndarray:

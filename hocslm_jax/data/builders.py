@@ -15,7 +15,8 @@ import itertools
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from absl import logging
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from hocslm_jax.data.clip import Clip
-from hocslm_jax.data.store import COLUMNS, SPLIT, open_records
+from hocslm_jax.data.records import SPLIT, open_records
+from hocslm_jax.data.store import COLUMNS
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
@@ -50,6 +52,8 @@ class Recipe:
       source: what the clips are made from, as JSON types; another prepare compares it.
       expected: number of clips if nothing is missing or bad, or None.
       captions: who wrote the clips' captions, "" if they carry none.
+      portable: the shards once more, for other machines: picklable functions of whom to tell of a
+        bad file and why; empty where there are none.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Recipe:
     source: dict
     expected: int | None = None
     captions: str = ""
+    portable: Sequence[Callable[[Callable[[str, str], None]], Iterable[Clip]]] = ()
 
 
 class ShardWriter(tfds.core.ExampleWriter):
@@ -71,7 +76,13 @@ class ShardWriter(tfds.core.ExampleWriter):
       note: called after each shard for what else to keep with it, as JSON types.
     """
 
-    def __init__(self, features, shards: Sequence[Shard], folder: Path, note: Callable[[], dict]):
+    def __init__(
+        self,
+        features: tfds.features.FeaturesDict,
+        shards: Sequence[Shard] | Mapping[int, Shard],
+        folder: Path,
+        note: Callable[[], dict],
+    ):
         super().__init__(tfds.core.FileFormat.ARRAY_RECORD)
         self._features, self._shards, self._folder, self._note = features, shards, folder, note
         self._serializer = ExampleSerializer(features.get_serialized_info())
@@ -79,17 +90,22 @@ class ShardWriter(tfds.core.ExampleWriter):
     def write(self, path, examples) -> None:
         del examples
         number = int(os.fspath(path).rpartition("array_record-")[2].partition("-of-")[0])
-        kept = self._folder / f"{number:05}.array_record"
-        if not kept.with_suffix(NOTE).exists():
-            ids, partial = [], kept.with_suffix(".partial")
-            super().write(partial, map(self._serialize, _noting(ids, self._shards[number]())))
-            partial.replace(kept)
-            partial.write_text(json.dumps({"clips": len(ids)} | self._note()))
-            partial.replace(kept.with_suffix(NOTE))
+        kept = self.keep(number)
         try:
             os.link(kept, path)
         except OSError:  # a file system without links
             shutil.copyfile(kept, path)
+
+    def keep(self, number: int) -> Path:
+        """The file of a shard in the folder, written unless it is there."""
+        kept = self._folder / f"{number:05}.array_record"
+        if not kept.with_suffix(NOTE).exists():
+            ids, partial = [], kept.with_suffix(f".{uuid.uuid4().hex}.partial")
+            super().write(partial, map(self._serialize, _noting(ids, self._shards[number]())))
+            partial.replace(kept)
+            partial.write_text(json.dumps({"clips": len(ids)} | self._note()))
+            partial.replace(kept.with_suffix(NOTE))
+        return kept
 
     def counted(self, number: int) -> Iterator[tuple[str, dict]]:
         """As many empty examples as the shard has clips, to be drawn once it is written."""
@@ -120,16 +136,10 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
         self._writer = ShardWriter(self.info.features, shards, kept, note)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
-            shape=(None, None, self._num_joints, 3), dtype=np.float32, encoding="bytes"
-        )
-        numbers = dict.fromkeys(("label", *COLUMNS), tfds.features.Scalar(np.int32))
         return tfds.core.DatasetInfo(
             builder=self,
             description="Skeleton clips, one record each; splits are indices kept in index.json.",
-            features=tfds.features.FeaturesDict(
-                {"id": tfds.features.Text(), "joints": joints, **numbers}
-            ),
+            features=make_features(self._num_joints),
             disable_shuffling=True,
         )
 
@@ -140,6 +150,15 @@ class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
 
     def _example_writer(self) -> ShardWriter:
         return self._writer
+
+
+def make_features(num_joints: int) -> tfds.features.FeaturesDict:
+    """What TFDS is told about a record."""
+    joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
+        shape=(None, None, num_joints, 3), dtype=np.float32, encoding="bytes"
+    )
+    numbers = dict.fromkeys(("label", *COLUMNS), tfds.features.Scalar(np.int32))
+    return tfds.features.FeaturesDict({"id": tfds.features.Text(), "joints": joints, **numbers})
 
 
 def _noting(ids: list[str], clips: Iterable[Clip]) -> Iterator[Clip]:

@@ -191,6 +191,8 @@ def _own(store: Store, source: str) -> tuple[dict[int, tuple[str, ...]], int]:
     path = store.path.parent / CAPTIONS
     if source == "bank" or (source == "auto" and not path.is_file()):
         return {}, 0
+    if not path.is_file():
+        raise UserError(f"{path} is not there: caption the clips, or take the source auto or bank")
     captions = read_captions(path)
     row_of = {clip: row for row, clip in enumerate(store.ids)}
     own = {

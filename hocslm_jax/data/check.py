@@ -11,7 +11,8 @@ import numpy as np
 
 from hocslm_jax.data import protocols
 from hocslm_jax.data.builders import checksum
-from hocslm_jax.data.store import COLUMNS, dataset_folder, open_records, read_index
+from hocslm_jax.data.records import open_records
+from hocslm_jax.data.store import COLUMNS, dataset_folder, read_index
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import resolve_graph
 

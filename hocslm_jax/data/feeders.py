@@ -1,8 +1,9 @@
 """From a raw clip to the encoder's fixed window, by CTR-GCN's protocols for NTU and NW-UCLA.
 
 In: joints float32 [T, M, V, 3] of one clip (only real frames and persons) and a random generator,
-or None for test mode. Out: float32 [num_persons, frames, V, 3], the joint stream from which all
-others are made. Pure functions of their arguments; NumPy only.
+or None for test mode. Out: float32 [M, frames, V, 3] of the first `num_persons` persons, the joint
+stream from which all others are made; `fit_persons` adds the absent ones at the end. Pure functions
+of their arguments; NumPy only.
 """
 
 import functools
@@ -22,7 +23,6 @@ def ntu(
     *,
     frames: int = 64,
     num_persons: int = 2,
-    second_person: str = "zeros",
     p_interval: tuple[float, float] = (0.5, 1.0),
     test_interval: float = 0.95,
 ) -> np.ndarray:
@@ -33,19 +33,15 @@ def ntu(
       rng: generator for the crop and the rotation; None takes the central `test_interval` of the
         frames.
       num_persons: persons beyond these are left out, the first ones are kept.
-      second_person: what fills an absent person: "zeros" (NTU60 scripts) or "copy" of the first
-        (NTU120).
       p_interval: share of the frames that a training crop keeps, uniform; never fewer than 64
         frames.
 
     Returns:
-      float32 [num_persons, frames, V, 3]. Like the reference, blends a person who enters or leaves
-      with the zeros beside it.
+      float32 [min(M, num_persons), frames, V, 3]. Like the reference, blends a person who enters or
+      leaves with the zeros beside it.
     """
     joints = joints[:, :num_persons]
-    # Counts frames that hold anything, from the start. The reference compares each frame's sum with
-    # zero, which differs only if 75 non-zero coordinates cancel exactly.
-    valid = int(np.count_nonzero(joints.any(axis=(1, 2, 3)))) or len(joints)
+    valid = _count_valid(joints)
     if rng is None:
         margin = int((1 - test_interval) * valid / 2)
         start, length = margin, valid - 2 * margin
@@ -54,8 +50,8 @@ def ntu(
         start = int(rng.integers(valid - length, endpoint=True))
     x = _resize(joints[start : start + length], frames)  # [frames, M, V, 3]
     if rng is not None:
-        x = x @ random_rotation(rng).T
-    return _fit_persons(x.swapaxes(0, 1), num_persons, second_person)
+        x = (x.reshape(-1, 3) @ random_rotation(rng).T).reshape(x.shape)
+    return x.swapaxes(0, 1)
 
 
 def nw_ucla(
@@ -64,7 +60,6 @@ def nw_ucla(
     *,
     frames: int = 52,
     num_persons: int = 1,
-    second_person: str = "zeros",
 ) -> np.ndarray:
     """CTR-GCN's NW-UCLA feeder: rotate when training, min-max each axis to [-1, 1], sample frames.
 
@@ -86,10 +81,35 @@ def nw_ucla(
     points = (points - low) * (2 / np.where(extent > 0, extent, 1)) - (extent > 0)
     picked = _pick_frames(length, frames, rng)
     x = points.reshape(3, length, persons, num_joints)[:, picked]  # [3, frames, M, V]
-    return _fit_persons(x.transpose(2, 1, 3, 0), num_persons, second_person)
+    return x.transpose(2, 1, 3, 0)
+
+
+def fit_persons(x: np.ndarray, out: np.ndarray, second_person: str) -> None:
+    """Writes [M, T, V, C] to `out` [num_persons, T, V, C], which is zero, and fills up the rest.
+
+    Every stream of an absent person is what the stream makes of the filling, so this may come last.
+
+    Args:
+      second_person: what an absent person is: "zeros" (NTU60 scripts) or "copy" of the first
+        (NTU120).
+    """
+    out[: len(x)] = x
+    if second_person == "copy":
+        out[len(x) :] = x[0]
 
 
 FEEDERS = {"ntu": ntu, "nw_ucla": nw_ucla}
+
+
+def _count_valid(joints: np.ndarray) -> int:
+    """Frames that hold anything, or all where none does.
+
+    The reference compares each frame's sum with zero, which differs only if 75 non-zero coordinates
+    cancel exactly.
+    """
+    if joints[:, 0, 0, 0].all():  # nearly always, and quickly seen
+        return len(joints)
+    return int(np.count_nonzero(joints.any(axis=(1, 2, 3)))) or len(joints)
 
 
 def _pick_frames(length: int, frames: int, rng: np.random.Generator | None) -> np.ndarray:
@@ -102,23 +122,19 @@ def _pick_frames(length: int, frames: int, rng: np.random.Generator | None) -> n
 def _resize(x: np.ndarray, frames: int) -> np.ndarray:
     if len(x) == frames:
         return x
-    before, after, weight = _taps(len(x), frames)
-    return x[before] * (1 - weight) + x[after] * weight
+    before, after, early, late = _taps(len(x), frames)
+    rows = x.reshape(len(x), -1)
+    out, other = rows.take(before, axis=0), rows.take(after, axis=0)
+    out *= early
+    other *= late
+    out += other
+    return out.reshape(frames, *x.shape[1:])
 
 
 @functools.lru_cache(maxsize=1024)
-def _taps(length: int, frames: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two source frames and the later one's weight per output frame, with half-pixel centres."""
+def _taps(length: int, frames: int) -> tuple[np.ndarray, ...]:
+    """Two source frames per output frame (half-pixel centres) and their weights [frames, 1]."""
     source = ((np.arange(frames) + 0.5) * length / frames - 0.5).clip(0, length - 1)
     before = source.astype(np.int64)
-    weight = (source - before).astype(np.float32)
-    return before, np.minimum(before + 1, length - 1), weight[:, None, None, None]
-
-
-def _fit_persons(x: np.ndarray, num_persons: int, second_person: str) -> np.ndarray:
-    """Contiguous float32 [num_persons, T, V, 3] from [M, T, V, 3] with M <= num_persons."""
-    out = np.zeros((num_persons, *x.shape[1:]), np.float32)
-    out[: len(x)] = x
-    if second_person == "copy":
-        out[len(x) :] = x[0]
-    return out
+    late = (source - before).astype(np.float32)[:, None]
+    return before, np.minimum(before + 1, length - 1), 1 - late, late

@@ -2,24 +2,25 @@
 
 In: `<data_dir>/<dataset>/` as `python -m hocslm_jax prepare` leaves it: ArrayRecord files of TFDS
 and an `index.json` with everything but the joints. Out: a Store, whose metadata is in memory and
-whose joints are read one record at a time. Opening reads only the index; row i of it is record i.
+whose joints are read one record at a time, or all at once into memory. Opening reads only the
+index then; row i of it is record i.
 """
 
 import dataclasses
 import functools
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from hocslm_jax.data.records import Joints, Pinned, open_joints, pin
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, resolve_graph
 
 INDEX = "index.json"
 PREPARING = ".preparing"  # where a dataset is built; what an interrupted prepare leaves behind
-SPLIT = "clips"  # the one TFDS split; protocols are indices, not copies
+CACHES = ("", "ram")
 COLUMNS = ("subject", "camera", "setup", "replication", "num_frames")
 
 _KEYS = {
@@ -31,13 +32,14 @@ _COMMANDS = {
     "nw_ucla": "nw_ucla --source ARCHIVE_OR_FOLDER",
     "ntu60": "ntu60 --source ARCHIVE_OR_FOLDER",
     "ntu120": "ntu120 --source PART_1 --source PART_2",
+    "ntu120_mini": "ntu120_mini --source ARCHIVE_OR_FOLDER",
     "quickstart": "quickstart",
 }
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Store:
-    """Metadata in memory, joints on disk.
+    """Metadata in memory, joints on disk or in memory too.
 
     Attributes:
       name: of the dataset, and of its folder.
@@ -49,6 +51,7 @@ class Store:
       columns: subject, camera, setup, replication, num_frames, each int32 [N].
       protocols: {protocol: {split: rows}}, rows int32, ascending.
       path: the folder with the records.
+      cache: where the joints are; "" for on disk, "ram" for in memory.
     """
 
     name: str
@@ -60,13 +63,17 @@ class Store:
     columns: dict[str, np.ndarray]
     protocols: dict[str, dict[str, np.ndarray]]
     path: Path
+    cache: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def joints(self, row: int) -> np.ndarray:
-        """The clip of that row, float32 [T, M, V, 3] in metres; a fresh array. Thread-safe."""
-        return np.array(self._records[int(row)]["joints"])
+        """The clip of that row, float32 [T, M, V, 3] in metres. Thread-safe.
+
+        A fresh array, or with cache "ram" a read-only view.
+        """
+        return self._joints[int(row)]
 
     def rows(self, protocol: str, split: str) -> np.ndarray:
         """Rows of one split, int32, ascending.
@@ -86,37 +93,35 @@ class Store:
         return rows
 
     @functools.cached_property
-    def _records(self):
-        return open_records(self.path, ("joints",))
+    def _joints(self) -> Joints | Pinned:
+        joints = open_joints(self.path)
+        if not self.cache:
+            return joints
+        frames = int(self.columns["num_frames"].sum())
+        return pin(joints, frames * self.num_persons * self.graph.num_joints * 3)
 
     def __getstate__(self):
-        return {key: value for key, value in self.__dict__.items() if key != "_records"}
+        return {key: value for key, value in self.__dict__.items() if key != "_joints"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Records:
-    """Random access to decoded records; TFDS itself decodes every field or none."""
-
-    serialized: Sequence[bytes]
-    features: object
-
-    def __len__(self) -> int:
-        return len(self.serialized)
-
-    def __getitem__(self, row: int) -> dict:
-        return self.features.deserialize_example_np(self.serialized[row])
-
-
-def open_store(dataset: str, data_dir: str | Path) -> Store:
+def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
     """Opens `<data_dir>/<dataset>`.
 
+    Args:
+      cache: "" reads a clip whenever it is asked for; "ram" reads all of them now and keeps them,
+        12 bytes a joint: some 1.6 GB for NTU60 and 3 GB for NTU120. A process that is given the
+        store reads them again.
+
     Raises:
-      UserError: not prepared, half-prepared or damaged, with the command that mends it.
+      UserError: not prepared, half-prepared or damaged, with the command that mends it; an unknown
+        cache.
     """
+    if cache not in CACHES:
+        raise UserError(f"data.cache {cache!r}: expected one of {', '.join(map(repr, CACHES))}")
     folder = dataset_folder(dataset, data_dir)
     index = read_index(folder)
     columns = {key: np.asarray(values) for key, values in index["columns"].items() if key != "id"}
-    return Store(
+    store = Store(
         name=index["dataset"],
         graph=resolve_graph(index["graph"]),
         classes=tuple(index["classes"]),
@@ -129,7 +134,11 @@ def open_store(dataset: str, data_dir: str | Path) -> Store:
             for name, splits in index["protocols"].items()
         },
         path=folder / index["version"],
+        cache=cache,
     )
+    if cache:
+        len(store._joints)
+    return store
 
 
 def dataset_folder(dataset: str, data_dir: str | Path) -> Path:
@@ -168,18 +177,6 @@ def read_index(folder: Path) -> dict:
                 f"{path} is missing or not {size} bytes long; run: {_command(folder)} --force"
             )
     return index
-
-
-def open_records(path: Path, fields: tuple[str, ...] | None = None) -> Records:
-    """The records of one TFDS directory, all fields or only some."""
-    import tensorflow_datasets as tfds  # half a second, so only where records are read
-
-    builder = tfds.builder_from_directory(path)
-    features = builder.info.features
-    if fields:
-        features = tfds.features.FeaturesDict({key: features[key] for key in fields})
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    return Records(builder.as_data_source(SPLIT, deserialize_method=raw), features)
 
 
 def _command(folder: Path) -> str:

@@ -78,14 +78,24 @@ def ancestor(graph: Graph, k: int) -> np.ndarray:
 def _pose(x: np.ndarray, pose: str, graph: Graph) -> np.ndarray:
     if pose in ("joint", "kK"):  # P^K = 0 leaves the joints as they are
         return x
+    origin, absent = _origin(pose, graph)
+    out = np.take(x, origin, axis=2)
+    if len(absent):
+        out[:, :, absent] = 0
+    return np.subtract(x, out, out=out)
+
+
+@functools.lru_cache
+def _origin(pose: str, graph: Graph) -> tuple[np.ndarray, np.ndarray]:
+    """The joint to subtract from every joint, int [V], and the joints that have none."""
     if pose == "bone":
-        return x - np.take(x, graph.parents, axis=2)
+        return np.array(graph.parents), np.array([], int)
     origin = ancestor(graph, int(pose[1:]))
-    has_origin = (origin >= 0).astype(x.dtype)[:, None]  # [V, 1]
-    return x - np.take(x, origin, axis=2, mode="clip") * has_origin
+    return origin.clip(0), np.flatnonzero(origin < 0)
 
 
 def _motion(x: np.ndarray) -> np.ndarray:
-    out = np.zeros_like(x)
+    out = np.empty_like(x)
     np.subtract(x[:, 1:], x[:, :-1], out=out[:, :-1])
+    out[:, -1] = 0
     return out

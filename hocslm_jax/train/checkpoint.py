@@ -109,6 +109,7 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
         "fixed": {name: group for name, group in params.items() if name in idle},
         "batch_stats": abstract_variables["batch_stats"],
     }
+    wanted = {name: tree for name, tree in wanted.items() if tree}  # {} would be taken for a leaf
     args = ocp.args.PyTreeRestore(
         wanted,
         partial_restore=True,
@@ -121,8 +122,8 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
             state = manager.restore(step, args=ocp.args.Composite(state=args)).state
         except (ValueError, KeyError, TypeError) as error:
             raise _misfit(folder, step, error) from error
-    params = {**state["fixed"], **state[weights]}
-    return {"params": params, "batch_stats": state["batch_stats"]}
+    params = {**state.get("fixed", {}), **state.get(weights, {})}
+    return {"params": params, "batch_stats": state.get("batch_stats", {})}
 
 
 def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...] = ("",)) -> None:

@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from hocslm_jax.data.feeders import FEEDERS, ntu, nw_ucla
+from hocslm_jax.data.feeders import FEEDERS, fit_persons, ntu, nw_ucla
 from hocslm_jax.data.streams import make_stream
 from hocslm_jax.graph import NTU25, UCLA20
 
@@ -21,6 +21,13 @@ def ramp(frames, persons=1, joints=25):
     """Every coordinate of frame t is t + 1."""
     times = np.arange(1, frames + 1, dtype=np.float32)
     return np.broadcast_to(times[:, None, None, None], (frames, persons, joints, 3)).copy()
+
+
+def fitted(x, persons=2, second_person="zeros"):
+    """As the pipeline hands it on, with all persons."""
+    out = np.zeros((persons, *x.shape[1:]), np.float32)
+    fit_persons(x, out, second_person)
+    return out
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def test_ntu_test_mode_is_the_references(shared, stream):
     clips = np.load(shared / "golden/ntu_preprocessed.npz", allow_pickle=False)
     for clip_id, wanted in zip(golden["ids"], golden[stream], strict=True):
         rows = clips[str(clip_id)]
-        x = make_stream(ntu(rows.reshape(len(rows), -1, 25, 3)), stream, NTU25)
+        x = fitted(make_stream(ntu(rows.reshape(len(rows), -1, 25, 3)), stream, NTU25))
         np.testing.assert_allclose(x.transpose(3, 1, 2, 0), wanted, atol=1e-5, err_msg=str(clip_id))
 
 
@@ -63,7 +70,7 @@ def test_any_length_gives_the_window(name, train, frames):
     before = clip.copy()
     rng = np.random.default_rng(0) if train else None
     x = FEEDERS[name](clip, rng, frames=52, num_persons=2)
-    assert x.shape == (2, 52, 20, 3)
+    assert x.shape == (1, 52, 20, 3)
     assert x.dtype == np.float32
     assert np.isfinite(x).all()
     np.testing.assert_array_equal(clip, before)
@@ -72,8 +79,8 @@ def test_any_length_gives_the_window(name, train, frames):
 @pytest.mark.parametrize("name", FEEDERS)
 def test_absent_second_person(name):
     clip = noise(80, 1, 25)
-    zeros = FEEDERS[name](clip, frames=64, num_persons=2, second_person="zeros")
-    copy = FEEDERS[name](clip, frames=64, num_persons=2, second_person="copy")
+    x = FEEDERS[name](clip, frames=64, num_persons=2)
+    zeros, copy = fitted(x), fitted(x, second_person="copy")
     assert zeros[0].any()
     assert not zeros[1].any()
     np.testing.assert_array_equal(copy, np.stack([zeros[0], zeros[0]]))
@@ -92,6 +99,13 @@ def test_ntu_test_crop_leaves_out_a_fortieth_at_each_end():
     x = ntu(ramp(200), num_persons=1)[0, :, 0, 0]  # margin 5: frames 5..194, values 6..195
     step = 190 / 64
     np.testing.assert_allclose(x, 6 + (np.arange(64) + 0.5) * step - 0.5, atol=1e-4)
+
+
+def test_ntu_does_not_take_a_joint_at_the_origin_for_an_empty_frame():
+    clip = ramp(100)
+    moved = clip.copy()
+    moved[60:, :, 0] = 0
+    np.testing.assert_array_equal(ntu(moved)[:, :, 1:], ntu(clip)[:, :, 1:])
 
 
 def test_ntu_ignores_empty_frames_at_the_end():

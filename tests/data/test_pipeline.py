@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import grain
 import numpy as np
 import pytest
 
@@ -126,6 +127,14 @@ def test_neighbouring_seeds_do_not_share_their_orders():
     assert len({order for run in orders for order in run}) == 12
 
 
+@pytest.mark.parametrize("count", [2, 26, 70])
+def test_the_orders_are_those_of_grains_shuffle(count):
+    store = make_store(count)
+    order = grain.MapDataset.source(store.rows("p", "train")).seed(3).shuffle().repeat(4)
+    rows = [batch["row"] for batch in take(2 * count, store=store, batch_size=1, seed=3)]
+    np.testing.assert_array_equal(np.concatenate(rows), list(order))
+
+
 @pytest.mark.parametrize("threads", [0, 3])
 def test_resume_is_bit_exact(threads):
     iterator = train_iterator(STORE, "p", FEED, batch_size=4, seed=1, threads=threads)
@@ -169,6 +178,23 @@ def test_evaluation_gives_every_clip_once(count, local):
     assert (rows[mask == 0] == -1).all()
     assert not x[mask == 0].any()
     assert x[mask == 1].any(axis=(1, 2, 3, 4)).all()
+
+
+def test_evaluation_does_not_depend_on_threads():
+    first, *others = (
+        list(eval_batches(STORE, "p", "test", FEED, batch_size=2, threads=threads))
+        for threads in (0, 1, 5)
+    )
+    for other in others:
+        assert_same(first, other)
+
+
+def test_evaluation_resumes():
+    batches = eval_batches(STORE, "p", "test", FEED, batch_size=2)
+    next(batches)
+    other = eval_batches(STORE, "p", "test", FEED, batch_size=2)
+    other.set_state(batches.get_state())
+    assert_same(list(other), list(batches))
 
 
 def test_evaluation_is_not_random_and_keeps_protocol_order():
@@ -220,6 +246,12 @@ def test_bad_clip_is_named(clip, message, threads):
     clips[6] = clip
     with pytest.raises(UserError, match=message):
         take(13, store=MemoryStore(tuple(clips)), batch_size=13, threads=threads)
+
+
+def test_large_coordinates_are_not_bad():
+    clips = tuple(clip * np.float32(1e25) for clip in STORE.clips)  # their squares overflow
+    (batch,) = take(1, store=MemoryStore(clips), feed=Feed(feeder="ntu", frames=8))
+    assert np.isfinite(batch["x"]).all() and batch["x"].any()
 
 
 @pytest.mark.parametrize(

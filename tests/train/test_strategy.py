@@ -197,6 +197,37 @@ def test_a_first_stage_can_be_taken_only_from_a_finished_t0(joint, tmp_path):
     strategy.check_t0(Stage(), str(joint / "stages/1"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"lm.init": "load", "lm.name": "nowhere"}, "nowhere is neither"),
+        ({"t0": "nowhere"}, "t0=nowhere"),
+        ({"lm.captions": "clips"}, r"captions\.jsonl"),
+    ],
+)
+def test_what_is_wrong_shows_before_the_first_stage(joint, tmp_path, changes, text):
+    with pytest.raises(UserError, match=text):
+        tiny_run.train_strategy(tmp_path, "T3", {**folder_of_lm(joint), **changes})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_not_there_is_not_evaluated(tmp_path):
+    with pytest.raises(UserError, match="no complete checkpoint"):
+        tiny_run.on_tiny_data(strategy.evaluate, tmp_path / "none", "T3")
+    assert not (tmp_path / "none").exists()
+
+
+def test_t2_classifies_by_what_language_taught(joint, tmp_path):
+    """Its second stage takes some groups of a stage that kept others; the projector goes along."""
+    assert tiny_run.train_strategy(tmp_path, "T2", folder_of_lm(joint)) == 0
+    first, last = weights(tmp_path / "stages/1"), weights(tmp_path)
+    assert set(first["fixed"]) == {"classifier"}
+    assert same(last["fixed"]["projector"], first["params"]["projector"])
+    assert set(last["params"]) == {"encoder", "classifier"}
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["captions"]["clips"] == 16
+
+
 def test_a_stage_can_start_from_another_run(joint, tmp_path):
     stage = {"start": str(joint / "stages/1"), "take": ("encoder", "classifier"), "lr": 1e-6}
     config = tiny_run.make_config({**tiny_run.LANGUAGE, "train.epochs": 1})
