@@ -1,9 +1,12 @@
 """NTU RGB+D 120, cross-setup: even setups train, odd setups test.
 
-    python launch.py --config=configs/ntu120_xset.py:stream=joint --workdir=runs/ntu120_xset
+    python launch.py --config=configs/ntu120_xset.py --workdir=runs/ntu120_xset
+    python launch.py --config=configs/ntu120_xset.py:strategy=T0 --workdir=runs/ntu120_xset_t0
 
-Data: raw NTU files cannot be prepared yet (README, Datasets). 54,468 train and 59,477 test clips.
-Hardware: one accelerator with 16 GB or more; several share the batch of 64.
+Data: `python -m hocslm_jax prepare ntu120 …` (docs/data.md), 54,468 train and 59,477 test clips.
+Strategy: T3 with Qwen3-4B, as in the paper; `strategy=T0` is classification alone.
+Hardware: for T0 one accelerator with 16 GB or more, for T3 8 GB more, which the frozen model takes;
+several share the batch of 64.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
 """
 

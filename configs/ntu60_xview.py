@@ -1,9 +1,12 @@
 """NTU RGB+D 60, cross-view: cameras 2 and 3 train, camera 1 tests.
 
-    python launch.py --config=configs/ntu60_xview.py:stream=joint --workdir=runs/ntu60_xview
+    python launch.py --config=configs/ntu60_xview.py --workdir=runs/ntu60_xview
+    python launch.py --config=configs/ntu60_xview.py:strategy=T0 --workdir=runs/ntu60_xview_t0
 
-Data: raw NTU files cannot be prepared yet (README, Datasets). 37,646 train and 18,932 test clips.
-Hardware: one accelerator with 16 GB or more; several share the batch of 64.
+Data: `python -m hocslm_jax prepare ntu60 …` (docs/data.md), 37,646 train and 18,932 test clips.
+Strategy: T3 with Qwen3-4B, as in the paper; `strategy=T0` is classification alone.
+Hardware: for T0 one accelerator with 16 GB or more, for T3 8 GB more, which the frozen model takes;
+several share the batch of 64.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
 """
 

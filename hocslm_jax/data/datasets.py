@@ -9,6 +9,7 @@ from hocslm_jax.data import folder, nw_ucla, protocols, quickstart
 from hocslm_jax.data.archive import fingerprint
 from hocslm_jax.data.builders import Recipe
 from hocslm_jax.data.foreign import ctrgcn_npz, pyskl
+from hocslm_jax.data.ntu import mini
 from hocslm_jax.data.ntu import reader as ntu
 from hocslm_jax.data.ntu.bodies import COMPAT, change
 from hocslm_jax.data.quickstart.generate import SUBJECTS
@@ -42,12 +43,17 @@ def _ntu(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
     kind, path = args.made_by
     if kind not in FOREIGN:
         raise UserError(f"--from {kind}: expected one of {', '.join(FOREIGN)}")
-    if args.source or args.compat:
-        raise UserError("--source and --compat are for raw files; leave them out with --from")
+    for flag in ("source", "compat", "beam"):
+        if getattr(args, flag) not in (None, []):
+            raise UserError(f"--{flag} is for raw files; leave it out with --from")
     if args.protocol and kind != "ctrgcn-npz":
         raise UserError(f"--protocol is for ctrgcn-npz; {kind} files say it themselves")
     options = {"protocol": args.protocol} if args.protocol else {}
     return FOREIGN[kind](args.dataset, Path(path), on_bad, **options)
+
+
+def _ntu120_mini(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
+    return mini.recipe(_needed(args.source), on_bad, workers=args.workers)
 
 
 def _quickstart(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
@@ -94,6 +100,10 @@ _NTU = {
         metavar="NAME=VALUE",
         help="read otherwise than the reference does, e.g. close_gaps=off (data/ntu/bodies.py)",
     ),
+    "--beam": dict(
+        metavar="OPTIONS",
+        help="let Apache Beam write the shards, e.g. --beam='--runner=DirectRunner' (docs/data.md)",
+    ),
     "--from": dict(
         nargs=2,
         dest="made_by",
@@ -114,6 +124,11 @@ DATASETS: dict[str, tuple[Callable[[argparse.Namespace, OnBad], Recipe], str, di
     ),
     "ntu60": (_ntu, "NTU RGB+D 60 from its .skeleton files, or from what others have made", _NTU),
     "ntu120": (_ntu, "NTU RGB+D 120 from its .skeleton files (both parts), or likewise", _NTU),
+    "ntu120_mini": (
+        _ntu120_mini,
+        "A061 to A120 of three subjects of NTU RGB+D 120: 120 clips train, 60 test",
+        {key: _NTU[key] for key in ("--source", "--workers")},
+    ),
     "quickstart": (
         _quickstart,
         "a small generated dataset with captions; needs no source",

@@ -12,15 +12,15 @@ import datetime
 import fcntl
 import json
 import os
-import re
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
+from hocslm_jax.data import beam
+from hocslm_jax.data.bad_files import BAD_FILES, BadFile, bad_file, report
 from hocslm_jax.data.builders import (
     KEPT,
     VERSION,
@@ -36,11 +36,7 @@ from hocslm_jax.data.store import INDEX, PREPARING, dataset_folder, read_index
 from hocslm_jax.errors import UserError
 
 CAPTIONS = "captions.jsonl"
-BAD_FILES = "bad_files.json"
-MAX_LISTED = 50  # bad files on the terminal
 RECIPE = "recipe.json"  # what the finished shards in PREPARING belong to
-
-BadFile = dict[str, str | int | None]  # file, line, reason
 
 _COMMON = {
     "--data-dir": dict(type=Path, default=Path("data"), help="default: %(default)s"),
@@ -48,7 +44,6 @@ _COMMON = {
     "--force": dict(action="store_true", help="rebuild what is already prepared"),
     "--check": dict(action="store_true", help="verify what is already prepared, change nothing"),
 }
-_LINE = re.compile(r"line (\d+): (.*)", re.DOTALL)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,12 +62,20 @@ def run(args: argparse.Namespace) -> None:
         return
     bad: list[BadFile] = []
     make_recipe, _, _ = DATASETS[args.dataset]
-    recipe = make_recipe(args, lambda file, reason: bad.append(_bad_file(file, reason)))
-    print(prepare(recipe, args.data_dir, bad, allow_bad=args.allow_bad, force=args.force))
+    recipe = make_recipe(args, lambda file, reason: bad.append(bad_file(file, reason)))
+    options = {"allow_bad": args.allow_bad, "force": args.force}
+    options["beam_options"] = getattr(args, "beam", None)
+    print(prepare(recipe, args.data_dir, bad, **options))
 
 
 def prepare(
-    recipe: Recipe, data_dir: Path, bad: list[BadFile], *, allow_bad=False, force=False
+    recipe: Recipe,
+    data_dir: Path,
+    bad: list[BadFile],
+    *,
+    allow_bad: bool = False,
+    force: bool = False,
+    beam_options: str | None = None,
 ) -> str:
     """Writes `<data_dir>/<recipe.name>/` unless it is already there.
 
@@ -80,6 +83,7 @@ def prepare(
       bad: filled by the recipe's shards with {"file", "line", "reason"} while they run.
       allow_bad: install the dataset without the bad files instead of failing.
       force: build it anew even if it is complete.
+      beam_options: let Apache Beam write the shards, with these options.
 
     Returns:
       The summary line.
@@ -97,7 +101,7 @@ def prepare(
         index = None if force else _existing(target)
         if index is None:
             try:
-                index = _build(recipe, target, bad, allow_bad)
+                index = _build(recipe, target, bad, allow_bad, beam_options)
             except UserError:
                 shutil.rmtree(target / PREPARING, ignore_errors=True)
                 raise
@@ -108,7 +112,9 @@ def prepare(
         return f"{_summary(index, target)}: already prepared, --force rebuilds it"
 
 
-def _build(recipe: Recipe, target: Path, bad: list[BadFile], allow_bad: bool) -> dict:
+def _build(
+    recipe: Recipe, target: Path, bad: list[BadFile], allow_bad: bool, beam_options: str | None
+) -> dict:
     """Builds in `target/.preparing`, then swaps the records in and writes the index."""
     staging = target / PREPARING
     done = _stage(recipe, staging)
@@ -119,11 +125,13 @@ def _build(recipe: Recipe, target: Path, bad: list[BadFile], allow_bad: bool) ->
         shards = [told.listen(shard, bar.update) for shard in recipe.shards]
         joints = recipe.graph.num_joints
         try:
+            if beam_options is not None:
+                beam.write_shards(recipe, staging / KEPT, beam_options)
             records = write_records(recipe.name, joints, shards, staging, told.note)
         finally:
             notes = read_notes(staging)
             bad[:] = told.everything(notes)
-            _report_bad(bad, target)
+            report(bad, target)
     if bad and not allow_bad:
         raise UserError(
             f"{len(bad)} bad files, listed in {target / BAD_FILES}, nothing was "
@@ -155,6 +163,8 @@ def _stage(recipe: Recipe, staging: Path) -> int:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         elif path.is_dir() and path.name != KEPT:
             shutil.rmtree(path)  # what TFDS had half written
+    for path in (staging / KEPT).glob("*.partial"):
+        path.unlink()
     staging.mkdir(exist_ok=True)
     (staging / RECIPE).write_text(json.dumps(identity))
     return sum(note["clips"] for note in read_notes(staging))
@@ -201,22 +211,6 @@ def _existing(target: Path) -> dict | None:
         return read_index(target)
     except UserError:
         return None
-
-
-def _bad_file(file: str, reason: str) -> BadFile:
-    """With the line that a reason may begin with as a number."""
-    match = _LINE.fullmatch(reason)
-    line, reason = (int(match[1]), match[2]) if match else (None, reason)
-    return {"file": file, "line": line, "reason": reason}
-
-
-def _report_bad(bad: list[BadFile], target: Path) -> None:
-    (target / BAD_FILES).unlink(missing_ok=True)
-    if bad:
-        (target / BAD_FILES).write_text(json.dumps(bad, indent=1) + "\n")
-    for entry in bad[:MAX_LISTED]:
-        line = f", line {entry['line']}" if entry["line"] else ""
-        print(f"bad file {entry['file']}{line}: {entry['reason']}", file=sys.stderr)
 
 
 def _summary(index: dict, target: Path) -> str:

@@ -47,6 +47,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "xsub": rule("subject", NTU120_SUBJECTS, range(1, 107)),
         "xset": rule("setup", range(2, 33, 2), range(1, 33)),
     },
+    "ntu120_mini": {"xsub": rule("subject", NTU120_SUBJECTS, range(1, 107))},
 }
 
 # (train, test) clips of the complete public sets, by number of clips in the set.
@@ -54,6 +55,7 @@ COMPLETE: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
     "nw_ucla": (1484, {"xview": (1020, 464)}),
     "ntu60": (56578, {"xsub": (40091, 16487), "xview": (37646, 18932)}),
     "ntu120": (113945, {"xsub": (63026, 50919), "xset": (54468, 59477)}),
+    "ntu120_mini": (180, {"xsub": (120, 60)}),
 }
 
 

@@ -13,6 +13,7 @@ SIZES = {  # values on the (train, test) side
     ("ntu60", "xview"): (2, 1),
     ("ntu120", "xsub"): (53, 53),
     ("ntu120", "xset"): (16, 16),
+    ("ntu120_mini", "xsub"): (53, 53),
 }
 
 

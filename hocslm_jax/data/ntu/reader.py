@@ -39,6 +39,7 @@ def recipe(
     *,
     workers: int = 1,
     compat: Compat | None = None,
+    keep: Callable[[Name], bool] | None = None,
 ) -> Recipe:
     """The Recipe of "ntu60" or "ntu120".
 
@@ -46,32 +47,38 @@ def recipe(
       on_bad: called with (file, reason) for every file that is skipped though it should be there.
       workers: processes that parse; 1 parses in this one.
       compat: other than the reference's reading.
+      keep: which files to take, by their names; all by default.
 
     Raises:
       UserError: a source that is not there or unreadable.
     """
     compat = compat or COMPAT[dataset]
-    listings = [list_members(Path(source), on_bad) for source in sources]
-    members = select(dataset, itertools.chain(*(members for members, _ in listings)), on_bad)
+    listings = [list_members(Path(source).absolute(), on_bad) for source in sources]
+    files = itertools.chain.from_iterable(members for members, _ in listings)
+    members = select(dataset, files, on_bad, keep)
+    chunks = [members[at : at + SHARD_CLIPS] for at in range(0, len(members), SHARD_CLIPS)]
     read = functools.partial(_clips, compat, _Parent(workers), on_bad)
     return Recipe(
         name=dataset,
         graph=NTU25,
         classes=CLASSES[dataset],
-        shards=[
-            functools.partial(read, members[at : at + SHARD_CLIPS])
-            for at in range(0, len(members), SHARD_CLIPS)
-        ],
+        shards=[functools.partial(read, chunk) for chunk in chunks],
         protocols=functools.partial(protocols.public, dataset),
         source={
             "sources": [mark for _, mark in listings],
             "compat": dataclasses.asdict(compat),
         },
         expected=protocols.COMPLETE[dataset][0],
+        portable=[functools.partial(_clips, compat, _Parent(1), members=c) for c in chunks],
     )
 
 
-def select(dataset: str, members: Iterable[Member], on_bad: OnBad) -> list[Member]:
+def select(
+    dataset: str,
+    members: Iterable[Member],
+    on_bad: OnBad,
+    keep: Callable[[Name], bool] | None = None,
+) -> list[Member]:
     """The dataset's own members, sorted by id, tars last; the first one of those of one id."""
     last, missing, chosen = LAST[dataset], missing_ids(LAST[dataset].action), {}
     for member in members:
@@ -82,7 +89,7 @@ def select(dataset: str, members: Iterable[Member], on_bad: OnBad) -> list[Membe
             for what, number, most in zip(Name._fields, fields, last, strict=True):
                 if number > most:
                     raise ValueError(f"{what} {number}, but {dataset} has {most}")
-            if member.stem in missing:
+            if member.stem in missing or (keep and not keep(fields)):
                 continue
             if first := chosen.get(member.stem):
                 raise ValueError(f"a second file of this name; that in {first.source} is used")

@@ -137,7 +137,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 if __name__ == "__main__":
-    from hocslm_jax.data import prepare
+    from hocslm_jax.data import bad_files, prepare
     from hocslm_jax.data.ntu import reader
     reader.SHARD_CLIPS, reader.BATCH, number = 2, 1, 0
     def dying(name, joints, shards, *rest):
@@ -151,7 +151,7 @@ if __name__ == "__main__":
         return [child.pid for child in active_children()]
     write, prepare.write_records = prepare.write_records, dying
     bad = []
-    note = lambda *what: bad.append(prepare._bad_file(*what))
+    note = lambda *what: bad.append(bad_files.bad_file(*what))
     recipe = reader.recipe("ntu60", [sys.argv[1] + "/files"], note, workers=2)
     prepare.prepare(recipe, sys.argv[1] + "/data", bad, allow_bad=True)
 """
@@ -232,7 +232,10 @@ def test_what_others_have_made(tmp_path, capsys):
     assert run(*arguments, "--check") == 0
     for wrong, message in (
         (("--from", "pickle", path), "--from pickle: expected one of ctrgcn-npz, pyskl"),
-        (("--from", "pyskl", path, "--source", path), "leave them out with --from"),
+        (
+            ("--from", "pyskl", path, "--source", path),
+            "--source is for raw files; leave it out with --from",
+        ),
         (("--from", "pyskl", path, "--protocol", "xsub"), "--protocol is for ctrgcn-npz"),
         ((), "Name it with --source"),
     ):
