@@ -389,6 +389,15 @@ def test_a_damaged_line_in_the_middle_is_not_touched(tmp_path, capsys):
     assert (tmp_path / "out/captions.jsonl").read_text() == text
 
 
+# Ctrl-C as at a terminal: what a shell starts in the background ignores it.
+WITH_CTRL_C = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from hocslm_jax.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_is_stopped_keeps_its_lines_and_goes_on(tmp_path, number):
     clips(tmp_path / "videos", 8)
@@ -398,7 +407,7 @@ def test_a_run_that_is_stopped_keeps_its_lines_and_goes_on(tmp_path, number):
         return GOOD
 
     with serve(answer) as server:
-        arguments = [sys.executable, "-m", "hocslm_jax", *command(tmp_path, server.url)]
+        arguments = [sys.executable, "-c", WITH_CTRL_C, *command(tmp_path, server.url)]
         arguments += ["--concurrency", "1", "--retries", "0"]
         run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 30
