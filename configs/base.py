@@ -59,7 +59,7 @@ def defaults() -> ConfigDict:
                 "drop_axis": 0.0,  # probability
                 "drop_joints": 0.0,
                 "second_person": "zeros",
-                "threads": 2,
+                "threads": 1,  # that prefetch; more only wait for each other (benchmarks/feed.py)
                 "cache": "",  # "ram": keep all clips in memory, 3 GB for NTU120
                 "graph": "",  # "" = the dataset's own
                 "auto_prepare": False,  # build a missing dataset before training
@@ -154,7 +154,7 @@ def ntu(dataset: str, protocol: str) -> ConfigDict:
     """CTR-GCN's NTU recipe: 64 frames, two persons, batch 64, weight decay 4e-4."""
     config = defaults()
     config.data.update(dataset=dataset, protocol=protocol, feeder="ntu", frames=64)
-    config.data.update(num_persons=2, repeat=1, threads=8)
+    config.data.update(num_persons=2, repeat=1)
     config.data.second_person = "copy" if dataset == "ntu120" else "zeros"
     config.optim.update(weight_decay=4e-4, milestones=(35, 55))
     config.train.batch_size = 64
