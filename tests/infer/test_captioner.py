@@ -1,135 +1,18 @@
-"""The verb `caption` against a small server in this process: what it asks, keeps and resumes."""
+"""The verb `caption` against a small server: what it asks, keeps and says."""
 
 import base64
-import contextlib
-import http.server
 import importlib.util
 import io
-import json
-import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from caption_server import GOOD, chat, clips, command, images, no_proxy, rows, serve, write_video  # noqa: F401
 from PIL import Image
 
 from hocslm_jax.__main__ import main
 from hocslm_jax.data.captions import read_captions
-
-av = pytest.importorskip("av")
-pytest.importorskip("openai")
-
-GOOD = "A person is clapping both hands in front of the chest."
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch):
-    for name in (
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ):
-        monkeypatch.delenv(name, raising=False)
-
-
-@contextlib.contextmanager
-def serve(answer, models=("vlm",)):
-    """An OpenAI-compatible server; `answer(request, number)` gives text, or (status, body)."""
-    log = SimpleNamespace(requests=[], times=[], now=0, most=0, headers=[])
-    lock = threading.Lock()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_):
-            pass
-
-        def send(self, status, body, headers=()):
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": len(data), **dict(headers)}.items():
-                self.send_header(name, str(value))
-            self.send_header("Content-Type", "application/json")
-            self.end_headers()
-            self.wfile.write(data)
-
-        def do_GET(self):
-            self.send(
-                200, {"object": "list", "data": [{"id": m, "object": "model"} for m in models]}
-            )
-
-        def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            with lock:
-                log.requests.append(request)
-                log.times.append(time.monotonic())
-                log.headers.append(self.headers)
-                number, log.now = len(log.requests), log.now + 1
-                log.most = max(log.most, log.now)
-            reply = answer(request, number)
-            with lock:
-                log.now -= 1
-            with contextlib.suppress(ConnectionError):
-                self.send(*reply) if isinstance(reply, tuple) else self.send(200, chat(reply))
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        log.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        yield log
-        server.shutdown()
-
-
-def chat(text, finish="stop"):
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "message": message, "finish_reason": finish}
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-
-
-def write_video(path, frames=12, level=40):
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=20)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for i in range(frames):
-            grey = np.full((48, 64, 3), (level + 4 * i) % 256, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-def clips(folder, count):
-    """A folder of `count` videos; the names of their clips."""
-    folder.mkdir(exist_ok=True)
-    write_video(folder / "clip00_rgb.avi")
-    for number in range(1, count):
-        (folder / f"clip{number:02}_rgb.avi").write_bytes((folder / "clip00_rgb.avi").read_bytes())
-    return [f"clip{number:02}" for number in range(count)]
-
-
-def command(tmp_path, url, *more):
-    paths = ("--videos", str(tmp_path / "videos"), "--out", str(tmp_path / "out/captions.jsonl"))
-    return ["caption", *paths, "--base-url", url, "--backoff", "0.01", *more]
-
-
-def rows(tmp_path, name="captions.jsonl"):
-    path = tmp_path / "out" / name
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def images(request):
-    """The pictures of a request, decoded, and its text."""
-    *shown, last = request["messages"][0]["content"]
-    urls = [part["image_url"]["url"] for part in shown]
-    assert all(url.startswith("data:image/jpeg;base64,") for url in urls)
-    data = [base64.b64decode(url.partition(",")[2]) for url in urls]
-    return [np.asarray(Image.open(io.BytesIO(jpeg)).convert("L")) for jpeg in data], last["text"]
 
 
 def test_every_clip_gets_a_line_that_datasets_read(tmp_path, capsys):
@@ -347,83 +230,6 @@ def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path, capsys):
     for number, reason in ((1, "empty file"), (2, "cut off"), (3, "cannot be decoded")):
         assert f"clip0{number}_rgb.avi: {reason}" in err
     assert sorted(row["id"] for row in rows(tmp_path)) == [names[0], names[4]]
-
-
-def test_limit_and_ids_choose(tmp_path):
-    clips(tmp_path / "videos", 6)
-    (tmp_path / "ids.txt").write_text("clip05\nclip01\nclip03\n")
-    with serve(lambda *_: GOOD) as server:
-        more = ("--ids", str(tmp_path / "ids.txt"), "--limit", "2")
-        assert main(command(tmp_path, server.url, *more)) == 0
-        assert sorted(row["id"] for row in rows(tmp_path)) == ["clip01", "clip03"]
-        assert main(command(tmp_path, server.url, *more)) == 0
-        assert sorted(row["id"] for row in rows(tmp_path)) == ["clip01", "clip03", "clip05"]
-
-
-@pytest.mark.parametrize("tail", ["", '{"id": "clip02", "capt', '{"id": "clip02"}'])
-def test_a_second_run_does_what_is_left(tmp_path, capsys, tail):
-    clips(tmp_path / "videos", 4)
-    done = [{"id": f"clip0{i}", "caption": "kept", "model": "", "prompt": ""} for i in (0, 3)]
-    (tmp_path / "out").mkdir()
-    lines = "".join(json.dumps(row) + "\n" for row in done)
-    (tmp_path / "out/captions.jsonl").write_text(lines + tail)
-    whole = tail.endswith("}")
-    with serve(lambda *_: GOOD) as server:
-        assert main(command(tmp_path, server.url)) == 0
-        assert f"{2 - whole} written, {2 + whole} skipped" in capsys.readouterr().out
-        found = rows(tmp_path)
-        assert found[:2] == done and sorted(r["id"] for r in found) == [
-            f"clip0{i}" for i in range(4)
-        ]
-    assert main(command(tmp_path, "http://127.0.0.1:9")) == 0, "nothing to do needs no server"
-    assert "0 written, 4 skipped" in capsys.readouterr().out
-
-
-def test_a_damaged_line_in_the_middle_is_not_touched(tmp_path, capsys):
-    clips(tmp_path / "videos", 1)
-    (tmp_path / "out").mkdir()
-    text = '{"id": "clip00", "caption": "a"}\n{"id": "cl\n{"id": "clip01"}\n'
-    (tmp_path / "out/captions.jsonl").write_text(text)
-    assert main(command(tmp_path, "http://127.0.0.1:9")) == 2
-    assert "captions.jsonl:2: not a caption" in capsys.readouterr().err
-    assert (tmp_path / "out/captions.jsonl").read_text() == text
-
-
-# Ctrl-C as at a terminal: what a shell starts in the background ignores it.
-WITH_CTRL_C = """
-import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from hocslm_jax.__main__ import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_keeps_its_lines_and_goes_on(tmp_path, number):
-    clips(tmp_path / "videos", 8)
-
-    def answer(_, count):
-        time.sleep(0.01 if count < 4 else 2)
-        return GOOD
-
-    with serve(answer) as server:
-        arguments = [sys.executable, "-c", WITH_CTRL_C, *command(tmp_path, server.url)]
-        arguments += ["--concurrency", "1", "--retries", "0"]
-        run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + 30
-        while len(rows(tmp_path)) < 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        # A second run must not write to the same file meanwhile.
-        second = main(command(tmp_path, server.url))
-        run.send_signal(number)
-        out, err = run.communicate(timeout=20)
-    assert second == 2 and len(rows(tmp_path)) == 3
-    if number == signal.SIGINT:
-        assert run.returncode == 130 and "Traceback" not in err
-        assert "3 written" in out and "the same command goes on" in out
-    with serve(lambda *_: GOOD) as server:
-        assert main(command(tmp_path, server.url)) == 0
-    assert len(server.requests) == 5 and len({row["id"] for row in rows(tmp_path)}) == 8
 
 
 @pytest.mark.parametrize(
