@@ -59,7 +59,11 @@ def serve(answer, models=("vlm",)):
             )
 
         def do_POST(self):
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:  # the run stopped, and hung up in mid-request
+                return
+            request = json.loads(body)
             with lock:
                 log.requests.append(request)
                 log.times.append(time.monotonic())
