@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
-from hocslm_jax.models.layers import Pointwise, batch_norm
+from hocslm_jax.models.layers import BatchNorm, Pointwise
 from hocslm_jax.models.spatial import CTRGC, CTS, PAIR_MODES, SpatialUnit
 from hocslm_jax.models.temporal import DHT, LTC
 
@@ -102,8 +102,8 @@ class Block(nn.Module):
         if not self.residual:
             return jax.nn.relu(y)
         if self.stride != 1 or x.shape[-1] != self.features:
-            x = Pointwise(self.features, dtype=dtype, name="shortcut")(x[:, :: self.stride])
-            x = batch_norm(train, dtype, "shortcut_bn")(x)
+            x = Pointwise(self.features, True, dtype=dtype, name="shortcut")(x[:, :: self.stride])
+            x = BatchNorm(train, dtype, name="shortcut_bn")(*x)
         return jax.nn.relu(y + x)
 
     def topology(self, dtype) -> nn.Module:
@@ -144,7 +144,7 @@ class Encoder(nn.Module):
         batch, persons, frames, joints, channels = x.shape
         x = x.transpose(0, 2, 1, 3, 4).reshape(batch, frames, persons * joints * channels)
         # One scale for each person, joint and axis.
-        x = batch_norm(train, jnp.float32, "data_bn")(x)
+        x = BatchNorm(train, jnp.float32, name="data_bn")(x)
         x = x.reshape(batch, frames, persons, joints, channels).transpose(0, 2, 1, 3, 4)
         x = x.reshape(batch * persons, frames, joints, channels)
         index = 0

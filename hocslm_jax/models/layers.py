@@ -16,6 +16,8 @@ from flax import linen as nn
 
 Initializer = Callable[..., jax.Array]
 
+EPSILON = 1e-5  # of every BatchNorm
+
 
 def fan_out_normal(out: int, taps: int = 1) -> Initializer:
     """Kaiming normal in fan-out mode with gain sqrt(2): std = sqrt(2 / (out * taps))."""
@@ -27,21 +29,69 @@ def jittered_ones(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> 
     return 1.0 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
-def batch_norm(train: bool, dtype, name: str, scale_init: Initializer = nn.initializers.ones):
-    """BatchNorm over every axis but the last; statistics in float32.
+class BatchNorm(nn.Module):
+    """Batch normalisation over every axis but the last, with statistics in float32.
 
-    PyTorch's `momentum=0.1` is Flax's 0.9. The running variance is the biased batch variance here
+    PyTorch's `momentum=0.1` is 0.9 here. The running variance is the biased batch variance here
     and the unbiased one, n / (n - 1) larger, in PyTorch.
     """
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=dtype,
-        scale_init=scale_init,
-        use_fast_variance=False,
-        name=name,
-    )
+
+    train: bool
+    dtype: jnp.dtype = jnp.float32
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array, shift: jax.Array | float = 0.0) -> jax.Array:
+        """`shift` [C] is a bias of x that was not added: it would move the mean and no more."""
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        var = self.variable("batch_stats", "var", jnp.ones, shape)
+        if not self.train:
+            factor = scale * jax.lax.rsqrt(var.value + EPSILON)
+            return (x * factor + (bias - (mean.value - shift) * factor)).astype(self.dtype)
+        y, batch_mean, batch_var = normalise(x, scale, bias)
+        if not self.is_initializing():
+            mean.value = 0.9 * mean.value + 0.1 * (batch_mean + shift)
+            var.value = 0.9 * var.value + 0.1 * batch_var
+        return y.astype(self.dtype)
+
+
+@jax.custom_vjp
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array):
+    """x [..., C] normalised by its own statistics, and these: (y, mean, variance) in float32.
+
+    Its gradient keeps x alone, and writes x out in each formula instead of x - mean once: XLA:CPU
+    stores what it uses twice, and traffic to memory is what a BatchNorm costs. The statistics pass
+    no gradient on.
+    """
+    return _normalise(x, scale, bias)[0]
+
+
+def _normalise(x, scale, bias):
+    axes = tuple(range(x.ndim - 1))
+    x32 = x.astype(jnp.float32)
+    mean = x32.mean(axes)
+    var = jnp.square(x32 - mean).mean(axes)
+    inverse = jax.lax.rsqrt(var + EPSILON)
+    factor = inverse * scale
+    return (x32 * factor + (bias - mean * factor), mean, var), (x, mean, inverse, scale)
+
+
+def _normalise_backward(saved, grads):
+    x, mean, inverse, scale = saved
+    grad, axes, count = grads[0], tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    x32 = x.astype(jnp.float32)
+    grad_bias = grad.sum(axes)
+    grad_scale = ((grad * x32).sum(axes) - mean * grad_bias) * inverse
+    factor = inverse * scale
+    slope = factor * inverse * grad_scale / count
+    grad_x = factor * grad - slope * x32 + (slope * mean - factor * grad_bias / count)
+    return grad_x.astype(x.dtype), grad_scale, grad_bias
+
+
+normalise.defvjp(_normalise, _normalise_backward)
 
 
 def keep_map(module: nn.Module, name: str, value) -> None:
@@ -51,10 +101,13 @@ def keep_map(module: nn.Module, name: str, value) -> None:
 
 
 class Pointwise(nn.Module):
-    """A 1x1 convolution: [..., C] -> [..., features], on flattened rows."""
+    """A 1x1 convolution: [..., C] -> [..., features], on flattened rows.
+
+    With `defer_bias` it gives (result without the bias, bias), for a BatchNorm that comes next.
+    """
 
     features: int
-    use_bias: bool = True
+    defer_bias: bool = False
     kernel_init: Initializer | None = None
     bias_init: Initializer = nn.initializers.zeros
     dtype: jnp.dtype = jnp.float32
@@ -64,18 +117,17 @@ class Pointwise(nn.Module):
         init = self.kernel_init or fan_out_normal(self.features)
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        y = rows @ kernel.astype(self.dtype)
-        if self.use_bias:
-            y = y + self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
-        return y.reshape(*x.shape[:-1], self.features)
+        y = (rows @ kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
+        bias = self.param("bias", self.bias_init, (self.features,))
+        return (y, bias) if self.defer_bias else y + bias.astype(self.dtype)
 
 
 class TemporalConv(nn.Module):
-    """A `taps` x 1 convolution along time: [B, T, V, C] -> [B, T / stride, V, features].
+    """A `taps` x 1 convolution along time: [B, T, V, C] -> ([B, T / stride, V, features], bias).
 
     Padded so that stride 1 keeps T; frames 0, s, 2s, ... are kept, with the same padding on both
-    sides ("SAME" would shift by one frame at stride 2). The shifted copies side by side turn it
-    into one matrix product.
+    sides ("SAME" would shift by one frame at stride 2). The bias [features] is left to the
+    BatchNorm that comes next.
     """
 
     features: int
@@ -86,16 +138,48 @@ class TemporalConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        channels, pad = x.shape[-1], self.dilation * (self.taps - 1) // 2
-        shape = (self.taps, channels, self.features)
+        shape = (self.taps, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(self.features, self.taps), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        windows = jnp.concatenate(
-            shifted(x.astype(self.dtype), self.taps, self.dilation, self.stride, pad, 0.0), axis=-1
-        )  # [B, T', V, taps * C]
-        rows = windows.reshape(-1, self.taps * channels)
-        y = rows @ kernel.reshape(-1, self.features).astype(self.dtype) + bias.astype(self.dtype)
-        return y.reshape(*windows.shape[:-1], self.features)
+        y = convolve(x.astype(self.dtype), kernel.astype(self.dtype), self.stride, self.dilation)
+        return y, bias
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
+    """x [B, T, V, C], kernel [taps, C, O] -> [B, T / stride, V, O].
+
+    The shifted copies of x side by side turn it into one matrix product.
+    """
+    taps, channels, features = kernel.shape
+    pad = dilation * (taps - 1) // 2
+    windows = jnp.concatenate(shifted(x, taps, dilation, stride, pad, 0.0), axis=-1)
+    y = windows.reshape(-1, taps * channels) @ kernel.reshape(-1, features)
+    return y.reshape(*windows.shape[:-1], features)
+
+
+def _convolve_forward(x, kernel, stride, dilation):
+    return convolve(x, kernel, stride, dilation), (x, kernel)
+
+
+def _convolve_backward(stride, dilation, saved, grad):
+    """Both gradients are products with the windows of `grad`: those of x need not be kept."""
+    x, kernel = saved
+    taps, channels, features = kernel.shape
+    pad = dilation * (taps - 1) // 2
+    spread = x.shape[1] - (grad.shape[1] - 1) * stride - 1
+    none, along_time = (0, 0, 0), (pad, pad + spread, stride - 1)
+    grad = jax.lax.pad(grad, jnp.zeros((), grad.dtype), (none, along_time, none, none))
+    starts = [(taps - 1 - tap) * dilation for tap in range(taps)]
+    windows = jnp.concatenate([grad[:, s : s + x.shape[1]] for s in starts], axis=-1)
+    rows = windows.reshape(-1, taps * features)
+    grad_x = rows @ kernel.transpose(0, 2, 1).reshape(-1, channels)
+    grad_kernel = x.reshape(-1, channels).T @ rows
+    grad_kernel = grad_kernel.reshape(channels, taps, features).transpose(1, 0, 2)
+    return grad_x.reshape(x.shape), grad_kernel
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def shifted(x: jax.Array, taps: int, dilation: int, stride: int, pad: int, fill: float):
@@ -127,15 +211,20 @@ def aggregate(topologies: list[jax.Array], values: list[jax.Array]) -> jax.Array
     Returns:
       [B, T, V, O] in the type of the values.
     """
-    topologies = [topology.astype(values[0].dtype) for topology in topologies]
-    if jax.default_backend() == "cpu":
-        return _aggregate_fused(topologies, values)
-    return jnp.einsum("sbuvo,sbtvo->btuo", jnp.stack(topologies), jnp.stack(values))
+    return _aggregate([topology.astype(values[0].dtype) for topology in topologies], values)
 
 
 @jax.custom_vjp
-def _aggregate_fused(topologies, values):
-    """`aggregate` as one fused loop, three times as fast on XLA:CPU as the einsum."""
+def _aggregate(topologies, values):
+    return jax.lax.platform_dependent(topologies, values, cpu=_loops, default=_products)
+
+
+def _products(topologies, values):
+    return jnp.einsum("sbuvo,sbtvo->btuo", jnp.stack(topologies), jnp.stack(values))
+
+
+def _loops(topologies, values):
+    """One fused loop, three times as fast on XLA:CPU as the product."""
     return _sum(
         a[:, None, :, v] * x[:, :, v, None]  # [B, 1, V, O] * [B, T, 1, O]
         for a, x in zip(topologies, values, strict=True)
@@ -144,11 +233,20 @@ def _aggregate_fused(topologies, values):
 
 
 def _aggregate_forward(topologies, values):
-    return _aggregate_fused(topologies, values), (topologies, values)
+    return _aggregate(topologies, values), (topologies, values)
 
 
 def _aggregate_backward(saved, grad):
-    topologies, values = saved
+    return jax.lax.platform_dependent(*saved, grad, cpu=_loops_backward, default=_products_backward)
+
+
+def _products_backward(topologies, values, grad):
+    grad_values = jnp.einsum("sbuvo,btuo->sbtvo", jnp.stack(topologies), grad)
+    grad_topologies = jnp.einsum("btuo,sbtvo->sbuvo", grad, jnp.stack(values))
+    return list(grad_topologies), list(grad_values)
+
+
+def _loops_backward(topologies, values, grad):
     frames, joints = range(grad.shape[1]), range(grad.shape[2])
     grad_values = [_sum(a[:, None, u] * grad[:, :, u, None] for u in joints) for a in topologies]
     # Over t, unrolled: as a reduction XLA:CPU would first write out all B * T * V * V * O products.
@@ -160,7 +258,7 @@ def _sum(terms):
     return functools.reduce(jnp.add, terms)
 
 
-_aggregate_fused.defvjp(_aggregate_forward, _aggregate_backward)
+_aggregate.defvjp(_aggregate_forward, _aggregate_backward)
 
 
 @jax.custom_vjp

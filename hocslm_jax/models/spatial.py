@@ -14,10 +14,10 @@ from flax import linen as nn
 
 from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.models.layers import (
+    BatchNorm,
     Pointwise,
     add_graph,
     aggregate,
-    batch_norm,
     fan_out_normal,
     keep_map,
 )
@@ -275,8 +275,8 @@ class SpatialUnit(nn.Module):
         keep_map(self, "topology", topologies)
         values = Values(self.features, self.subsets, self.dtype, name="value")
         z = aggregate(topologies, values(x))
-        z = batch_norm(train, self.dtype, "bn", nn.initializers.constant(1e-6))(z)
+        z = BatchNorm(train, self.dtype, nn.initializers.constant(1e-6), name="bn")(z)
         if x.shape[-1] != self.features:
-            x = Pointwise(self.features, dtype=self.dtype, name="down")(x)
-            x = batch_norm(train, self.dtype, "down_bn")(x)
+            x = Pointwise(self.features, True, dtype=self.dtype, name="down")(x)
+            x = BatchNorm(train, self.dtype, name="down_bn")(*x)
         return jax.nn.relu(z + x)

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hocslm_jax.models.layers import (
+    BatchNorm,
     Pointwise,
     TemporalConv,
-    batch_norm,
     jittered_ones,
     keep_map,
     max_pool_time,
@@ -21,7 +21,7 @@ class LTC(nn.Module):
 
     Four branches of a quarter of the channels, concatenated: two convolutions over 5 frames
     (dilation 1 and 2), a max-pool over 3, and a strided 1x1. The first three share one 1x1 product
-    and one BatchNorm before, and one BatchNorm after; per channel that is the same as one each.
+    and BatchNorm before, and all four one BatchNorm after: per channel the same as one each.
     """
 
     stride: int = 1
@@ -32,17 +32,17 @@ class LTC(nn.Module):
         width = x.shape[-1] // 4
 
         def norm(name: str):
-            return batch_norm(train, self.dtype, name, jittered_ones)
+            return BatchNorm(train, self.dtype, jittered_ones, name=name)
 
-        y = Pointwise(3 * width, kernel_init=_branch_normal, dtype=self.dtype, name="reduce")(x)
-        y = jax.nn.relu(norm("reduce_bn")(y))
+        y = Pointwise(3 * width, True, _branch_normal, dtype=self.dtype, name="reduce")(x)
+        y = jax.nn.relu(norm("reduce_bn")(*y))
         near = TemporalConv(width, 5, self.stride, 1, self.dtype, name="conv1")
         wide = TemporalConv(width, 5, self.stride, 2, self.dtype, name="conv2")
         first, second, third = jnp.split(y, 3, axis=-1)
-        branches = [near(first), wide(second), max_pool_time(third, self.stride)]
-        y = norm("branch_bn")(jnp.concatenate(branches, axis=-1))
-        skip = Pointwise(width, dtype=self.dtype, name="skip")(x[:, :: self.stride])
-        return jnp.concatenate([y, norm("skip_bn")(skip)], axis=-1)
+        pooled = max_pool_time(third, self.stride), jnp.zeros(width)
+        skip = Pointwise(width, True, dtype=self.dtype, name="skip")(x[:, :: self.stride])
+        branches, biases = zip(near(first), wide(second), pooled, skip, strict=True)
+        return norm("bn")(jnp.concatenate(branches, axis=-1), jnp.concatenate(biases))
 
 
 def _branch_normal(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
@@ -68,14 +68,14 @@ class GTA(nn.Module):
         channels, width = x.shape[-1], x.shape[-1] // 4
         query = Pointwise(width, dtype=self.dtype, name="query")(x[:, :: self.stride])
         key = Pointwise(width, dtype=self.dtype, name="key")(x)
-        value = Pointwise(channels, dtype=self.dtype, name="value")(x)
+        value, bias = Pointwise(channels, True, dtype=self.dtype, name="value")(x)
         logits = jnp.einsum("btvd,bsvd->bvts", query, key).astype(jnp.float32) / width**0.5
         if self.position == "relative":
             logits = logits + self.relative_bias(x.shape[1])
         attention = jax.nn.softmax(logits)
         keep_map(self, "attention", attention)  # [B, V, T', T]
         y = jnp.einsum("bvts,bsvc->btvc", attention.astype(self.dtype), value)
-        return batch_norm(train, self.dtype, "bn", nn.initializers.zeros)(y)
+        return BatchNorm(train, self.dtype, nn.initializers.zeros, name="bn")(y, bias)
 
     def relative_bias(self, frames: int) -> jax.Array:
         """[T', T]: one learnable number per signed distance between query and key frame."""

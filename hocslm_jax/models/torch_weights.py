@@ -81,9 +81,8 @@ def _temporal(get, name: str) -> dict:
         "reduce_bn": _norm(get, [f"{name}.{n}.1" for n in (0, 1, 2)]),
         "conv1": _taps(get, f"{name}.0.3.conv"),
         "conv2": _taps(get, f"{name}.1.3.conv"),
-        "branch_bn": _norm(get, [f"{name}.0.3.bn", f"{name}.1.3.bn", f"{name}.2.4"]),
         "skip": _matrix(get, f"{name}.3.0"),
-        "skip_bn": _norm(get, [f"{name}.3.1"]),
+        "bn": _norm(get, [f"{name}.{n}" for n in ("0.3.bn", "1.3.bn", "2.4", "3.1")]),
     }
 
 

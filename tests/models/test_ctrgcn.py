@@ -71,8 +71,8 @@ def test_gradients_of_every_listed_parameter(case):
     for name, expected in listed.items():
         ours = _torch_entry(case["grads"], name, state)
         moved = [_torch_entry(g, name, state) for g in case["grads_after_rounding"]]
-        if np.abs(expected).max() < 1e-5:  # a bias before a BatchNorm: no gradient but rounding
-            assert np.abs(ours).max() < 1e-5, name
+        if name.endswith("bias") and not ours.any():  # before a BatchNorm: PyTorch's is rounding
+            assert np.abs(expected).max() < 1e-4, name
             continue
         error, rounding = _distance(ours, expected), max(_distance(ours, m) for m in moved)
         errors.append(error)
@@ -124,7 +124,7 @@ def test_initial_parameters_have_the_published_spread():
     for expected, kernel in spread.items():
         assert np.std(kernel) == pytest.approx(expected, rel=0.06)
     assert np.all(block["spatial"]["bn"]["scale"] == np.float32(1e-6))
-    assert np.std(block["ltc"]["branch_bn"]["scale"]) == pytest.approx(0.02, rel=0.3)
+    assert np.std(block["ltc"]["bn"]["scale"]) == pytest.approx(0.02, rel=0.3)
     assert np.abs(params["classifier"]["bias"]).max() <= 1 / 16
 
 

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
-from hocslm_jax.models.layers import TemporalConv, add_graph, aggregate, max_pool_time
+from hocslm_jax.models.layers import BatchNorm, TemporalConv, add_graph, aggregate, max_pool_time
 
 
 @pytest.fixture
@@ -20,6 +21,15 @@ def _einsum(topologies, values):
     return jnp.einsum("sbuvo,sbtvo->btuo", jnp.stack(topologies), jnp.stack(values))
 
 
+@pytest.fixture(params=["cpu", "default"])
+def backend(request, monkeypatch):
+    """What this machine takes, and what every other takes."""
+    if request.param == "default":
+        take = lambda *operands, cpu, default: default(*operands)  # noqa: E731
+        monkeypatch.setattr(jax.lax, "platform_dependent", take)
+
+
+@pytest.mark.usefixtures("backend")
 def test_aggregation_and_its_gradients(operands):
     topologies, values, weight = operands
     np.testing.assert_allclose(
@@ -36,11 +46,11 @@ def test_aggregation_and_its_gradients(operands):
     )
 
 
-def test_other_backends_take_the_einsum(operands, monkeypatch):
+def test_aggregation_is_a_product_where_it_is_compiled_for_another_machine(operands):
     topologies, values, _ = operands
-    expected = aggregate(topologies, values)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    np.testing.assert_allclose(aggregate(topologies, values), expected, rtol=1e-4, atol=1e-5)
+    traced = jax.jit(aggregate).trace(topologies, values)
+    assert "dot_general" not in traced.lower().as_text()
+    assert "dot_general" in traced.lower(lowering_platforms=("tpu",)).as_text()
 
 
 def test_add_graph_gradients(operands):
@@ -59,16 +69,61 @@ def test_temporal_convolution(frames, stride, dilation):
     module = TemporalConv(6, 5, stride, dilation)
     params = module.init(jax.random.key(1), x)["params"]
     params["bias"] += 1.5
-    expected = jax.lax.conv_general_dilated(
-        x,
-        params["kernel"][:, None],
-        (stride, 1),
-        [(2 * dilation, 2 * dilation), (0, 0)],
-        rhs_dilation=(dilation, 1),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+
+    def plain(params, x):
+        return jax.lax.conv_general_dilated(
+            x,
+            params["kernel"][:, None],
+            (stride, 1),
+            [(2 * dilation, 2 * dilation), (0, 0)],
+            rhs_dilation=(dilation, 1),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    def ours(params, x):
+        return module.apply({"params": params}, x)[0]
+
+    np.testing.assert_array_equal(module.apply({"params": params}, x)[1], params["bias"])
+    expected, plain_gradients = jax.vjp(plain, params, x)
+    result, gradients = jax.vjp(ours, params, x)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
+    weight = jax.random.normal(jax.random.key(2), expected.shape)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        gradients(weight),
+        plain_gradients(weight),
     )
-    ours = module.apply({"params": params}, x)
-    np.testing.assert_allclose(ours, expected + params["bias"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_equals_flax(train):
+    """Output, running statistics and gradients, also with a bias that only moves the mean."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    x = 3.0 + 2.0 * jax.random.normal(keys[0], (4, 5, 3, 6))
+    params = {
+        n: jax.random.normal(k, (6,)) for n, k in zip(("scale", "bias"), keys[1:], strict=False)
+    }
+    stats = {"mean": jax.random.normal(keys[3], (6,)), "var": jnp.full(6, 1.7)}
+    weight, shift = jax.random.normal(keys[4], x.shape), jnp.arange(6.0)
+    flax = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False)
+
+    def theirs(params, x):
+        variables = {"params": params, "batch_stats": stats}
+        return flax.apply(variables, x + shift, mutable=["batch_stats"])
+
+    def ours(params, x):
+        variables = {"params": params, "batch_stats": stats}
+        return BatchNorm(train).apply(variables, x, shift, mutable=["batch_stats"])
+
+    def both(function):
+        loss = lambda params, x: (function(params, x)[0] * weight).sum()  # noqa: E731
+        return function(params, x), jax.grad(loss, (0, 1))(params, x)
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        both(ours),
+        both(theirs),
+    )
 
 
 def test_max_pool_gives_ties_to_the_first_frame():
