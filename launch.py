@@ -7,12 +7,10 @@ On several hosts start it once on each, with --distributed and a workdir they sh
 Open MPI and TPU pods, JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who.
 """
 
-import os
 import re
 import sys
 from pathlib import Path
 
-import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -60,23 +58,18 @@ def parse(argv: list[str]) -> list[str]:
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     try:
-        if DISTRIBUTED.value:
-            start_distributed()
         from hocslm_jax.train import environment, strategy  # seconds: after the flags are read
 
         environment.use_compilation_cache(CONFIG.value.compilation_cache)
+        if DISTRIBUTED.value:
+            environment.join_processes()
+        environment.keep_memory()
         act = strategy.train if MODE.value == "train" else strategy.evaluate
         sys.exit(act(CONFIG.value, WORKDIR.value))
     except UserError as error:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def start_distributed() -> None:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    sizes = {n: os.environ.get(f"JAX_{n.upper()}") for n in ("num_processes", "process_id")}
-    jax.distributed.initialize(**{name: int(size) for name, size in sizes.items() if size})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ skeleton is a mapping with the same four fields, in a config or in a `graph.json
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping
 
 import numpy as np
@@ -90,6 +91,32 @@ def parent_matrix(graph: Graph) -> np.ndarray:
     for child, parent in graph.edges:
         matrix[child, parent] = 1.0
     return matrix
+
+
+@functools.lru_cache
+def other_side(graph: Graph) -> np.ndarray:
+    """For every joint the one that takes its place in a mirror, int [V], by the joints' names.
+
+    "left hand" and "right hand" change places; a joint whose name starts with neither stays.
+
+    Raises:
+        UserError: no joint has another side, or one lacks its counterpart.
+    """
+    places = {name.lower(): v for v, name in enumerate(graph.joints)}
+    swap = list(range(graph.num_joints))
+    for name, v in places.items():
+        for here, there in (("left", "right"), ("right", "left")):
+            if not name.startswith(here):
+                continue
+            other = there + name.removeprefix(here)
+            if other not in places:
+                raise UserError(f"graph {graph.name!r}: no joint {other!r} to mirror {name!r} with")
+            swap[v] = places[other]
+    if swap == list(range(graph.num_joints)):
+        raise UserError(
+            f"graph {graph.name!r} cannot be mirrored: no joint is named 'left …' or 'right …'"
+        )
+    return np.array(swap)
 
 
 def adjacency(graph: Graph) -> np.ndarray:

@@ -5,6 +5,8 @@ sums and counts add up over steps and hosts, a mean is taken only when a number 
 `L = cls * classification + gen * caption` is eq. 14 of HocSLM.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,8 +14,19 @@ import optax
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
+class Mixed(NamedTuple):
+    """What `mixup` blended with: the clips' own share, a scalar, and the others' labels [B]."""
+
+    share: jax.Array
+    label: jax.Array
+
+
 def classification(
-    logits: jax.Array, label: jax.Array, mask: jax.Array
+    logits: jax.Array,
+    label: jax.Array,
+    mask: jax.Array,
+    smoothing: float = 0.0,
+    mixed: Mixed | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Mean cross-entropy over the real clips of a batch (CTR-GCN's only loss).
 
@@ -21,14 +34,40 @@ def classification(
         logits: float32 [B, C].
         label: int32 [B].
         mask: float32 [B]; 1 for a clip, 0 for padding.
+        smoothing: share of the target that all classes have in equal parts.
+        mixed: of a batch that `mixup` made; `top1` then counts the clips' larger part alone.
 
     Returns:
         The mean, and `loss` and `top1` as (sum, count).
     """
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), label)
+    logits = logits.astype(jnp.float32)
+    losses = _cross_entropy(logits, label, smoothing)
+    if mixed is not None:
+        losses = mixed.share * losses + (1 - mixed.share) * _cross_entropy(
+            logits, mixed.label, smoothing
+        )
     total, count = (losses * mask).sum(), mask.sum()
     correct = ((logits.argmax(-1) == label) * mask).sum()
     return total / jnp.maximum(count, 1.0), {"loss": (total, count), "top1": (correct, count)}
+
+
+def mixup(rng: jax.Array, x: jax.Array, label: jax.Array, alpha: float) -> tuple[jax.Array, Mixed]:
+    """Blends every clip of a batch with the one at the same place from its end.
+
+    The own share is drawn from Beta(alpha, alpha), once for the batch, and is at least a half. The
+    order of a batch is random already, so its reverse is as good a partner as any, and costs no
+    gather between devices.
+    """
+    share = jax.random.beta(rng, alpha, alpha)
+    share = jnp.maximum(share, 1 - share).astype(x.dtype)
+    return share * x + (1 - share) * x[::-1], Mixed(share, label[::-1])
+
+
+def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if not smoothing:
+        return losses
+    return (1 - smoothing) * losses - smoothing * jax.nn.log_softmax(logits).mean(-1)
 
 
 def caption(

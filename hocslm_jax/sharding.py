@@ -1,7 +1,9 @@
 """Where arrays live: a mesh of ('data', 'model'), rules on parameter paths, and host shards.
 
+Several streams in one program have an axis of their own, 'stream', before those two.
 Models know nothing of this. The batch is split over 'data'; a parameter is replicated until a rule
-names its path. Axes are `Auto`, so XLA places the intermediate values.
+names its path: 'model' is tensor parallelism, 'data' on a parameter FSDP. Axes are `Auto`, so XLA
+places the intermediate values.
 """
 
 import math
@@ -10,46 +12,95 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh, create_hybrid_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.models.qwen3.model import QWEN3_RULES
 
-Rules = Sequence[tuple[str, P]]
+# A rule's value is the spec of a path's dimensions, or one axis, for the largest dimension that it
+# divides.
+Rules = Sequence[tuple[str, P | str]]
 
 # First match wins. The path of an optimiser's moment ends with its parameter's path, so rules start
 # with `(.*/)?` and shard both alike.
 RULES: Rules = ((r".*", P()),)
 
+# What trains: the projector's hidden layer over 'model'; with FSDP kernels over 'data'.
+STATE_RULES: Rules = (
+    (r"(.*/)?projector/up/kernel", P("data", "model")),
+    (r"(.*/)?projector/out/kernel", P("model", "data")),
+    (r"(.*/)?kernel", "data"),
+)
+WHOLE_BELOW = 2**14  # elements; to split a smaller leaf by axis costs more than it saves
+
 
 def lm_rules(fsdp: bool) -> Rules:
     """The language model's: over 'model', and with `fsdp` over 'data' as well."""
-    if fsdp:
-        return (*QWEN3_RULES, *RULES)
-    over_model = ((rule, P(*(a if a == "model" else None for a in p))) for rule, p in QWEN3_RULES)
-    return (*over_model, *RULES)
+    return _rules(QWEN3_RULES, fsdp)
 
 
-def make_mesh(data: int = -1, model: int = 1, devices: Sequence | None = None) -> Mesh:
-    """A (data, model) mesh over all devices; `data=-1` takes what `model` leaves.
+def state_rules(fsdp: bool) -> Rules:
+    """Those of parameters that train and their moments: as `lm_rules`."""
+    return _rules(STATE_RULES, fsdp)
+
+
+def _rules(rules: Rules, fsdp: bool) -> Rules:
+    if not fsdp:
+        named = ((rule, spec) for rule, spec in rules if spec != "data")
+        rules = ((rule, P(*(a if a == "model" else None for a in spec))) for rule, spec in named)
+    return (*rules, *RULES)
+
+
+def make_mesh(
+    data: int = -1, model: int = 1, devices: Sequence | None = None, stream: int = 0
+) -> Mesh:
+    """A (data, model) mesh over all devices; `data=-1` takes what the others leave.
+
+    With `stream`, for several streams in one program, that axis comes first, even of size 1.
 
     Raises:
         UserError: the product is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
-    data = len(devices) // model if data == -1 and model > 0 else data
-    if data < 1 or model < 1 or data * model != len(devices):
+    others = model * (stream or 1)
+    data = len(devices) // others if data == -1 and others > 0 else data
+    if min(data, model) < 1 or stream < 0 or data * others != len(devices):
+        also = f" x mesh.stream={stream}" if stream > 1 else ""
         raise UserError(
-            f"mesh.data={data} x mesh.model={model} does not make the {len(devices)} devices here: "
-            "set --config.mesh.data=-1 and let --config.mesh.model divide them"
+            f"mesh.data={data} x mesh.model={model}{also} does not make the {len(devices)} devices "
+            "here: set --config.mesh.data=-1 and let --config.mesh.model divide them"
         )
-    types = (AxisType.Auto, AxisType.Auto)
-    return jax.make_mesh((data, model), ("data", "model"), axis_types=types, devices=devices)
+    axes = {"stream": stream} if stream else {}
+    axes |= {"data": data, "model": model}
+    placed = _arranged(axes, devices)
+    return Mesh(placed, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+
+
+def _arranged(axes: dict[str, int], devices: list) -> np.ndarray:
+    """The devices in the shape of a mesh, an axis along links of their network.
+
+    Several TPU slices are joined by a slower one: 'data', which talks least, spans them.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if axes["data"] % slices:
+        raise UserError(f"mesh.data={axes['data']} is not a multiple of the {slices} TPU slices")
+    across = {axis: slices if axis == "data" else 1 for axis in axes}
+    within = [size // across[axis] for axis, size in axes.items()]
+    if slices == 1:
+        return create_device_mesh(within, devices, allow_split_physical_axes=True)
+    across = list(across.values())
+    return create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P("data"))
+
+
+def input_sharding(mesh: Mesh) -> NamedSharding:
+    """Of x [B, …], as the rest of a batch; of several streams [B, S, …], over 'stream' as well."""
+    return NamedSharding(mesh, P("data", "stream") if "stream" in mesh.shape else P("data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -64,7 +115,8 @@ def path_name(path: tuple) -> str:
 def tree_shardings(tree, mesh: Mesh, rules: Rules = RULES):
     """The sharding of every leaf of a tree of arrays or shapes, by its path.
 
-    A dimension that its mesh axis does not divide stays whole.
+    A dimension that its mesh axis does not divide stays whole, and so does a leaf of fewer than
+    `WHOLE_BELOW` elements where the rule is one axis.
 
     Raises:
         UserError: no rule matches a path (end the rules with `(r".*", P())`).
@@ -80,13 +132,24 @@ def tree_shardings(tree, mesh: Mesh, rules: Rules = RULES):
     return jax.tree.map_with_path(one, tree)
 
 
-def _fitting(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+def _fitting(spec: P | str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    if isinstance(spec, str):
+        return _largest(spec, shape, mesh)
+
     def fits(axes, size: int) -> bool:
         axes = axes if isinstance(axes, tuple) else (axes,)
         return size % math.prod(mesh.shape[axis] for axis in axes) == 0
 
     pairs = zip(spec, shape, strict=False)
     return P(*(axes if axes is not None and fits(axes, size) else None for axes, size in pairs))
+
+
+def _largest(axis: str, shape: tuple[int, ...], mesh: Mesh) -> P:
+    """The largest dimension that the axis divides over it; of equals the last, the outputs."""
+    sizes = [(size, place) for place, size in enumerate(shape) if size % mesh.shape[axis] == 0]
+    if not sizes or math.prod(shape) < WHOLE_BELOW:
+        return P()
+    return P(*([None] * max(sizes)[1]), axis)
 
 
 def check_batch(mesh: Mesh, batch_size: int, name: str) -> None:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import NTU25, UCLA20, adjacency, parent_matrix, resolve_graph
+from hocslm_jax.graph import (
+    NTU25,
+    UCLA20,
+    Graph,
+    adjacency,
+    other_side,
+    parent_matrix,
+    resolve_graph,
+)
 
 BODY = {"name": "arm", "joints": ["s", "e", "w"], "edges": [[1, 0], [2, 1]], "root": 0}
 
@@ -63,3 +71,21 @@ def test_unknown_names_and_missing_fields():
         resolve_graph("ntu_25")
     with pytest.raises(UserError, match="lacks root"):
         resolve_graph({"name": "x", "joints": ["a"], "edges": []})
+
+
+def test_other_side_pairs_left_with_right():
+    for graph in (NTU25, UCLA20):
+        swap = other_side(graph)
+        assert (swap[swap] == np.arange(graph.num_joints)).all()
+        for v, name in enumerate(graph.joints):
+            left = name.replace("left", "RIGHT").replace("right", "left").replace("RIGHT", "right")
+            assert graph.joints[swap[v]] == left
+        bones = {frozenset(edge) for edge in graph.edges}
+        assert {frozenset(swap[list(edge)].tolist()) for edge in graph.edges} == bones
+
+
+def test_names_without_sides_cannot_be_mirrored():
+    with pytest.raises(UserError, match="cannot be mirrored"):
+        other_side(Graph("rope", ("a", "b"), ((1, 0),), 0))
+    with pytest.raises(UserError, match="no joint 'right arm'"):
+        other_side(Graph("half", ("trunk", "Left Arm"), ((1, 0),), 0))

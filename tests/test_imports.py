@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "eval": {"losses", "sharding"},
     "train": {"eval"},
     "infer": {"train"},
+    "plan": {"train"},
     "launch": {"train", "infer"},
-    "__main__": {"launch"},
+    "__main__": {"launch", "plan"},
 }
 
 

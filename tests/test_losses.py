@@ -90,3 +90,31 @@ def test_chunks_save_memory_and_stay_on_their_device():
     assert small.memory_analysis().temp_size_in_bytes < logits / 2
     assert whole.memory_analysis().temp_size_in_bytes > logits
     assert "all-gather" not in small.as_text()
+
+
+def test_smoothing_gives_every_class_its_part():
+    rng = np.random.default_rng(0)
+    logits, label = rng.normal(size=(5, 4)).astype(np.float32), np.array([0, 3, 1, 2, 2])
+    mask = np.array([1, 1, 1, 1, 0], np.float32)
+    target = 0.8 * np.eye(4)[label] + 0.2 / 4
+    nll = -(target * np.asarray(jax.nn.log_softmax(logits))).sum(1)
+    loss, metrics = losses.classification(logits, label, mask, 0.2)
+    np.testing.assert_allclose(loss, nll[:4].mean(), rtol=1e-6)
+    assert float(metrics["top1"][0]) == (logits[:4].argmax(1) == label[:4]).sum()
+
+
+def test_mixup_blends_clips_and_their_losses_alike():
+    rng = np.random.default_rng(0)
+    x, label = rng.normal(size=(6, 2, 3)).astype(np.float32), np.arange(6) % 4
+    shares = []
+    for seed in range(50):
+        blend, mixed = losses.mixup(jax.random.key(seed), x, label, 0.4)
+        share = float(mixed.share)
+        np.testing.assert_allclose(blend, share * x + (1 - share) * x[::-1], rtol=1e-5, atol=1e-6)
+        assert mixed.label.tolist() == label[::-1].tolist()
+        shares.append(share)
+    assert 0.5 <= min(shares) < 0.6 and 0.95 < max(shares) <= 1
+    logits, ones = rng.normal(size=(6, 4)).astype(np.float32), np.ones(6, np.float32)
+    own, other = (losses.classification(logits, y, ones, 0.1)[0] for y in (label, label[::-1]))
+    loss, _ = losses.classification(logits, label, ones, 0.1, mixed)
+    np.testing.assert_allclose(loss, share * own + (1 - share) * other, rtol=1e-5)

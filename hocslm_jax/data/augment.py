@@ -1,16 +1,20 @@
-"""Random changes of a clip: rotation and SkateFormer's two strong augmentations.
+"""Random changes of a clip, and the fixed ones under which a test clip is looked at again.
 
-Clips go in and come out as float32 [M, T, V, C]. Every function is pure: the result depends on its
-arguments and the state of the generator it is given, and the clip is never changed in place. NumPy
-only.
+Clips go in and come out as float32 [M, T, V, C], the raw joints of `random_crop` and `look` as
+[T, M, V, C]. Every function is pure: the result depends on its arguments and the state of the
+generator it is given, and the clip is never changed in place. NumPy only.
 """
 
+import dataclasses
+import itertools
 import math
 
 import numpy as np
 
 DROPPED_JOINTS = (4, 12)  # inclusive bounds, as in SkateFormer
 DROPPED_FRAMES = (16, 32)
+MIN_CROP = 8  # frames; a shorter clip is never cropped
+TEST_CROP = 0.8  # share of the frames that a crop of a test clip keeps
 
 
 def rotation(x: float, y: float, z: float = 0.0) -> np.ndarray:
@@ -41,6 +45,40 @@ def random_view(rng: np.random.Generator, bound: int = 60) -> np.ndarray:
     return rotation(math.radians(about_x), math.radians(about_y))
 
 
+def random_crop(joints: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
+    """The frames [T, M, V, C] without up to `share` of them, from both ends, uniformly."""
+    if not share:
+        return joints
+    kept = math.ceil(len(joints) * rng.uniform(1 - share, 1))
+    length = min(max(kept, MIN_CROP), len(joints))
+    start = int(rng.integers(len(joints) - length, endpoint=True))
+    return joints[start : start + length]
+
+
+def augment(x: np.ndarray, rng: np.random.Generator, feed, swap: np.ndarray | None) -> np.ndarray:
+    """What happens to a training clip [M, T, V, C] between the feeder and the stream.
+
+    Args:
+      feed: with the probabilities `mirror`, `drop_axis`, `drop_joints`, and `scale` and `jitter`,
+        see `pipeline.Feed`. One that is 0 leaves the draws of the others as they are.
+      swap: int [V], the joint on the other side of every joint; needed to mirror.
+    """
+    if feed.mirror and rng.random() < feed.mirror:
+        x = mirror(x, swap)
+    if feed.scale:
+        x = x * rng.uniform(1 - feed.scale, 1 + feed.scale, size=3).astype(np.float32)
+    if feed.jitter:
+        there = x.any(axis=(2, 3), keepdims=True)  # a person who is absent stays so
+        x = x + np.float32(feed.jitter) * there * rng.standard_normal(x.shape, np.float32)
+    x = drop_axis(x, rng, feed.drop_axis)
+    return drop_joints(x, rng, feed.drop_joints)
+
+
+def mirror(x: np.ndarray, swap: np.ndarray) -> np.ndarray:
+    """The mirror image [..., V, C] of a body: x negated, the joints of left and right exchanged."""
+    return x[..., swap, :] * np.array([-1, 1, 1], np.float32)
+
+
 def drop_axis(x: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
     """Sets one axis, drawn uniformly, to zero with the given probability (SkateFormer)."""
     if rng.random() >= probability:
@@ -64,6 +102,48 @@ def drop_joints(x: np.ndarray, rng: np.random.Generator, probability: float) -> 
     out = x.copy()
     out[:, lost_frames[:, None], lost_joints] = 0.0
     return out
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """One way to look at a test clip.
+
+    Attributes:
+      degrees: by which it is turned about the vertical axis.
+      start: share of the frames before the part that is seen.
+      length: share of the frames that is seen.
+      mirrored: whether left and right are exchanged.
+    """
+
+    degrees: float = 0.0
+    start: float = 0.0
+    length: float = 1.0
+    mirrored: bool = False
+
+
+def views_of(views: int, angle: float, crops: int, mirrored: bool) -> tuple[View, ...]:
+    """All combinations of `views` turns from -angle to angle, `crops` stretches and the mirror.
+
+    One view is the clip as it is, one crop is the whole clip; (1, _, 1, False) is the plain test.
+    """
+    turns = np.linspace(-angle, angle, views) if views > 1 else [0.0]
+    starts = np.linspace(0, 1 - TEST_CROP, crops) if crops > 1 else [0.0]
+    length = TEST_CROP if crops > 1 else 1.0
+    sides = (False, True) if mirrored else (False,)
+    return tuple(
+        View(float(degrees), float(start), length, side)
+        for degrees, start, side in itertools.product(turns, starts, sides)
+    )
+
+
+def look(joints: np.ndarray, view: View, swap: np.ndarray | None) -> np.ndarray:
+    """Raw joints [T, M, V, C] as `view` sees them; absent persons stay zero."""
+    length = min(max(round(len(joints) * view.length), MIN_CROP), len(joints))
+    start = min(round(len(joints) * view.start), len(joints) - length)
+    joints = joints[start : start + length]
+    if view.degrees:
+        joints = joints @ rotation(0, math.radians(view.degrees)).T
+    return mirror(joints, swap) if view.mirrored else joints
 
 
 def _count(rng: np.random.Generator, bounds: tuple[int, int]) -> int:

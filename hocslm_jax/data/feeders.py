@@ -25,6 +25,7 @@ def ntu(
     num_persons: int = 2,
     p_interval: tuple[float, float] = (0.5, 1.0),
     test_interval: float = 0.95,
+    rotation: float = math.degrees(0.3),
 ) -> np.ndarray:
     """CTR-GCN's NTU feeder: crop, resize to `frames` by linear interpolation, rotate when training.
 
@@ -35,6 +36,7 @@ def ntu(
       num_persons: persons beyond these are left out, the first ones are kept.
       p_interval: share of the frames that a training crop keeps, uniform; never fewer than 64
         frames.
+      rotation: bound of the training turns about each axis, degrees.
 
     Returns:
       float32 [min(M, num_persons), frames, V, 3]. Like the reference, blends a person who enters or
@@ -50,7 +52,8 @@ def ntu(
         start = int(rng.integers(valid - length, endpoint=True))
     x = _resize(joints[start : start + length], frames)  # [frames, M, V, 3]
     if rng is not None:
-        x = (x.reshape(-1, 3) @ random_rotation(rng).T).reshape(x.shape)
+        turn = random_rotation(rng, math.radians(rotation))
+        x = (x.reshape(-1, 3) @ turn.T).reshape(x.shape)
     return x.swapaxes(0, 1)
 
 
@@ -60,6 +63,7 @@ def nw_ucla(
     *,
     frames: int = 52,
     num_persons: int = 1,
+    rotation: float = 60,
 ) -> np.ndarray:
     """CTR-GCN's NW-UCLA feeder: rotate when training, min-max each axis to [-1, 1], sample frames.
 
@@ -67,15 +71,16 @@ def nw_ucla(
     out. Frames are drawn without replacement from 100 copies of the clip and sorted; in test mode
     evenly spaced.
 
-    Args and result as in `ntu`. An axis on which every joint of every frame is equal becomes 0, the
-    middle of the box, where the reference divides 0 by 0 and feeds NaN. One-frame clips repeat that
-    frame.
+    Args and result as in `ntu`, but for `rotation`: whole degrees, about x and y alone. An axis on
+    which every joint of every frame is equal becomes 0, the middle of the box, where the reference
+    divides 0 by 0 and feeds NaN. One-frame clips repeat that frame.
     """
     joints = joints[:, :num_persons]
     length, persons, num_joints, _ = joints.shape
     points = (joints - joints[0, 0, 0]).reshape(-1, 3).T  # [3, T*M*V], centred for float32's sake
     if rng is not None:
-        points = random_view(rng).T @ points  # the protocol multiplies rows: points.T @ (Ry Rx)
+        # The protocol multiplies rows: points.T @ (Ry Rx).
+        points = random_view(rng, int(rotation)).T @ points
     low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
     extent = high - low
     points = (points - low) * (2 / np.where(extent > 0, extent, 1)) - (extent > 0)

@@ -2,7 +2,8 @@
 
 In: the metadata columns of a dataset. Out: {protocol: {"train": rows, "test": rows}}, rows being
 positions into the columns. The data is stored once; a protocol never copies it. Subject, camera and
-setup lists are those of the CTR-GCN protocol, that is of the datasets' papers.
+setup lists are those of the CTR-GCN protocol, that is of the datasets' papers. The validation
+protocols, for choosing settings without the test clips, are our own.
 """
 
 import dataclasses
@@ -50,6 +51,30 @@ RULES: dict[str, dict[str, Rule]] = {
     "ntu120_mini": {"xsub": rule("subject", NTU120_SUBJECTS, range(1, 107))},
 }
 
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Tests on the training clips of protocol `base` where `column` holds one of `values`.
+
+    The other training clips train; the test clips of `base` are on neither side.
+    """
+
+    base: str
+    column: str
+    values: tuple[int, ...]
+
+
+# `xview_val` keeps most clips for training and asks for unseen people; `view2_val` asks what the
+# real test asks, an unseen camera, and trains on view 1 alone. NTU: every fifth training subject.
+VALIDATION: dict[str, dict[str, HeldOut]] = {
+    "nw_ucla": {
+        "xview_val": HeldOut("xview", "subject", (9, 10)),
+        "view2_val": HeldOut("xview", "camera", (2,)),
+    },
+    "ntu60": {"xsub_val": HeldOut("xsub", "subject", NTU60_SUBJECTS[4::5])},
+    "ntu120": {"xsub_val": HeldOut("xsub", "subject", NTU120_SUBJECTS[4::5])},
+}
+
 # (train, test) clips of the complete public sets, by number of clips in the set.
 COMPLETE: dict[str, tuple[int, dict[str, tuple[int, int]]]] = {
     "nw_ucla": (1484, {"xview": (1020, 464)}),
@@ -89,6 +114,26 @@ def public(dataset: str, columns: Mapping[str, np.ndarray]) -> dict[str, dict[st
                 "the source is not the public dataset"
             )
     return protocols
+
+
+def validation(
+    dataset: str,
+    protocols: Mapping[str, Mapping[str, np.ndarray]],
+    columns: Mapping[str, np.ndarray],
+) -> dict[str, dict[str, np.ndarray]]:
+    """The validation protocols that the dataset's own `protocols` allow.
+
+    Made when a dataset is opened, not when it is prepared: no test clip can be on either side,
+    since both sides are training clips of a protocol that is there.
+    """
+    found = {}
+    for name, held in VALIDATION.get(dataset, {}).items():
+        if held.base not in protocols or name in protocols:
+            continue
+        rows = protocols[held.base]["train"]
+        out = np.isin(columns[held.column][rows], held.values)
+        found[name] = {"train": rows[~out], "test": rows[out]}
+    return found
 
 
 def _apply(name: str, rule: Rule, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hocslm_jax.data.protocols import validation
 from hocslm_jax.data.records import Joints, Pinned, open_joints, pin
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, resolve_graph
@@ -49,7 +50,8 @@ class Store:
       ids: clip ids; position = row.
       labels: int32 [N].
       columns: subject, camera, setup, replication, num_frames, each int32 [N].
-      protocols: {protocol: {split: rows}}, rows int32, ascending.
+      protocols: {protocol: {split: rows}}, rows int32, ascending; the index's and those of
+        `protocols.validation`.
       path: the folder with the records.
       cache: where the joints are; "" for on disk, "ram" for in memory.
     """
@@ -121,6 +123,10 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
     folder = dataset_folder(dataset, data_dir)
     index = read_index(folder)
     columns = {key: np.asarray(values) for key, values in index["columns"].items() if key != "id"}
+    protocols = {
+        name: {split: np.asarray(rows, np.int32) for split, rows in splits.items()}
+        for name, splits in index["protocols"].items()
+    }
     store = Store(
         name=index["dataset"],
         graph=resolve_graph(index["graph"]),
@@ -129,10 +135,7 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
         ids=tuple(index["columns"]["id"]),
         labels=columns["label"].astype(np.int32),
         columns={key: columns[key].astype(np.int32) for key in COLUMNS},
-        protocols={
-            name: {split: np.asarray(rows, np.int32) for split, rows in splits.items()}
-            for name, splits in index["protocols"].items()
-        },
+        protocols=protocols | validation(index["dataset"], protocols, columns),
         path=folder / index["version"],
         cache=cache,
     )

@@ -11,7 +11,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +31,8 @@ class Scores:
     ids: tuple[str, ...]
     labels: np.ndarray  # int32 [N]
     logits: np.ndarray  # float32 [N, C]
+    classes: tuple[str, ...] = ()  # C names, where they are known
+    parts: dict[str, "Scores"] = field(default_factory=dict)  # by stream, where this joins several
 
     @cached_property
     def ranks(self) -> np.ndarray:
@@ -76,18 +78,31 @@ def collect_scores(
 ) -> Scores:
     """Scores every clip of `batches` exactly once, over all hosts.
 
+    Args and errors as of `collect_logits`, and a UserError for logits that are not finite.
+
+    Returns:
+        Scores sorted by row of the store, the same on every host.
+    """
+    return make_scores(store, *collect_logits(predict, batches, store, rows))
+
+
+def collect_logits(
+    predict: Callable[[np.ndarray], jax.Array],
+    batches: Iterable[dict[str, np.ndarray]],
+    store: Store,
+    rows: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows [N] of the clips in `batches`, ascending, and their logits [N, …, C].
+
     Args:
-        predict: x [B, M, T, V, C] of this host to logits [B, C]; jitted and sharded by the caller.
+        predict: x [B, …] of this host to logits [B, …, C]; jitted and sharded by the caller.
         batches: this host's padded batches; each host must have as many, of the same size.
         store: where ids and labels come from.
         rows: the rows that should be scored, e.g. `store.rows(protocol, "test")`; a clip missing
             from the batches can be noticed only if it is given.
 
-    Returns:
-        Scores sorted by row of the store, the same on every host.
-
     Raises:
-        UserError: a clip is scored twice, is missing, or has logits that are not finite.
+        UserError: a clip is scored twice or is missing.
     """
     all_rows, all_logits, pending = [], [], None
     for batch in batches:
@@ -105,23 +120,28 @@ def collect_scores(
     got, logits = got[real], logits[real]
     _check_rows(got, rows, store)
     order = np.argsort(got)
-    got = got[order]
+    return got[order], logits[order]
+
+
+def make_scores(store: Store, rows: np.ndarray, logits: np.ndarray, stream: str = "") -> Scores:
+    """Scores from the logits [N, C] of `rows`. Raises UserError if some are not finite."""
     scores = Scores(
-        ids=tuple(store.ids[row] for row in got),
-        labels=np.asarray(store.labels)[got].astype(np.int32),
-        logits=logits[order],
+        ids=tuple(store.ids[row] for row in rows),
+        labels=np.asarray(store.labels)[rows].astype(np.int32),
+        logits=logits,
+        classes=tuple(getattr(store, "classes", ())),
     )
-    _check(scores, store.name)
+    check_scores(scores, " ".join(filter(None, (store.name, stream))))
     return scores
 
 
 def save_scores(path: str | Path, scores: Scores) -> None:
-    """Writes `scores` as an .npz of plain arrays: ids (unicode), labels, logits."""
+    """Writes `scores` as an .npz of plain arrays: ids, classes (both unicode), labels, logits."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        ids = np.asarray(scores.ids, dtype=np.str_)
-        np.savez(file, ids=ids, labels=scores.labels, logits=scores.logits)
+        names = {key: np.asarray(getattr(scores, key), np.str_) for key in ("ids", "classes")}
+        np.savez_compressed(file, **names, labels=scores.labels, logits=scores.logits)
     os.replace(partial, path)  # a reader never sees half a file
 
 
@@ -137,16 +157,19 @@ def load_scores(path: str | Path) -> Scores:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             ids, labels, logits = (arrays[name] for name in ("ids", "labels", "logits"))
+            classes = arrays["classes"] if "classes" in arrays.files else np.array([], np.str_)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: not a readable file of scores; evaluate the run again") from error
     except (AttributeError, TypeError) as error:  # np.load gave a bare array, not an archive
         raise UserError(f"{path}: a NumPy file, but not one of scores") from error
     kinds = ids.dtype.kind + labels.dtype.kind + logits.dtype.kind
     shapes = ids.ndim == 1 and labels.shape == ids.shape and logits.shape[:-1] == ids.shape
-    if kinds not in ("Uif", "Uuf") or not shapes:
+    named = classes.dtype.kind == "U" and classes.shape in ((0,), logits.shape[1:])
+    if kinds not in ("Uif", "Uuf") or not shapes or not named:
         raise UserError(f"{path}: ids, labels and logits do not fit together; evaluate it again")
-    scores = Scores(tuple(ids.tolist()), labels.astype(np.int32), logits.astype(np.float32))
-    _check(scores, path)
+    values = (labels.astype(np.int32), logits.astype(np.float32))
+    scores = Scores(tuple(ids.tolist()), *values, tuple(classes.tolist()))
+    check_scores(scores, path)
     return scores
 
 
@@ -230,8 +253,12 @@ def _check_rows(got: np.ndarray, expected: np.ndarray | None, store: Store) -> N
             )
 
 
-def _check(scores: Scores, where: object) -> None:
-    """Refuses scores whose accuracy would be meaningless: argmax takes NaN for the best class."""
+def check_scores(scores: Scores, where: object) -> None:
+    """Refuses scores whose accuracy would be meaningless: argmax takes NaN for the best class.
+
+    Raises:
+        UserError: no clip, a clip twice, a label outside the classes, a logit that is not finite.
+    """
     num_classes = scores.logits.shape[1]
     if not scores.total or len(set(scores.ids)) != scores.total:
         raise UserError(f"{where}: scores of no clip, or of one clip twice; evaluate it again")

@@ -15,8 +15,8 @@ import numpy as np
 from hocslm_jax.data import nw_ucla
 from hocslm_jax.data.folder import read_clip
 from hocslm_jax.data.ntu.bodies import COMPAT, Compat, actors
+from hocslm_jax.data.ntu.classes import CLASSES as NTU_CLASSES
 from hocslm_jax.data.ntu.skeleton import parse_name, parse_skeleton
-from hocslm_jax.data.ntu_classes import CLASSES as NTU_CLASSES
 from hocslm_jax.graph import Graph
 
 FARTHEST = 1e6  # metres, or millimetres; what lies beyond is a damaged file

@@ -1,7 +1,7 @@
 """A trained run, loaded for prediction: its model, its feed, and its language model when needed.
 
-In: the workdir of a run, whose dataset need not be there, and joints [T, M, V, 3] in metres. Out: a
-`Prediction` for each clip.
+In: the workdir of a run, or a release of one; its dataset need not be there; and joints
+[T, M, V, 3] in metres. Out: a `Prediction` for each clip.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
@@ -21,6 +22,7 @@ from hocslm_jax.data import pipeline
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.descriptions import Decoding, describe
 from hocslm_jax.graph import Graph, resolve_graph
+from hocslm_jax.infer import released
 from hocslm_jax.infer.inputs import Clips, check_clip
 from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.models.qwen3 import read_config, resolve
@@ -55,6 +57,9 @@ class LoadedRun:
 
     Attributes:
       config: the run's own.
+      metadata: what is known of it: see `about_run`, and `released.read_card` for a release.
+      model: the network; `model.apply(variables, x, train=False)` gives logits [B, C], and with a
+        fusion also prefixes.
       fusion: how its feature enters a language model; None if it was trained without one.
       variables: the evaluated weights, placed on the mesh.
       forward: (variables, x [B, M, T, V, C]) -> probabilities [B, C] and, with a fusion, prefixes
@@ -65,9 +70,11 @@ class LoadedRun:
 
     workdir: Path
     config: ConfigDict
+    metadata: dict
     classes: tuple[str, ...]
     feed: pipeline.Feed
     graph: Graph
+    model: nn.Module
     fusion: FusionConfig | None
     mesh: jax.sharding.Mesh
     variables: dict
@@ -156,9 +163,10 @@ class LoadedRun:
 def load_run(
     workdir: str | Path, lm: str | Path | None = None, build: Callable = build_model
 ) -> LoadedRun:
-    """Restores a run's model from the latest checkpoint of its workdir, on the devices at hand.
+    """Restores a run's model on the devices at hand.
 
     Args:
+        workdir: of the run, whose latest checkpoint is taken; or the folder of a release.
         lm: a language model in the place of the run's own.
         build: as for `train.setup.build_run`.
 
@@ -166,31 +174,43 @@ def load_run(
         UserError: no run there, a damaged one, or one of another model.
     """
     workdir = Path(workdir)
-    config = ConfigDict(checkpoint.read_run(workdir)["config"])
-    graph, classes, shapes, gain = _read_model(workdir)
+    is_release = released.is_release(workdir)
+    about = released.read_card(workdir) if is_release else about_run(workdir)
+    config = ConfigDict(about["config"])
+    if streams := config.data.get("streams"):
+        raise UserError(f"{workdir} is of several streams: give one, e.g. {workdir / streams[0]}")
+    graph, classes, shapes, gain = _read_model(about["model"], workdir)
     feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
     fusion = _fusion(config, shapes)
     options = {} if fusion is None else {"fusion": fusion}
     network = build(config.model, graph=graph, num_classes=len(classes), **options)
     # As the run was split, as far as the devices here allow.
     mesh = sharding.make_mesh(model=math.gcd(config.mesh.model, jax.device_count()))
-    clip = jnp.zeros((1, feed.num_persons, feed.frames, graph.num_joints, 3))
-    abstract = jax.eval_shape(lambda key: network.init(key, clip, train=False), jax.random.key(0))
-    abstract = {name: abstract.get(name, {}) for name in ("params", "batch_stats")}
-    placed = checkpoint.abstract(abstract, sharding.tree_shardings(abstract, mesh))
+    clip = (1, feed.num_persons, feed.frames, graph.num_joints, 3)
+    restore = released.read_variables if is_release else checkpoint.restore_variables
     return LoadedRun(
         workdir=workdir,
         config=config,
+        metadata=about,
         classes=classes,
         feed=feed,
         graph=graph,
+        model=network,
         fusion=fusion,
         mesh=mesh,
-        variables=checkpoint.restore_variables(workdir, placed),
+        variables=restore(workdir, _abstract(network, clip, mesh)),
         forward=_make_forward(network, fusion is not None, mesh),
         lm=lm,
         gain=gain,
     )
+
+
+def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh) -> dict:
+    """Shapes, types and shardings of a network's variables."""
+    x = jnp.zeros(clip)
+    found = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
+    found = {name: found.get(name, {}) for name in ("params", "batch_stats")}
+    return checkpoint.abstract(found, sharding.tree_shardings(found, mesh))
 
 
 def reseeded(decoding: Decoding, batch: int) -> Decoding:
@@ -198,19 +218,38 @@ def reseeded(decoding: Decoding, batch: int) -> Decoding:
     return dataclasses.replace(decoding, seed=decoding.seed + batch)
 
 
-def _read_model(workdir: Path) -> tuple[Graph, tuple[str, ...], dict[str, list[int]], float]:
-    """Skeleton, class names, parameter shapes and the language model's gain of a run."""
+def about_run(workdir: Path) -> dict:
+    """What is known of a run: its "config", "model" (model.json) and "metrics" (result.json).
+
+    Raises:
+        UserError: no run there, or a damaged one.
+    """
     path = workdir / "model.json"
+    config = checkpoint.read_run(workdir)["config"]
     try:
         model = json.loads(path.read_text(encoding="utf-8"))
-        graph, classes, shapes = (model[key] for key in ("graph", "classes", "shapes"))
-        return resolve_graph(graph), tuple(classes), dict(shapes), model["lm_gain"] or 0.0
+        result = workdir / "result.json"
+        metrics = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
+        return {"config": config, "model": dict(model), "metrics": metrics}
     except FileNotFoundError:
         raise UserError(
             f"{path} is not there: start the training once more, it writes it"
         ) from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, TypeError):
         raise UserError(f"{path} is damaged: start the training once more, it writes it") from None
+
+
+def _read_model(
+    model: dict, workdir: Path
+) -> tuple[Graph, tuple[str, ...], dict[str, list[int]], float]:
+    """Skeleton, class names, parameter shapes and the language model's gain."""
+    try:
+        graph, classes, shapes = (model[key] for key in ("graph", "classes", "shapes"))
+        return resolve_graph(graph), tuple(classes), dict(shapes), model["lm_gain"] or 0.0
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{workdir}/model.json is damaged: start the training once more, it writes it"
+        ) from None
 
 
 def _fusion(config: ConfigDict, shapes: dict[str, list[int]]) -> FusionConfig | None:

@@ -1,8 +1,9 @@
 """`python -m hocslm_jax predict`: what a trained run makes of skeleton files.
 
-In: the workdir of a run and files as `infer/inputs.py` reads them. Out: for each the class, its
-probability and, with --describe, a sentence of the run's language model, as text or JSON lines.
-From a notebook: `load_run(workdir).predict(clips)`.
+In: the workdir of a run, or a release of one, and files as `infer/inputs.py` reads them. Out: for
+each the class, its probability and, with --describe, a sentence of the run's language model, as
+text or JSON lines.
+From a notebook: `hocslm_jax.load_pretrained(path).predict(clips)`.
 """
 
 import argparse
@@ -17,14 +18,15 @@ from absl import logging
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.descriptions import Decoding
 from hocslm_jax.infer.inputs import find_files, read_joints, true_class
-from hocslm_jax.infer.loaded import BATCH_SIZE, LoadedRun, Prediction, load_run, reseeded
+from hocslm_jax.infer.loaded import BATCH_SIZE, LoadedRun, Prediction, reseeded
+from hocslm_jax.infer.pretrained import load_pretrained
 from hocslm_jax.train.environment import use_compilation_cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m hocslm_jax predict`."""
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="RUN", help="workdir of a training run")
+    add("--checkpoint", required=True, metavar="RUN", help="workdir, release or hub id")
     add("files", nargs="+", metavar="FILE", help=".skeleton, .json, .npy; a folder or a pattern")
     add("--top", type=int, default=5, help="classes to show (default 5)")
     add("--json", action="store_true", help="one JSON object a line on the standard output")
@@ -46,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
     """
     logging.set_verbosity(logging.ERROR)  # checkpoints are read aloud otherwise
     _check(args)
-    loaded = load_run(args.checkpoint, args.lm)
-    if not (loaded.workdir / "result.json").is_file():
+    loaded = load_pretrained(args.checkpoint, args.lm)
+    if not loaded.metadata["metrics"]:
         print(f"{loaded.workdir} is not finished; this is its latest checkpoint", file=sys.stderr)
     use_compilation_cache(loaded.config.compilation_cache)
     decoding = None

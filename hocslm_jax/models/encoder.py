@@ -37,6 +37,7 @@ class EncoderConfig:
       pair_mode: "tanh_diff", "diff" or "product" (eq. 1).
       dropout: before the classifier.
       dtype: computation type; parameters, statistics, softmax and logits stay float32.
+      remat: keep the blocks' inputs alone for the backward pass, and compute the rest again.
     """
 
     spatial: str = "cts"
@@ -53,6 +54,7 @@ class EncoderConfig:
     pair_mode: str = "tanh_diff"
     dropout: float = 0.0
     dtype: str = "float32"
+    remat: bool = False
 
 
 CTRGCN = EncoderConfig(spatial="ctrgc", temporal="ltc")
@@ -147,6 +149,7 @@ class Encoder(nn.Module):
         x = BatchNorm(train, jnp.float32, name="data_bn")(x)
         x = x.reshape(batch, frames, persons, joints, channels).transpose(0, 2, 1, 3, 4)
         x = x.reshape(batch * persons, frames, joints, channels)
+        make = nn.remat(Block, static_argnums=(2,)) if self.config.remat else Block
         index = 0
         for stage, blocks in enumerate(self.config.stages):
             for position in range(blocks):
@@ -154,7 +157,7 @@ class Encoder(nn.Module):
                 features = self.config.width << stage
                 index += 1
                 shape = (features, stride, index > 1)
-                block = Block(*shape, self.graph, self.config, name=f"block{index}")
+                block = make(*shape, self.graph, self.config, name=f"block{index}")
                 x = block(x, train)
         feature = x.astype(jnp.float32).mean(axis=(1, 2))  # [B * M, D]
         return feature.reshape(batch, persons, -1).mean(axis=1)

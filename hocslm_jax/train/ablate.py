@@ -1,12 +1,15 @@
 """The verb `ablate`: every row of a table, with every seed, one after another.
 
-In: a file with CONFIG (a config file) and ROWS (name -> its `:k=v,k=v` argument), such as
-configs/ablations/strategies.py. Out: `<workdir>/<row>_seed<N>`, ordinary runs of launch.py, and
-copies of their reports in `--out`, from which `report` makes its table. A run that is finished is
-not run again, one that was cut off goes on.
+In: a file with CONFIG (a config file) and ROWS (name -> its `:k=v,k=v` argument), and the paper's
+numbers in PUBLISHED, such as configs/ablations/components.py. Out: `<workdir>/<row>_seed<N>`,
+ordinary runs of launch.py, and the table beside the paper's as table_<file>.md and .json; with
+`--out` copies of the reports too. A run that is finished is not run again, one that was cut off
+goes on.
 """
 
 import argparse
+import dataclasses
+import json
 import runpy
 import shutil
 import subprocess
@@ -15,18 +18,47 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.eval.ablation import make_rows, markdown
+from hocslm_jax.eval.scores import read_members
+from hocslm_jax.eval.stream_table import ENSEMBLES, stream_table
 
-REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl")
+REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl", "scores.npz")
+SMALL = 1_000_000  # bytes; larger scores are not copied
 T0 = "strategy=T0"
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a table file says.
+
+    Attributes:
+      name: of its file, and of what is written.
+      config: the config file of every run.
+      rows: name -> argument of the config file; the first is what gains are measured from.
+      title: with the paper's number of the table.
+      published: row -> per cent on NTU60 X-Sub.
+      preset: weights of ensembles, where the rows are streams; "" for other rows.
+      paired: each seed of a row starts from, or belongs to, the same seed of the first row.
+    """
+
+    name: str
+    config: str
+    rows: dict[str, str]
+    title: str = ""
+    published: dict[str, float] = dataclasses.field(default_factory=dict)
+    preset: str = ""
+    paired: bool = False
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path, help="file with CONFIG and ROWS")
     parser.add_argument("--workdir", type=Path, required=True, help="where the runs go")
+    parser.add_argument("--config", metavar="FILE", help="in the place of the table's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these; default: all")
     parser.add_argument("--set", default="", metavar="k=v,k=v", help="for every run")
     parser.add_argument("--out", type=Path, help="copy the finished runs' reports here")
+    parser.add_argument("--summarise", action="store_true", help="train nothing, write the table")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,25 +67,37 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: no such table or row, or a run that ended without a result.
     """
-    config, rows = read_table(args.table)
-    if unknown := set(args.rows or ()) - set(rows):
-        known = ", ".join(rows)
+    table = read_table(args.table)
+    table = dataclasses.replace(table, config=args.config or table.config)
+    if unknown := set(args.rows or ()) - set(table.rows):
+        known = ", ".join(table.rows)
         raise UserError(f"{args.table} has no row {sorted(unknown)[0]!r}; its rows are {known}")
-    wanted = {name: arg for name, arg in rows.items() if name in (args.rows or rows)}
-    for folder, command in commands(config, wanted, args):
+    wanted = {name: arg for name, arg in table.rows.items() if name in (args.rows or table.rows)}
+    for folder, command in () if args.summarise else commands(table.config, wanted, args):
         print(f"== {folder.name}: {' '.join(command[1:])}", flush=True)
         status = subprocess.run(command).returncode
         if status or not (folder / "result.json").is_file():
             raise UserError(f"{folder} ended with status {status}; the same command goes on")
         if args.out:
             keep(folder, args.out / folder.name)
+        write_table(table, args.workdir, args.out or args.workdir)
+    text = write_table(table, args.workdir, args.out or args.workdir)
+    print("\n".join(text))
 
 
-def read_table(path: Path) -> tuple[str, dict[str, str]]:
-    """CONFIG and ROWS of a table file. Raises UserError if it is not one."""
+def read_table(path: Path) -> Table:
+    """Reads a table file. Raises UserError if it is not one."""
     try:
         names = runpy.run_path(str(path))
-        return names["CONFIG"], dict(names["ROWS"])
+        return Table(
+            name=path.stem,
+            config=names["CONFIG"],
+            rows=dict(names["ROWS"]),
+            title=names.get("TITLE", path.stem),
+            published=dict(names.get("PUBLISHED", {})),
+            preset=names.get("PRESET", ""),
+            paired=names.get("PAIRED", False),
+        )
     except (OSError, SyntaxError, KeyError) as error:
         raise UserError(f"{path} is no table with CONFIG and ROWS ({error!r})") from error
 
@@ -66,7 +110,8 @@ def commands(
     for seed in args.seeds:
         for name, arg in rows.items():
             settings = [arg, f"seed={seed}", *filter(None, [args.set])]
-            if first and name != first and "strategy=" in arg and starts_with_t0(config, arg):
+            alike = arg.startswith("strategy=") and "," not in arg  # nothing but the strategy
+            if first and name != first and alike and starts_with_t0(config, arg):
                 settings.append(f"t0={args.workdir / f'{first}_seed{seed}'}")
             folder = args.workdir / f"{name}_seed{seed}"
             language = f"--config.lm.folder={args.workdir / f'lm_seed{seed}'}"
@@ -86,5 +131,45 @@ def keep(folder: Path, out: Path) -> None:
     """Copies a run's reports."""
     out.mkdir(parents=True, exist_ok=True)
     for name in REPORTS:
-        if (folder / name).is_file():
-            shutil.copy(folder / name, out / name)
+        path = folder / name
+        if path.is_file() and not (name == "scores.npz" and path.stat().st_size > SMALL):
+            shutil.copy(path, out / name)
+
+
+def write_table(table: Table, workdir: Path, out: Path) -> list[str]:
+    """Writes table_<name>.json and .md of the finished runs; returns the latter's lines."""
+    folders = {name: sorted(workdir.glob(f"{name}_seed*/result.json")) for name in table.rows}
+    results = {
+        name: [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+        for name, paths in folders.items()
+    }
+    rows = make_rows(results, table.published)
+    if table.preset:
+        rows += _ensembles(table, [path.parent for paths in folders.values() for path in paths])
+    known = {key: getattr(table, key) for key in ("title", "config", "preset", "paired")}
+    found = known | {"rows": rows}
+    lines = [f"# {table.title}", "", *markdown(found)]
+    said = [runs[0].get("command") for runs in results.values() if runs]
+    lines += ["", f"Settings as in `{said[0]}`."] if said and said[0] else []
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"table_{table.name}"
+    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return lines
+
+
+def _ensembles(table: Table, folders: list[Path]) -> list[dict]:
+    """Rows of the ensembles of runs of single streams, as far as their scores are there."""
+    scored = [str(folder) for folder in folders if (folder / "scores.npz").is_file()]
+    found = stream_table(read_members(scored), table.preset) if scored else []
+    rows = [
+        {"row": row["row"], "published": table.published.get(row["row"])}
+        | {key: row[key] for key in ("seeds", "correct", "total")}
+        for row in found
+        if row["row"] not in table.rows
+    ]
+    for name in ENSEMBLES:
+        if name not in [row["row"] for row in rows]:
+            empty = {"seeds": [], "correct": [], "total": 0}
+            rows.append({"row": name, "published": table.published.get(name), **empty})
+    return rows

@@ -12,17 +12,20 @@ import jax
 import orbax.checkpoint as ocp
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.sharding import path_name
 from hocslm_jax.train.stages import fixed_groups
 
 # What may differ between the run that wrote a checkpoint and the one that continues it.
 FREE_TO_CHANGE = (
     "compilation_cache",
+    "test.",
     "strategy",  # a name; what it means is in `stages`
     "t0",
     "lm.folder",
     "lm.fsdp",
     "lm.remat",
     "lm.chunk",
+    "lm.pack",
     "lm.describe",
     "data.data_dir",
     "data.threads",
@@ -122,6 +125,11 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
             state = manager.restore(step, args=ocp.args.Composite(state=args)).state
         except (ValueError, KeyError, TypeError) as error:
             raise _misfit(folder, step, error) from error
+    # A partial restore leaves the shape where the checkpoint has no such weight.
+    leaves = jax.tree.leaves_with_path(state)
+    unread = [path for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
+    if unread:
+        raise _misfit(folder, step, f"it has no {path_name(unread[0])}")
     params = {**state.get("fixed", {}), **state.get(weights, {})}
     return {"params": params, "batch_stats": state.get("batch_stats", {})}
 
@@ -134,7 +142,9 @@ def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...]
     """
     old, new = _flat(saved), _flat(config)
     keys = [k for k in sorted(old.keys() | new.keys()) if k.startswith(only)]
-    keys = [k for k in keys if not k.startswith(FREE_TO_CHANGE) and old.get(k) != new.get(k)]
+    keys = [k for k in keys if not k.startswith(FREE_TO_CHANGE)]
+    # A setting that a run is older than was off.
+    keys = [k for k in keys if (old.get(k) or None) != (new.get(k) or None)]
     if keys:
         changes = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} here)" for k in keys)
         raise UserError(

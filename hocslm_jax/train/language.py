@@ -6,6 +6,7 @@ nobody: no gradient, no optimiser state, no checkpoint.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -17,6 +18,7 @@ from hocslm_jax.data.captions import CaptionTable, caption_table
 from hocslm_jax.data.tokenizer import Tokenizer, check_pair, load_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import FusionConfig
+from hocslm_jax.models.packing import Grid, choose_grid
 from hocslm_jax.models.qwen3 import (
     Qwen3,
     Qwen3Config,
@@ -60,20 +62,33 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
         UserError: no such model, an architecture or a tokenizer that does not fit, or an option
             with an unknown value.
     """
-    check(lm)
-    path = resolve(folder)
-    config, tokenizer = read_language(path)
-    dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
-    model = Qwen3(config, dtype=dtype, remat=lm.remat)
+    sketch = sketch_language(lm, folder)
+    config, dtype = sketch.model.config, sketch.model.dtype
     placed = sharding.tree_shardings(param_shapes(config), mesh, sharding.lm_rules(lm.fsdp))
-    params = load_params(path, config, shardings=placed, dtype=dtype)
-    prompt = tokenizer.encode(lm.prompt)
-    if not prompt:
+    params = load_params(resolve(folder), config, shardings=placed, dtype=dtype)
+    words = np.asarray(sketch.tokenizer.encode(lm.prompt))
+    everywhere = sharding.replicated(mesh)  # each host reads both, none may hold the whole table
+
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def summary(table):
+        table = table.astype(jnp.float32)
+        return table[words], jnp.sqrt(jnp.mean(jnp.square(table)))
+
+    prompt, gain = jax.device_get(summary(params["embed"]["embedding"]))
+    return dataclasses.replace(sketch, params=params, prompt=prompt, gain=float(gain))
+
+
+def sketch_language(lm, folder: str | Path) -> Language:
+    """A language model without its weights: enough to evaluate a run without describing."""
+    check(lm)
+    config, tokenizer = read_language(resolve(folder))
+    dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
+    words = tokenizer.encode(lm.prompt)
+    if not words:
         raise UserError("lm.prompt is empty: give it a sentence")
-    table = params["embed"]["embedding"]
-    gain = jax.jit(lambda t: jnp.sqrt(jnp.mean(jnp.square(t.astype(jnp.float32)))))(table)
-    embeddings = np.asarray(table[np.asarray(prompt)].astype(jnp.float32))
-    return Language(str(folder), model, params, tokenizer, embeddings, float(gain))
+    prompt = np.zeros((len(words), config.hidden_size), np.float32)
+    model = Qwen3(config, dtype=dtype, remat=lm.remat)
+    return Language(str(folder), model, {}, tokenizer, prompt, 1.0)
 
 
 def read_language(folder: Path) -> tuple[Qwen3Config, Tokenizer]:
@@ -110,6 +125,29 @@ def training_captions(config, store, language: Language, shuffled: bool) -> Capt
         notes.append(f"{len(table.template_classes)} classes have only a stock sentence ({names})")
     say("; ".join([f"captions: {len(table.texts):,} sentences", *notes, *["shuffled"][:shuffled]]))
     return table
+
+
+def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -> Grid | None:
+    """Where `lm.pack` puts a batch's examples, by the lengths of the captions; says what it saves.
+
+    None where it is off, and where the captions are too even to be worth it.
+    """
+    if not config.lm.pack:
+        return None
+    rows = store.rows(config.data.protocol, "train")
+    counts, first = table.count[rows], table.start[rows]
+    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    weights = np.zeros(len(table.lengths))  # how often each sentence is drawn
+    np.add.at(weights, np.repeat(first, counts) + place, np.repeat(1 / counts, counts))
+    before, shards = len(language.prompt), mesh.shape["data"]
+    examples, whole = config.train.batch_size // shards, before + table.tokens.shape[1]
+    grid = choose_grid(before + table.lengths, weights, examples, shards, whole)
+    if grid is None:
+        say("captions are not packed: they are too even in length, or too few on a device")
+    else:
+        share = grid.size / (examples * whole)
+        say(f"captions are packed into {share:.0%} of the positions that a row for each would take")
+    return grid
 
 
 def check(lm) -> None:

@@ -5,30 +5,27 @@ from its latest complete checkpoint with the same batches, augmentations and dro
 """
 
 import contextlib
-import functools
 import json
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.classification import Scores, collect_scores, write_report
-from hocslm_jax.train import checkpoint
+from hocslm_jax.eval.classification import Scores, write_report
+from hocslm_jax.train import checkpoint, streams
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar, say
 from hocslm_jax.train.program import compile_step, describe_model
 from hocslm_jax.train.result import make_result, share, summary, write_json
-from hocslm_jax.train.setup import Run
+from hocslm_jax.train.setup import Run, wait_for_all
+from hocslm_jax.train.signals import Interrupted, catch_signals, until_signal
+from hocslm_jax.train.stack import named_metrics
 from hocslm_jax.train.state import eval_variables
 
 # Steps the host runs ahead of the numbers it has checked; two keep the device busy.
 AHEAD = 2
-
-
-class Interrupted(Exception):
-    """A signal arrived during evaluation."""
 
 
 def train(
@@ -58,6 +55,7 @@ def train(
             return 0
         write_json(run.workdir / "config.json", checkpoint.plain(run.config))
         step, flops = compile_step(run)
+        wait_for_all("compiled")  # gloo gives up on a process that starts 30 s after another
         describe_model(run, flops)
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
             trainer = Trainer(run, manager, iterator, writer, totals, received)
@@ -80,10 +78,13 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
     variables = checkpoint.restore_variables(run.workdir, wanted)
     if tell:
         tell(variables)
-    scores = _scores(run, variables, run.test_batches())
-    write_report(run.workdir, scores, run.store.classes)
-    where = f"{run.workdir}/scores.npz"
-    say(f"step {meta['step']}: test {share(scores.correct, scores.total)}; {where}")
+    scores = streams.score(run, variables, run.test_batches())
+    for one, found in streams.single_runs(run, scores):
+        write_report(one.workdir, found, run.store.classes)
+        where = f"{one.workdir}/scores.npz"
+        say(f"step {meta['step']}: test {share(found.correct, found.total)}; {where}")
+    if scores.parts:
+        say(f"together: {share(scores.correct, scores.total)}")
     return 0
 
 
@@ -138,7 +139,8 @@ class Trainer:
                 if last or stop or (step > start and step % cadence.checkpoint_every == 0):
                     self.save(state, step)
                 if last and scores is not None:
-                    return self.finish(scores, tell(eval_variables(state)) if tell else {})
+                    told = tell(eval_variables(state)) if tell else {}
+                    return self.finish(state, scores, told)
                 if stop:
                     return self.leave(step)
                 batch = next(self.iterator)
@@ -154,9 +156,9 @@ class Trainer:
         """Reads the numbers of all but the last `ahead` steps; raises at one that is not finite."""
         while len(self.pending) > ahead:
             step, batch, metrics, finite = self.pending.popleft()
-            if not finite:
-                raise UserError(self.not_finite(step, batch))
-            self.totals.add(jax.device_get(metrics))
+            if not np.all(finite):
+                raise UserError(self.not_finite(step, batch, np.asarray(finite)))
+            self.totals.add(named_metrics(jax.device_get(metrics), self.run.streams))
             self.timed += 1
         if ahead == 0:
             self.totals.add_time(self.lap.lap(), self.timed)
@@ -185,7 +187,8 @@ class Trainer:
             return None
         self.settle()
         try:
-            scores = _scores(run, eval_variables(state), self.until_signal(run.test_batches()))
+            batches = until_signal(run.test_batches(), self.received)
+            scores = streams.score(run, eval_variables(state), batches)
         except Interrupted:
             return None
         finally:
@@ -196,9 +199,11 @@ class Trainer:
 
     def report(self, step: int, scores: Scores) -> None:
         totals, epoch = self.totals, step // self.run.steps_per_epoch
-        if scores.correct > totals.best_correct:
-            totals.best_correct, totals.best_epoch = scores.correct, epoch
+        parts = scores.parts
+        totals.note_best(epoch, scores.correct, {n: part.correct for n, part in parts.items()})
         values = {"eval/top1": scores.top1, "eval/correct": scores.correct}
+        for name, part in parts.items():
+            values |= {f"eval/top1/{name}": part.top1, f"eval/correct/{name}": part.correct}
         self.writer.write(step, {"epoch": epoch, **values, "eval/total": scores.total})
         seen = means(totals.epoch)
         trained = ""
@@ -214,6 +219,8 @@ class Trainer:
         epochs, tested = self.run.config.train.epochs, ""
         if "classifier" in self.run.stage.train:
             tested = f"  test {share(scores.correct, scores.total)}"
+            if parts:
+                tested += f" ({', '.join(f'{n} {part.top1:.2%}' for n, part in parts.items())})"
         say(f"epoch {epoch}/{epochs}{trained}{tested}")
         totals.epoch.clear()
         totals.evaluated_step = step
@@ -221,23 +228,21 @@ class Trainer:
     def save(self, state, step: int) -> None:
         self.settle()  # a state that is not finite never becomes a checkpoint
         self.totals.wall_clock_s += self.clock.lap()
+        checkpoint.save(self.manager, step, state, self.meta(step))
+        self.lap.lap()
+
+    def meta(self, step: int) -> dict:
+        """What a checkpoint holds besides the state."""
         meta = {
             "step": step,
             "config": checkpoint.plain(self.run.config),
             "data": self.iterator.get_state(),
             "totals": vars(self.totals),
         }
-        checkpoint.save(self.manager, step, state, checkpoint.plain(meta))
-        self.lap.lap()
+        return checkpoint.plain(meta)
 
     def told_to_stop(self, step: int) -> bool:
         return bool(self.received) or self.manager.reached_preemption(step)
-
-    def until_signal(self, batches: Iterable) -> Iterator:
-        for batch in batches:
-            if self.received:
-                raise Interrupted
-            yield batch
 
     def leave(self, step: int) -> int:
         self.manager.wait_until_finished()
@@ -245,18 +250,20 @@ class Trainer:
         say(f"stopped: {where}; the same command goes on from it")
         return 130 if signal.SIGINT in self.received else 0
 
-    def finish(self, scores: Scores, told: dict) -> int:
+    def finish(self, state, scores: Scores, told: dict) -> int:
         """Writes the reports and `result.json`, and says the result in one line."""
-        run = self.run
+        run, totals = self.run, self.totals
         self.manager.wait_until_finished()
-        write_report(run.workdir, scores, run.store.classes)
-        self.totals.wall_clock_s += self.clock.lap()
-        result = make_result(run, self.totals, scores) | told
+        if not scores.parts:
+            write_report(run.workdir, scores, run.store.classes)
+        totals.wall_clock_s += self.clock.lap()
+        streams.write_single_runs(run, state, scores, totals, self.meta(run.total_steps))
+        result = make_result(run, totals, scores) | told
         write_json(run.workdir / "result.json", result)
         say(f"{summary(result)}; {run.workdir}/result.json")
         return 0
 
-    def not_finite(self, step: int, batch: dict[str, np.ndarray]) -> str:
+    def not_finite(self, step: int, batch: dict[str, np.ndarray], finite: np.ndarray) -> str:
         rows = batch["row"]
         bad = ~np.isfinite(batch["x"]).all(axis=tuple(range(1, batch["x"].ndim)))
         which = "clips with non-finite input" if bad.any() else "clips"
@@ -264,35 +271,7 @@ class Trainer:
         saved = self.manager.latest_step()
         good = "none yet" if saved is None else f"step {saved} in {self.run.workdir}/checkpoints"
         return (
-            f"loss or gradient is not finite at step {step} ({which}: {ids}); last good "
-            f"checkpoint: {good}; lower optim.lr or set optim.clip_norm, in a new --workdir"
+            f"loss or gradient{streams.named(self.run, ~finite)} is not finite at step {step} "
+            f"({which}: {ids}); last good checkpoint: {good}; lower optim.lr or set "
+            "optim.clip_norm, in a new --workdir"
         )
-
-
-@contextlib.contextmanager
-def catch_signals() -> Iterator[list]:
-    """Collects SIGTERM and SIGINT instead of dying; a second Ctrl-C interrupts at once.
-
-    With several hosts nothing is caught: JAX's preemption service tells all of them the same step.
-    """
-    received: list = []
-    if jax.process_count() > 1:
-        yield received
-        return
-
-    def note(signum, frame):
-        del frame
-        received.append(signum)
-        signal.signal(signum, old[signum])
-
-    old = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield received
-    finally:
-        for signum, handler in old.items():
-            signal.signal(signum, handler)
-
-
-def _scores(run: Run, variables: dict, batches: Iterable) -> Scores:
-    rows = run.store.rows(run.config.data.protocol, "test")
-    return collect_scores(functools.partial(run.predict, variables), batches, run.store, rows)

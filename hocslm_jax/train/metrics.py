@@ -10,8 +10,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -28,6 +29,7 @@ class Totals:
     steps_timed: int = 0
     train_seconds: float = 0.0  # in training steps alone
     wall_clock_s: float = 0.0  # everything, over all resumes
+    streams: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # best and its epoch
 
     def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
         for name, (total, count) in metrics.items():
@@ -40,6 +42,30 @@ class Totals:
             self.add({"step_time_s": (seconds, steps)})
             self.steps_timed += steps
             self.train_seconds += seconds
+
+    def note_best(self, epoch: int, correct: int, streams: Mapping[str, int]) -> None:
+        """Keeps the best epoch of the run, and of each of several streams."""
+        if correct > self.best_correct:
+            self.best_correct, self.best_epoch = correct, epoch
+        for name, count in streams.items():
+            if count > self.streams.get(name, [-1])[0]:
+                self.streams[name] = [count, epoch]
+
+    def of_stream(self, name: str, streams: Sequence[str]) -> "Totals":
+        """What a run of this one of several streams would have added up."""
+        best_correct, best_epoch = self.streams[name]
+        own = {part: of_stream(getattr(self, part), name, streams) for part in ("window", "epoch")}
+        return dataclasses.replace(
+            self, **own, best_correct=best_correct, best_epoch=best_epoch, streams={}
+        )
+
+
+def of_stream(values: Mapping[str, Any], name: str, streams: Sequence[str]) -> dict[str, Any]:
+    """One stream's of numbers by name: `loss/joint` as `loss`, and what all streams share."""
+    shared = {key: v for key, v in values.items() if key.rpartition("/")[2] not in streams}
+    return shared | {
+        key.removesuffix(f"/{name}"): v for key, v in values.items() if key.endswith(f"/{name}")
+    }
 
 
 def means(sums: Mapping[str, list[float]]) -> dict[str, float]:

@@ -16,38 +16,53 @@ from hocslm_jax.train import state
 from hocslm_jax.train.metrics import say
 from hocslm_jax.train.setup import Run, class_logits
 
+# Measured on two cores with AVX-512, CTR-GCN at NW-UCLA's shape: a step costs 7 % less CPU time.
+CPU_OPTIONS = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
+
+
+def compiler_options(platform: str) -> dict | None:
+    """What XLA is told about a train step beyond its defaults."""
+    return CPU_OPTIONS if platform == "cpu" else None
+
 
 def compile_step(run: Run):
     """The compiled train step and its FLOPs (one whole batch, all devices), before any data."""
-    batch = abstract_batch(run)
+    tokens = None if run.captions is None else run.captions.tokens.shape[1]
+    batch = abstract_batch(run.config, run.mesh, run.input_shape, tokens)
     frozen = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), run.frozen
     )
     lowered = run.train_step.lower(run.abstract_state, frozen, batch)
+    compiled = lowered.compile(compiler_options(run.mesh.devices.flat[0].platform))
     # XLA counts a loop's body once, so it would count one layer of a language model.
-    return lowered.compile(), None if run.language else _flops(lowered)
+    return compiled, None if run.language else _flops(lowered)
 
 
-def abstract_batch(run: Run) -> dict:
-    """Shapes, types and shardings of a training batch."""
-    size = run.config.train.batch_size
-    rows = sharding.batch_sharding(run.mesh)
-    like = functools.partial(jax.ShapeDtypeStruct, sharding=rows)
+def abstract_batch(config, mesh, input_shape: tuple[int, ...], tokens: int | None) -> dict:
+    """Shapes, types and shardings of a training batch; `tokens` of a caption, None without.
+
+    `input_shape` is (M, T, V, C), or (S, M, T, V, C) of several streams.
+    """
+    size = config.train.batch_size
+    like = functools.partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
     batch = {
-        "x": like((size, *run.clip_shape), np.float32),
+        "x": like((size, *input_shape), np.float32, sharding=sharding.input_sharding(mesh)),
         "label": like((size,), np.int32),
         "mask": like((size,), np.float32),
     }
-    if run.captions is not None:
-        batch["tokens"] = like((size, run.captions.tokens.shape[1]), np.int32)
+    if tokens is not None:
+        batch["tokens"] = like((size, tokens), np.int32)
         batch["lengths"] = like((size,), np.int32)
     return batch
 
 
 def describe_model(run: Run, step_flops: float | None) -> dict:
-    """Parameters by block and FLOPs; printed, and written to `model.json`."""
+    """Parameters by block and FLOPs of one stream; printed, and written to `model.json`."""
     blocks: dict[str, int] = {}
-    variables = state.eval_variables(run.abstract_state)
+    variables = state.eval_variables(run.one_state)
     leaves = jax.tree.leaves_with_path(variables["params"])
     for path, leaf in leaves:
         block = "/".join(sharding.path_name(path).split("/")[:-1][:2] or ["prompt"])
@@ -63,7 +78,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
         "shapes": {sharding.path_name(path): list(leaf.shape) for path, leaf in leaves},
         "clip": list(run.clip_shape),
         "forward_flops_per_clip": _flops(forward),
-        "train_step_flops": step_flops,
+        "train_step_flops": step_flops and step_flops / max(len(run.streams), 1),
     }
     if jax.process_index() == 0:
         (run.workdir / "model.json").write_text(json.dumps(model, indent=1) + "\n")

@@ -23,7 +23,7 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "dataset": config.data.dataset,
         "protocol": config.data.protocol,
         "encoder": config.model.encoder,
-        "stream": config.data.stream,
+        "stream": "+".join(run.streams) or config.data.stream,
         "strategy": config.strategy,
         "stage": config.stage + 1,
         "trained": list(run.stage.train),
@@ -37,6 +37,7 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "best_correct": totals.best_correct,
         "best_epoch": totals.best_epoch,
         "best_note": "best epoch chosen on the test split, the literature's habit",
+        **stream_counts(totals, scores),
         "samples_per_s": speed,
         "wall_clock_s": totals.wall_clock_s,
         "peak_memory_bytes": environment.peak_memory_bytes(),
@@ -55,12 +56,27 @@ def language_model(run: Run) -> dict | None:
     return {"name": name, "parameters": size, "dtype": run.language.model.dtype}
 
 
+def stream_counts(totals: Totals, scores: Scores) -> dict:
+    """What each of several streams reached alone; `scores` are their equal-weight ensemble's."""
+    counts = {
+        name: {
+            "correct": part.correct,
+            "total": part.total,
+            "best_correct": totals.streams[name][0],
+            "best_epoch": totals.streams[name][1],
+        }
+        for name, part in scores.parts.items()
+    }
+    return {"ensemble": "equal", "streams": counts} if counts else {}
+
+
 def summary(result: dict) -> str:
     total = result["total"]
     if "classifier" not in result["trained"]:
         return f"{result['epochs']} epochs of {'+'.join(result['trained'])}, no classifier yet"
+    together = f"{len(result['streams'])} streams together: " if "streams" in result else ""
     return (
-        f"test {share(result['correct'], total)} after {result['epochs']} epochs "
+        f"{together}test {share(result['correct'], total)} after {result['epochs']} epochs "
         f"(best epoch {result['best_epoch']}, chosen on the test split: "
         f"{share(result['best_correct'], total)})"
     )

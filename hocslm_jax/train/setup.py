@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from jax.experimental import multihost_utils
 
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
+from hocslm_jax.data.augment import View
 from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import HocSLM, build_model
-from hocslm_jax.train import checkpoint, optim, state, step
-from hocslm_jax.train.language import Language, fusion_config, training_captions
+from hocslm_jax.models.packing import Grid
+from hocslm_jax.train import checkpoint, optim, stack, state, step
+from hocslm_jax.train.language import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
 
 
@@ -45,7 +47,7 @@ class Run:
     init: Callable  # (key, warm) -> TrainState, in its sharding
     abstract_state: Any  # shapes, types and shardings of the TrainState
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics, finite)
-    predict: Callable  # (variables, x of this host) -> global logits [B, C]
+    predict: Callable  # (variables, x of this host) -> global logits [B, C] or [B, S, C]
 
     @property
     def frozen(self) -> dict:
@@ -56,18 +58,41 @@ class Run:
         return self.config.train.epochs * self.steps_per_epoch
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """Those that train side by side; () where there is one alone."""
+        return tuple(self.feed.streams)
+
+    @property
     def clip_shape(self) -> tuple[int, int, int, int]:
-        """(M, T, V, C)."""
-        return (self.feed.num_persons, self.feed.frames, self.store.graph.num_joints, 3)
+        """(M, T, V, C) of one stream."""
+        return self.feed.clip_shape(self.store.graph)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one clip of a batch: (M, T, V, C), or (S, M, T, V, C)."""
+        streams = (len(self.streams),) if self.streams else ()
+        return (*streams, *self.clip_shape)
+
+    @property
+    def one_state(self) -> state.TrainState:
+        """`abstract_state` of one stream alone."""
+        return stack.single_state(self.abstract_state) if self.streams else self.abstract_state
 
     def shard(self, batch_size: int) -> tuple[int, int]:
         return sharding.host_shard(sharding.batch_sharding(self.mesh), batch_size)
 
     def put(self, batch: dict[str, np.ndarray]) -> dict:
         """This host's training batch as global arrays."""
-        rows = sharding.batch_sharding(self.mesh)
-        needed = {name: value for name, value in batch.items() if name != "row"}
-        return sharding.shard_batch(rows, needed, self.config.train.batch_size)
+        size = self.config.train.batch_size
+        return {
+            name: sharding.shard_batch(self.placement(name), value, size)
+            for name, value in batch.items()
+            if name != "row"
+        }
+
+    def placement(self, name: str) -> jax.sharding.NamedSharding:
+        """Of one array of a training batch."""
+        return (sharding.input_sharding if name == "x" else sharding.batch_sharding)(self.mesh)
 
     def train_iterator(self):
         size = self.config.train.batch_size
@@ -82,16 +107,22 @@ class Run:
             captions=self.captions,
         )
 
-    def test_batches(self, limit: int = -1) -> Iterator[dict[str, np.ndarray]]:
+    def test_batches(
+        self, limit: int = -1, view: View | None = None
+    ) -> Iterator[dict[str, np.ndarray]]:
         size = self.config.train.eval_batch_size
         data = self.config.data
         args = (self.store, data.protocol, "test", self.feed)
         options = {"batch_size": size, "shard": self.shard(size), "threads": data.threads}
-        return pipeline.eval_batches(*args, limit=limit, **options)
+        return pipeline.eval_batches(*args, limit=limit, view=view, **options)
 
 
 def build_run(
-    config, workdir: str | Path, build: Callable = build_model, language: Language | None = None
+    config,
+    workdir: str | Path,
+    build: Callable = build_model,
+    language: Language | None = None,
+    opener: Callable[[], Store] | None = None,
 ) -> Run:
     """Everything but the weights of one stage, `config.stage` of `config.stages`.
 
@@ -99,6 +130,7 @@ def build_run(
         build: `(config.model, graph=, num_classes=) -> nn.Module`; with a language model it is
             also given `fusion=`.
         language: needed from the first stage on that describes.
+        opener: gives the dataset; by default it is opened here.
 
     Raises:
         UserError: an unknown name or an impossible size in the config, or a dataset not prepared.
@@ -108,27 +140,21 @@ def build_run(
     stage = stages[config.stage]
     mesh = open_mesh(config)
     feed = pipeline.Feed.from_config(config.data)  # a typo shows before the data is looked for
-    store = open_data(config.data)
+    store = opener() if opener else open_data(config.data)
     graph = feed.graph_of(store)
     fusion = {}
     if fused(stages, config.stage):
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
     model = build(config.model, graph=graph, num_classes=len(store.classes), **fusion)
     spe = pipeline.steps_per_epoch(store, config.data.protocol, feed, config.train.batch_size)
-    schedule = optim.make_schedule(config.optim, config.train.epochs, spe)
-    tx = optim.make_optimizer(config.optim, schedule)
-    clip_shape = (feed.num_persons, feed.frames, graph.num_joints, 3)
-    train = trained_groups(config)
-    init = state.make_init(model, tx, clip_shape, ema=config.optim.ema > 0, train=train)
-    abstract = jax.eval_shape(init, jax.random.key(0), {})
-    placed = sharding.tree_shardings(abstract, mesh)
     describes = "gen" in stage.losses
-    captions = None
+    captions = grid = None
     if describes:
         captions = training_captions(config, store, language, stage.captions == "shuffled")
-    update = step.make_train_step(
-        make_objective(config, stage, model, language), tx, config.optim.ema
-    )
+        grid = packing_grid(config, store, language, captions, mesh)
+    schedule = optim.make_schedule(config.optim, config.train.epochs, spe)
+    objective = make_objective(config, stage, model, language, grid)
+    frozen = language if describes else None
     return Run(
         config=config,
         stage=stage,
@@ -137,22 +163,40 @@ def build_run(
         feed=feed,
         mesh=mesh,
         model=model,
-        language=language if describes else None,
+        language=frozen,
         gain=language.gain if fusion else None,
         captions=captions,
         schedule=schedule,
         steps_per_epoch=spe,
-        init=jax.jit(init, out_shardings=placed),
-        abstract_state=checkpoint.abstract(abstract, placed),
-        train_step=jit_step(update, placed, mesh, language if describes else None),
-        predict=make_predict(model, mesh, config.train.eval_batch_size),
+        **make_programs(config, model, objective, schedule, mesh, feed.clip_shape(graph), frozen),
     )
 
 
-def make_objective(config, stage: Stage, model, language: Language | None) -> Callable:
-    """What the stage minimises."""
+def make_programs(
+    config, model, objective: Callable, schedule, mesh, clip_shape, language: Language | None
+) -> dict:
+    """`init`, `abstract_state`, `train_step` and `predict` of a `Run`, of all its streams."""
+    tx, streams = optim.make_optimizer(config.optim, schedule), len(config.data.streams)
+    init = state.make_init(model, tx, clip_shape, config.optim.ema > 0, trained_groups(config))
+    abstract = jax.eval_shape(init, jax.random.key(0), {})
+    placed = sharding.tree_shardings(abstract, mesh, sharding.state_rules(config.mesh.fsdp))
+    abstract = stack.stacked_state(checkpoint.abstract(abstract, placed), streams)
+    placed = jax.tree.map(lambda a: a.sharding, abstract)
+    update = stack.stacked_update(step.make_train_step(objective, tx, config.optim.ema), streams)
+    return {
+        "init": jax.jit(stack.stacked_init(init, streams), out_shardings=placed),
+        "abstract_state": abstract,
+        "train_step": jit_step(update, placed, mesh, language),
+        "predict": make_predict(model, mesh, config.train.eval_batch_size, streams),
+    }
+
+
+def make_objective(
+    config, stage: Stage, model, language: Language | None, grid: Grid | None = None
+) -> Callable:
+    """What the stage minimises; `grid` is where examples with language are packed."""
     if not isinstance(model, HocSLM):
-        return step.classify(model)
+        return step.classify(model, config.loss.smoothing, config.loss.mixup)
     weights = {name: config.loss[name] if name in stage.losses else 0.0 for name in ("cls", "gen")}
     return step.describe(
         model,
@@ -160,11 +204,15 @@ def make_objective(config, stage: Stage, model, language: Language | None) -> Ca
         weights,
         train_encoder="encoder" in stage.train,
         chunk=config.lm.chunk,
+        grid=grid,
     )
 
 
-def open_mesh(config) -> jax.sharding.Mesh:
-    mesh = sharding.make_mesh(config.mesh.data, config.mesh.model)
+def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """The mesh of a config, over all devices or those given; both batch sizes must fit it."""
+    options = {"stream": config.mesh.stream} if config.data.streams else {}
+    options |= {} if devices is None else {"devices": devices}
+    mesh = sharding.make_mesh(config.mesh.data, config.mesh.model, **options)
     for name in ("batch_size", "eval_batch_size"):
         sharding.check_batch(mesh, config.train[name], f"train.{name}")
     return mesh
@@ -172,24 +220,21 @@ def open_mesh(config) -> jax.sharding.Mesh:
 
 def jit_step(update: Callable, placed, mesh, language: Language | None) -> Callable:
     """The update, compiled for the mesh; the old state's memory is reused for the new one."""
-    rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
+    everywhere = sharding.replicated(mesh)
     frozen = {"lm": jax.tree.map(lambda p: p.sharding, language.params)} if language else {}
     return jax.jit(
         update,
         donate_argnums=0,
-        in_shardings=(placed, frozen, rows),
+        in_shardings=(placed, frozen, None),  # a batch comes placed, see `Run.put`
         out_shardings=(placed, everywhere, everywhere),
     )
 
 
-def make_predict(model, mesh, batch_size: int) -> Callable:
-    rows = sharding.batch_sharding(mesh)
-
-    @functools.partial(jax.jit, out_shardings=rows)
-    def logits(variables, x):
-        return class_logits(model, variables, x)
-
-    return lambda variables, x: logits(variables, sharding.shard_batch(rows, x, batch_size))
+def make_predict(model, mesh, batch_size: int, streams: int = 0) -> Callable:
+    of_one = functools.partial(class_logits, model)
+    rows, clips = sharding.batch_sharding(mesh), sharding.input_sharding(mesh)
+    logits = jax.jit(stack.stacked_predict(of_one, streams), out_shardings=rows)
+    return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))
 
 
 def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:
@@ -231,3 +276,19 @@ def check(config) -> None:
             raise UserError(f"train.{name}={config.train[name]} must be at least 1")
     if not 0 <= config.optim.ema < 1:
         raise UserError(f"optim.ema={config.optim.ema} must be in [0, 1)")
+    check_streams(config)
+
+
+def check_streams(config) -> None:
+    """Raises UserError for what several streams in one program cannot do."""
+    streams, ways = config.data.streams, config.mesh.stream
+    if streams and any(stage.language for stage in read_stages(config)):
+        raise UserError(
+            f"strategy={config.strategy} describes, which one stream at a time can: train "
+            "streams=… with strategy=T0, then each stream with t0=WORKDIR/STREAM"
+        )
+    if ways < 1 or (len(streams) % ways if streams else ways > 1):
+        raise UserError(
+            f"mesh.stream={ways} does not divide the {len(streams)} streams of data.streams: "
+            "set --config.mesh.stream to a divisor, or 1"
+        )

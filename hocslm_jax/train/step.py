@@ -13,21 +13,32 @@ import optax
 from flax import linen as nn
 
 from hocslm_jax import losses
+from hocslm_jax.models import packing
 from hocslm_jax.models.hocslm import caption_states
+from hocslm_jax.models.packing import Grid
 from hocslm_jax.models.qwen3 import Qwen3, head_matrix
 from hocslm_jax.train.state import TrainState
 
 
-def classify(model: nn.Module) -> Callable:
-    """Strategy T0: cross-entropy on the class logits."""
+def classify(model: nn.Module, smoothing: float = 0.0, mixup: float = 0.0) -> Callable:
+    """Strategy T0: cross-entropy on the class logits.
+
+    Args:
+        smoothing: of the labels, see `losses.classification`.
+        mixup: alpha of `losses.mixup`; 0 = off.
+    """
 
     def objective(params, batch_stats, frozen, batch, rng):
         del frozen
+        x, label, mixed = batch["x"], batch["label"], None
+        if mixup:
+            rng, key = jax.random.split(rng)
+            x, mixed = losses.mixup(key, x, label, mixup)
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.apply(
-            variables, batch["x"], train=True, mutable=["batch_stats"], rngs={"dropout": rng}
+            variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": rng}
         )
-        loss, metrics = losses.classification(logits, batch["label"], batch["mask"])
+        loss, metrics = losses.classification(logits, label, batch["mask"], smoothing, mixed)
         return loss, (updated.get("batch_stats", {}), metrics)
 
     return objective
@@ -40,6 +51,7 @@ def describe(
     *,
     train_encoder: bool = True,
     chunk: int = 16,
+    grid: Grid | None = None,
 ) -> Callable:
     """The strategies with a language model: L = cls L_cls + gen L_gen (eq. 14).
 
@@ -49,6 +61,7 @@ def describe(
         weights: of "cls" and "gen"; a loss of weight 0 is not computed.
         train_encoder: False keeps the BatchNorm statistics and turns dropout off.
         chunk: caption positions whose logits exist at one time.
+        grid: where the examples are packed into common rows; None gives each its own.
     """
 
     def objective(params, batch_stats, frozen, batch, rng):
@@ -64,16 +77,46 @@ def describe(
             loss, metrics = losses.classification(logits, batch["label"], batch["mask"])
             total += weights["cls"] * loss
         if weights["gen"]:
-            tokens, lengths = batch["tokens"], batch["lengths"]
-            counts = jnp.arange(tokens.shape[1]) < lengths[:, None]  # [B, L], EOS counts too
-            hidden = caption_states(lm, frozen["lm"], prefix, tokens)
-            head = head_matrix(frozen["lm"])
-            mask = counts * batch["mask"][:, None]
-            loss, more = losses.caption(hidden, head, tokens, mask, chunk)
+            loss, more = caption_loss(lm, frozen["lm"], prefix, batch, chunk, grid)
             total, metrics = total + weights["gen"] * loss, metrics | more
         return total, (updated.get("batch_stats", {}), metrics)
 
     return objective
+
+
+def caption_loss(lm: Qwen3, params: dict, prefix: jax.Array, batch: dict, chunk: int, grid=None):
+    """`losses.caption` of a batch's captions behind prefixes [B, 1 + P, H]; see `describe`.
+
+    With a grid, a batch that does not fit it, which is rare, is read unpacked: nothing is left out.
+    The gradient is then one in `prefix` alone, and is made whether it is asked for or not.
+    """
+    tokens, lengths, head = batch["tokens"], batch["lengths"], head_matrix(params)
+
+    def whole(prefix):
+        counts = jnp.arange(tokens.shape[1]) < lengths[:, None]  # [B, L], EOS counts too
+        hidden = caption_states(lm, params, prefix, tokens)
+        return losses.caption(hidden, head, tokens, counts * batch["mask"][:, None], chunk)
+
+    if grid is None:
+        return whole(prefix)
+    places = packing.assign(lengths, prefix.shape[1] - 1, grid)
+    fits = (places >= 0).all()
+
+    def packed(prefix):
+        read = packing.packed_states(lm, params, prefix, tokens, lengths, places, grid)
+        clips = batch["mask"].reshape(grid.shards, -1)
+        mask = jnp.take_along_axis(clips, read.example, axis=1) * read.real
+        # As many logits at one time as unpacked, in equal parts.
+        parts = -(-mask.shape[1] // (chunk * places.shape[1]))
+        return losses.caption(read.hidden, head, read.tokens, mask, -(-mask.shape[1] // parts))
+
+    # Each branch makes its own gradient: else either would keep room for what the other saves for
+    # it. The last term is 0 and hands it on.
+    branches = (jax.value_and_grad(way, has_aux=True) for way in (packed, whole))
+    here = jax.lax.stop_gradient(prefix)
+    (loss, metrics), slope = jax.lax.cond(fits, *branches, here)
+    metrics |= {"packed": (fits.astype(jnp.float32), jnp.float32(1))}
+    return loss + jnp.vdot(slope, prefix - here), metrics
 
 
 def make_train_step(

@@ -12,11 +12,18 @@ from pathlib import Path
 import jax
 
 from hocslm_jax.data.captions import caption_table
+from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import resolve
-from hocslm_jax.train import checkpoint, loop, setup, telling
-from hocslm_jax.train.language import Language, check, open_language, read_language
+from hocslm_jax.train import checkpoint, loop, second_look, setup, telling
+from hocslm_jax.train.language import (
+    Language,
+    check,
+    open_language,
+    read_language,
+    sketch_language,
+)
 from hocslm_jax.train.metrics import say
 from hocslm_jax.train.pretrain import corpus, pretrain
 from hocslm_jax.train.stages import Stage, fused, read_stages, stage_config
@@ -28,12 +35,16 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     Raises:
         UserError: as `setup.build_run` and `loop.train`, or a stage that starts from no run.
     """
+    setup.check(config)
     workdir, stages = Path(workdir), read_stages(config)
+    opener = functools.cache(functools.partial(setup.open_data, config.data))  # read once
     language, previous = None, None
+    if names := config.data.streams:
+        say(f"one program for {', '.join(names)} (not data.stream), in {workdir}/STREAM at the end")
     # What is wrong with language or t0 shows now, not after a first stage of hours.
     if config.t0 and len(stages) > 1:
         check_t0(stages[0], config.t0)
-    lm = prepare_language(config, workdir) if fused(stages, len(stages) - 1) else None
+    lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
         folder = workdir if last else workdir / "stages" / str(position + 1)
@@ -46,7 +57,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
         if len(stages) > 1:
             what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
-        run = setup.build_run(now, folder, build, language)
+        run = setup.build_run(now, folder, build, language, opener)
         warm = functools.partial(warm_start, run, language, previous)
         status = loop.train(run, warm, teller(run, language) if last else None)
         if status or not (folder / "result.json").is_file():
@@ -59,19 +70,27 @@ def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
     """Scores the test split with the last stage's checkpoint (`--mode=eval`)."""
     checkpoint.read_run(workdir)  # before anything is made for a run that is not there
     stages = read_stages(config)
+    opener = functools.cache(functools.partial(setup.open_data, config.data))
     language = None
-    if fused(stages, len(stages) - 1):
-        folder = prepare_language(config, Path(workdir))
+    if fused(stages, len(stages) - 1) and config.lm.describe:
+        folder = prepare_language(config, Path(workdir), opener)
         language = open_language(config.lm, setup.open_mesh(config), folder)
-    run = setup.build_run(stage_config(config, len(stages) - 1), workdir, build, language)
+    elif fused(stages, len(stages) - 1):
+        language = sketch_language(config.lm, language_folder(config, Path(workdir)))
+    run = setup.build_run(stage_config(config, len(stages) - 1), workdir, build, language, opener)
     return loop.evaluate(run, teller(run, language))
 
 
 def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
-    """What says the test clips in words, if the run can and its config asks for it."""
-    if language is None or not run.config.lm.describe:
+    """What looks at the test clips once more, or says them in words, where its config asks so."""
+    tells = []
+    if second_look.wanted(run.config):
+        tells.append(functools.partial(second_look.tell, run))
+    if language is not None and run.config.lm.describe:
+        tells.append(functools.partial(telling.tell, run, language))
+    if not tells:
         return None
-    return functools.partial(telling.tell, run, language)
+    return lambda variables: {k: v for tell in tells for k, v in tell(variables).items()}
 
 
 def check_t0(stage: Stage, t0: str) -> None:
@@ -81,7 +100,7 @@ def check_t0(stage: Stage, t0: str) -> None:
         raise UserError(f"t0={t0} holds no finished run: give the workdir of one")
 
 
-def prepare_language(config, workdir: Path) -> Path:
+def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path:
     """The folder of a run's language model: fetched, or pretrained where it is not there yet.
 
     Raises:
@@ -89,17 +108,21 @@ def prepare_language(config, workdir: Path) -> Path:
     """
     check(config.lm)
     setup.open_mesh(config)
-    store, lm, protocol = setup.open_data(config.data), config.lm, config.data.protocol
+    store, lm, protocol = opener(), config.lm, config.data.protocol
+    folder = language_folder(config, workdir)
     if lm.init == "pretrain":
-        folder = Path(lm.folder or workdir / "lm")
         if jax.process_index() == 0:
             pretrain(lm, corpus(store, protocol, lm.captions), folder, config.seed)
         setup.wait_for_all("pretrained")
-    else:
-        folder = resolve(lm.name)
     _, tokenizer = read_language(folder)
     caption_table(store, tokenizer, lm.max_tokens, lm.captions, rows=store.rows(protocol, "train"))
     return folder
+
+
+def language_folder(config, workdir: Path) -> Path:
+    """Where a run's language model is, or will be pretrained."""
+    pretrained = config.lm.init == "pretrain"
+    return Path(config.lm.folder or workdir / "lm") if pretrained else resolve(config.lm.name)
 
 
 def warm_start(run: setup.Run, language: Language | None, previous: Path | None) -> dict:

@@ -6,12 +6,20 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data.augment import (
+    View,
+    augment,
     drop_axis,
     drop_joints,
+    look,
+    mirror,
+    random_crop,
     random_rotation,
     random_view,
     rotation,
+    views_of,
 )
+from hocslm_jax.data.pipeline import Feed
+from hocslm_jax.graph import UCLA20, other_side
 
 ONES = np.ones((2, 52, 20, 3), np.float32)
 ONES.flags.writeable = False  # an in-place change would raise
@@ -90,3 +98,71 @@ def test_probability_is_met(augmentation):
 def test_drop_joints_takes_all_of_a_clip_smaller_than_the_draw():
     tiny = np.ones((1, 3, 2, 3), np.float32)
     assert not drop_joints(tiny, np.random.default_rng(0), 1.0).any()
+
+
+SWAP = other_side(UCLA20)
+
+
+def test_mirror_negates_x_and_exchanges_the_sides():
+    x = np.random.default_rng(0).normal(size=(1, 4, 20, 3)).astype(np.float32)
+    seen = mirror(x, SWAP)
+    left, right = UCLA20.joints.index("left hand"), UCLA20.joints.index("right hand")
+    np.testing.assert_array_equal(seen[..., left, :], x[..., right, :] * [-1, 1, 1])
+    np.testing.assert_array_equal(mirror(seen, SWAP), x)
+
+
+def test_random_crop_loses_up_to_its_share_at_the_ends():
+    clip = np.arange(100, dtype=np.float32)[:, None, None, None]
+    rng = np.random.default_rng(0)
+    crops = [random_crop(clip, rng, 0.4)[:, 0, 0, 0] for _ in range(2000)]
+    assert all((np.diff(crop) == 1).all() for crop in crops)
+    lengths = np.array([len(crop) for crop in crops])
+    assert (lengths.min(), lengths.max()) == (61, 100) and abs(lengths.mean() - 80.5) < 1
+    assert min(crop[0] for crop in crops) == 0 and max(crop[-1] for crop in crops) == 99
+    assert random_crop(clip, rng, 0.0) is clip
+    assert len(random_crop(clip[:5], rng, 0.9)) == 5
+
+
+def test_scale_stretches_each_axis_and_jitter_moves_each_joint():
+    rng = np.random.default_rng(0)
+    scaled = [augment(ONES, rng, Feed(scale=0.2), None) for _ in range(500)]
+    assert all((x == x[0, 0, 0]).all() for x in scaled)
+    factors = np.array([x[0, 0, 0] for x in scaled])
+    assert 0.8 <= factors.min() < 0.81 and 1.19 < factors.max() <= 1.2
+    assert (np.abs(np.corrcoef(factors.T) - np.eye(3)) < 0.15).all()
+    clip = ONES.copy()
+    clip[1, :10] = 0  # the second person comes late
+    moved = augment(clip, rng, Feed(jitter=0.05), None)
+    assert moved.dtype == np.float32 and (moved[1, :10] == 0).all()
+    np.testing.assert_allclose((moved[0] - 1).std(), 0.05, rtol=0.05)
+
+
+def test_an_option_that_is_off_leaves_the_other_draws_alone():
+    feed = Feed(drop_axis=0.5, drop_joints=0.5)
+    for seed in range(20):
+        x = drop_axis(ONES, rng := np.random.default_rng(seed), 0.5)
+        wanted = drop_joints(x, rng, 0.5)
+        found = augment(ONES, np.random.default_rng(seed), feed, SWAP)
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_views_are_all_combinations_and_one_is_the_plain_clip():
+    assert views_of(1, 30.0, 1, False) == (View(),)
+    views = views_of(3, 30.0, 2, True)
+    assert len(set(views)) == 12
+    assert {view.degrees for view in views} == {-30, 0, 30}
+    assert {round(view.start, 6) for view in views} == {0, 0.2}
+    clip = np.random.default_rng(0).normal(size=(50, 2, 20, 3)).astype(np.float32)
+    np.testing.assert_array_equal(look(clip, View(), None), clip)
+
+
+def test_look_turns_about_the_vertical_and_crops():
+    clip = np.random.default_rng(0).normal(size=(50, 2, 20, 3)).astype(np.float32)
+    clip[:, 1] = 0
+    turned = look(clip, View(degrees=90), None)
+    np.testing.assert_allclose(turned[..., 1], clip[..., 1], atol=1e-6)
+    np.testing.assert_allclose(np.abs(turned[..., 0]), np.abs(clip[..., 2]), atol=1e-6)
+    assert not turned[:, 1].any()
+    np.testing.assert_array_equal(look(clip, View(start=0.2, length=0.8), None), clip[10:])
+    np.testing.assert_array_equal(look(clip, View(mirrored=True), SWAP), mirror(clip, SWAP))
+    assert len(look(clip[:3], View(start=0.2, length=0.8), None)) == 3

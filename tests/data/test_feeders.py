@@ -247,3 +247,22 @@ def test_nw_ucla_views_change_the_clip_beyond_the_frames_drawn():
     first, second = (nw_ucla(clip, np.random.default_rng(seed)) for seed in (0, 1))
     assert np.abs(first - second).max() > 0.1
     np.testing.assert_array_equal(first[:, 0], first[:, -1])
+
+
+def test_nw_ucla_rotation_sets_the_bound_of_the_views():
+    clip = noise(30, 1, 20)
+    still = nw_ucla(clip, np.random.default_rng(0), frames=30, rotation=0)
+    plain = {frame.tobytes() for frame in nw_ucla(clip, frames=30)[0]}
+    assert {frame.tobytes() for frame in still[0]} <= plain
+    bounds = [nw_ucla(clip, np.random.default_rng(0), rotation=r).tobytes() for r in (60, 90)]
+    assert nw_ucla(clip, np.random.default_rng(0)).tobytes() == bounds[0] != bounds[1]
+
+
+def test_ntu_rotation_is_in_degrees():
+    clip = noise(64, 1, 25)
+    still = ntu(clip, np.random.default_rng(0), rotation=0)
+    np.testing.assert_allclose(still[0], clip[:, 0], atol=1e-6)
+    default = ntu(clip, np.random.default_rng(0))
+    np.testing.assert_array_equal(
+        default, ntu(clip, np.random.default_rng(0), rotation=np.degrees(0.3))
+    )

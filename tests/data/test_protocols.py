@@ -57,3 +57,40 @@ def test_a_complete_set_must_split_as_published():
         protocols.public("nw_ucla", columns)
     subset = {key: values[:1000] for key, values in columns.items()}
     assert "xview" in protocols.public("nw_ucla", subset)
+
+
+def made_up(dataset, base):
+    """Two clips for every value of every column of the protocol and of what holds clips out."""
+    people, cameras, setups = np.meshgrid(range(1, 107), (1, 2, 3), (1, 2), indexing="ij")
+    columns = {"subject": people.ravel(), "camera": cameras.ravel(), "setup": setups.ravel()}
+    rule = protocols.RULES[dataset][base]
+    known = np.isin(columns[rule.column], sorted(rule.train | rule.test))
+    columns = {name: values[known] for name, values in columns.items()}
+    columns["label"] = np.zeros(known.sum())
+    return columns
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [(dataset, name) for dataset, held in protocols.VALIDATION.items() for name in held],
+)
+def test_validation_never_sees_a_test_clip(dataset, name):
+    held = protocols.VALIDATION[dataset][name]
+    columns = made_up(dataset, held.base)
+    real = protocols.split_rows(protocols.RULES[dataset], columns)
+    split = protocols.validation(dataset, real, columns)[name]
+    train, test = set(split["train"].tolist()), set(split["test"].tolist())
+    assert train and test and not train & test
+    assert not (train | test) & set(real[held.base]["test"].tolist())
+    assert train | test == set(real[held.base]["train"].tolist())
+    sides = [set(columns[held.column][rows].tolist()) for rows in (split["train"], split["test"])]
+    assert not sides[0] & sides[1] and sides[1] == set(held.values)
+
+
+def test_validation_needs_its_protocol_and_gives_way_to_one_of_its_name():
+    columns = {"subject": np.arange(1, 11), "camera": np.ones(10, int)}
+    own = {"xview_val": {"train": np.arange(3), "test": np.arange(3, 5)}}
+    assert protocols.validation("nw_ucla", own, columns) == {}
+    assert protocols.validation("mine", {"xview": own["xview_val"]}, columns) == {}
+    both = own | {"xview": {"train": np.arange(10), "test": np.arange(0)}}
+    assert "xview_val" not in protocols.validation("nw_ucla", both, columns)

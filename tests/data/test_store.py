@@ -41,15 +41,18 @@ def make_recipe(clips, name="toy", shards=3, **changes):
         graph=UCLA20,
         classes=("a", "b", "c"),
         shards=[lambda chunk=chunk: iter(chunk) for chunk in chunks],
-        protocols=lambda columns: {
-            "half": {
-                "train": np.flatnonzero(columns["subject"] < 4),
-                "test": np.flatnonzero(columns["subject"] >= 4),
-                "val": np.array([], int),
-            }
-        },
-        **({"source": {"made": "here"}} | changes),
+        **({"source": {"made": "here"}, "protocols": half} | changes),
     )
+
+
+def half(columns):
+    return {
+        "half": {
+            "train": np.flatnonzero(columns["subject"] < 4),
+            "test": np.flatnonzero(columns["subject"] >= 4),
+            "val": np.array([], int),
+        }
+    }
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +149,26 @@ def test_opening_imports_neither_tfds_nor_jax(data_dir):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_validation_protocols_need_no_new_preparation(tmp_path):
+    """They are not in the index; a dataset prepared before there were any has them."""
+    recipe = make_recipe(
+        make_clips(12),
+        name="nw_ucla",
+        protocols=lambda columns: {
+            "xview": {
+                "train": np.flatnonzero(columns["camera"] < 3),
+                "test": np.flatnonzero(columns["camera"] == 3),
+            }
+        },
+    )
+    prepare(recipe, tmp_path, [])
+    index = json.loads((tmp_path / "nw_ucla/index.json").read_text())
+    assert list(index["protocols"]) == ["xview"]
+    store = open_store("nw_ucla", tmp_path)
+    for split, cameras in (("train", {1}), ("test", {2})):
+        rows = store.rows("view2_val", split)
+        assert rows.dtype == np.int32 and set(store.columns["camera"][rows].tolist()) == cameras
+    held = store.columns["subject"][store.rows("xview_val", "test")]
+    assert sorted(held.tolist()) == [9, 10]

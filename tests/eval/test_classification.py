@@ -122,6 +122,14 @@ def test_saved_scores_come_back_unchanged(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["scores.npz"]
 
 
+def test_class_names_are_kept_with_the_scores(tmp_path):
+    store = make_store()
+    store.classes = CLASSES
+    scores = collect_scores(predict_row, make_batches([0, 1]), store)
+    save_scores(tmp_path / "scores.npz", scores)
+    assert load_scores(tmp_path / "scores.npz").classes == CLASSES
+
+
 def truncated(path):
     save_scores(path, toy())
     path.write_bytes(path.read_bytes()[:-200])
@@ -130,7 +138,7 @@ def truncated(path):
 def flipped(path):
     save_scores(path, toy())
     data = bytearray(path.read_bytes())
-    data[data.index(b"c\0\0\0l\0\0\0i\0\0\0p")] ^= 0xFF
+    data[data.index(b"labels.npy") - 60] ^= 0xFF  # in the compressed classes, before its header
     path.write_bytes(data)
 
 

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import pytest
 
+from hocslm_jax.__main__ import main
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval import report
 
@@ -142,6 +144,11 @@ def test_check_notices_a_changed_run(tmp_path):
     with pytest.raises(UserError, match="does not show"):
         run(tmp_path, "--check")
     assert (tmp_path / "docs/results.md").read_text(encoding="utf-8") == before
+
+
+def test_this_repositorys_documents_are_up_to_date(monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    assert main(["report", "--check"]) == 0
 
 
 def test_links_lead_from_the_document_to_the_runs(tmp_path):

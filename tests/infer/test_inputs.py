@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data import nw_ucla
-from hocslm_jax.data.ntu_classes import CLASSES, NTU120
+from hocslm_jax.data.ntu.classes import CLASSES, NTU120
 from hocslm_jax.graph import NTU25, UCLA20
 from hocslm_jax.infer.inputs import check_clip, find_files, read_joints, true_class
 

@@ -255,6 +255,28 @@ def test_bfloat16_keeps_logits_and_statistics_in_float32(clip):
     np.testing.assert_allclose(logits, exact, atol=0.15 * float(jnp.abs(exact).max()))
 
 
+def test_blocks_computed_twice_give_the_same_gradients_and_statistics(clip):
+    plain = Recogniser(CHAIN, 5, SMALL)
+    twice = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, remat=True))
+    variables = jax.jit(plain.init, static_argnums=2)(jax.random.key(0), clip, False)
+
+    def step(model):
+        def loss(params):
+            state = variables | {"params": params}
+            logits, updated = model.apply(state, clip, True, mutable=["batch_stats"])
+            return (logits * jnp.arange(5.0)).sum(), updated
+
+        return jax.grad(loss, has_aux=True)
+
+    params = shaken(variables["params"])
+    assert "remat" in str(jax.make_jaxpr(step(twice))(params))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        jax.jit(step(twice))(params),
+        jax.jit(step(plain))(params),
+    )
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

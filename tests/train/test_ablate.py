@@ -1,13 +1,20 @@
 """The verb `ablate`: which runs a table makes, where it stops, and the reports it keeps."""
 
 import argparse
+import importlib
+import itertools
 import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
+from hocslm_jax.eval.classification import Scores, save_scores
+from hocslm_jax.eval.stream_table import ENSEMBLES
+from hocslm_jax.models import encoder_config
 from hocslm_jax.train import ablate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,7 +31,9 @@ def launched(monkeypatch):
         commands.append(command[2:])
         if workdir.name not in failing:
             workdir.mkdir(parents=True, exist_ok=True)
-            (workdir / "result.json").write_text(json.dumps({"run": workdir.name}))
+            name, _, seed = workdir.name.partition("_seed")
+            result = {"seed": int(seed), "correct": len(name) + int(seed), "total": 40}
+            (workdir / "result.json").write_text(json.dumps(result))
         return subprocess.CompletedProcess(command, 1 if workdir.name in failing else 0)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -32,17 +41,17 @@ def launched(monkeypatch):
     return commands, failing
 
 
-def arguments(tmp_path, *more):
+def arguments(tmp_path, *more, table=TABLE):
     parser = argparse.ArgumentParser()
     ablate.add_arguments(parser)
-    return parser.parse_args([str(TABLE), "--workdir", str(tmp_path / "runs"), *more])
+    return parser.parse_args([str(table), "--workdir", str(tmp_path / "runs"), *more])
 
 
 def test_every_row_and_seed_is_run_and_t0_only_once(launched, tmp_path):
     commands, _ = launched
     out = tmp_path / "results"
     ablate.run(arguments(tmp_path, "--seeds", "0", "4", "--set", "width=8", "--out", str(out)))
-    _, rows = ablate.read_table(TABLE)
+    rows = ablate.read_table(TABLE).rows
     assert len(commands) == 2 * len(rows) and len({tuple(c) for c in commands}) == len(commands)
     for config, workdir, language in commands:
         name, _, seed = Path(workdir).name.partition("_seed")
@@ -62,6 +71,67 @@ def test_rows_can_be_chosen_and_a_failure_stops(launched, tmp_path):
     assert len(commands) == 2
     with pytest.raises(UserError, match="no row 'T9'"):
         ablate.run(arguments(tmp_path, "--rows", "T9"))
+
+
+def read_rows(path):
+    return {row["row"]: row for row in json.loads(path.read_text())["rows"]}
+
+
+def test_the_table_stands_beside_the_papers(launched, tmp_path, capsys):
+    table = TABLE.with_name("components.py")
+    out = tmp_path / "results"
+    options = ("--rows", "ctrgcn", "hglnet", "--out", str(out), "--seeds", "0", "1")
+    ablate.run(arguments(tmp_path, *options, table=table))
+    printed = capsys.readouterr().out
+    text = (out / "table_components.md").read_text()
+    assert text.strip() in printed and "Table 4" in text
+    rows = read_rows(out / "table_components.json")
+    assert rows["ctrgcn"]["correct"] == [6, 7] and rows["hocslm"]["correct"] == []
+    assert "| ctrgcn | 0, 1 | 6, 7 / 40 | **16.25 ± 1.77** | – | – | 89.96 | – |" in text
+    assert "| hocslm | – | not run yet |" in text
+    ablate.run(arguments(tmp_path, "--summarise", table=table))
+    assert (tmp_path / "runs/table_components.md").read_text() == text
+
+
+def test_another_config_takes_the_tables_place(launched, tmp_path):
+    commands, _ = launched
+    table = TABLE.with_name("global_local.py")
+    options = ("--config", "configs/ntu60_xsub.py", "--rows", "local", "--seeds", "3")
+    ablate.run(arguments(tmp_path, *options, table=table))
+    ((config, *_),) = commands
+    assert config == "--config=configs/ntu60_xsub.py:strategy=T0,gsm=false,gta=false,seed=3"
+
+
+@pytest.mark.parametrize("path", sorted(TABLE.parent.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", ["nw_ucla", "ntu60_xsub"])
+def test_every_row_of_every_table_is_a_run(path, config):
+    table = ablate.read_table(path)
+    load = importlib.import_module(f"configs.{config}").get_config
+    for name, arg in table.rows.items():
+        assert encoder_config(load(arg).model), name
+    assert set(table.published) <= {*table.rows, *ENSEMBLES} and "Table" in table.title
+    assert len({str(load(arg)) for arg in table.rows.values()}) == len(table.rows)
+
+
+def test_the_table_of_streams_adds_the_ensembles(tmp_path):
+    for seed, stream in itertools.product((0, 1), PAPER_STREAMS[:2]):
+        folder = tmp_path / f"{stream}_seed{seed}"
+        folder.mkdir()
+        rng = np.random.default_rng(seed)
+        labels = np.arange(40, dtype=np.int32) % 4
+        logits = rng.normal(size=(40, 4)).astype(np.float32) + np.eye(4, dtype=np.float32)[labels]
+        scores = Scores(tuple(f"clip{row}" for row in range(40)), labels, logits)
+        save_scores(folder / "scores.npz", scores)
+        result = {"seed": seed, "correct": scores.correct, "total": 40}
+        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "config.json").write_text(json.dumps({"data": {"stream": stream}, "seed": seed}))
+    table = ablate.read_table(TABLE.with_name("streams.py"))
+    ablate.write_table(table, tmp_path, tmp_path)
+    rows = read_rows(tmp_path / "table_streams.json")
+    assert rows["joint"]["published"] == 90.84
+    assert rows["2 streams"]["seeds"] == [0, 1] and rows["2 streams"]["published"] == 92.64
+    assert rows["2 streams"]["correct"] == rows["joint"]["correct"]  # both streams score alike here
+    assert rows["6 streams"]["correct"] == []
 
 
 def test_a_file_that_is_no_table_is_named(tmp_path):

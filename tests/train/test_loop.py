@@ -12,6 +12,7 @@ import tiny_run
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
 from hocslm_jax.train import checkpoint, loop, setup
+from hocslm_jax.train.state import eval_variables
 
 
 def reports(workdir, key):
@@ -65,6 +66,16 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path, monkeypatch):
     loop.train(tiny_run.make_run(tmp_path / "moved"))
     whole, moved = (reports(tmp_path / name, "train/loss") for name in ("whole", "moved"))
     np.testing.assert_allclose(whole, moved, rtol=1e-5)
+
+
+def test_a_checkpoint_without_a_weight_of_the_model_is_refused(tmp_path):
+    run = tiny_run.make_run(tmp_path, {"train.epochs": 1})
+    loop.train(run)
+    wanted = eval_variables(run.abstract_state)
+    first = next(iter(wanted["params"].values()))
+    first["new"] = jax.tree.leaves(first)[0]
+    with pytest.raises(UserError, match=r"does not fit this model: it has no params/.*new"):
+        checkpoint.restore_variables(tmp_path, wanted)
 
 
 def test_non_finite_loss_names_the_clip_and_keeps_the_last_good_checkpoint(tmp_path):

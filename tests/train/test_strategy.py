@@ -128,6 +128,24 @@ def test_evaluation_gives_the_scores_and_sentences_of_the_training(joint, capsys
     assert "sentences naming their class" in capsys.readouterr().out
 
 
+def test_evaluation_without_sentences_does_not_load_the_language_model(joint, monkeypatch):
+    kept = (joint / "scores.npz").read_bytes()
+    monkeypatch.setattr(strategy, "open_language", None)
+    assert tiny_run.on_tiny_data(strategy.evaluate, joint, "T3", {"lm.describe": 0}) == 0
+    with np.load(joint / "scores.npz") as scores:
+        again = scores["logits"]
+    (joint / "scores.npz").write_bytes(kept)
+    np.testing.assert_allclose(again, np.load(joint / "scores.npz")["logits"], rtol=1e-5)
+
+
+def test_the_dataset_is_opened_once_for_all_stages(joint, tmp_path, monkeypatch):
+    opened, real = [], setup.open_data
+    monkeypatch.setattr(setup, "open_data", lambda data: opened.append(1) or real(data))
+    changes = {"train.epochs": 1, "finetune.epochs": 1, "lm.describe": 0}
+    assert tiny_run.train_strategy(tmp_path, "T3", changes | folder_of_lm(joint)) == 0
+    assert len(opened) == 1
+
+
 def test_a_finished_strategy_is_not_trained_again(joint, capsys):
     before = (joint / "metrics.jsonl").read_text()
     assert tiny_run.train_strategy(joint, "T3") == 0

@@ -18,7 +18,7 @@ from hocslm_jax.data.builders import SHARD_CLIPS, Columns, Protocols, Recipe
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.foreign.npz_rows import Rows, open_rows
 from hocslm_jax.data.foreign.trim import trim
-from hocslm_jax.data.ntu_classes import CLASSES
+from hocslm_jax.data.ntu.classes import CLASSES
 from hocslm_jax.data.protocols import RULES
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25

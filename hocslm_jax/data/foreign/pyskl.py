@@ -22,8 +22,8 @@ from hocslm_jax.data.foreign.pickled_arrays import Array, read_array
 from hocslm_jax.data.foreign.pickles import read_pickle
 from hocslm_jax.data.foreign.trim import trim
 from hocslm_jax.data.ntu.bodies import COMPAT, Compat, translate
+from hocslm_jax.data.ntu.classes import CLASSES
 from hocslm_jax.data.ntu.skeleton import Name, parse_name
-from hocslm_jax.data.ntu_classes import CLASSES
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from hocslm_jax.data.ntu.align import align
 from hocslm_jax.data.ntu.skeleton import NUM_JOINTS, Body, Skeleton
-from hocslm_jax.data.ntu_align import align
 from hocslm_jax.errors import UserError
 
 _SPINE = 1  # mid spine, the origin

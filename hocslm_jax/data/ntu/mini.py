@@ -14,9 +14,9 @@ from hocslm_jax.data import protocols
 from hocslm_jax.data.builders import Recipe, Shard
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.ntu import reader
+from hocslm_jax.data.ntu.classes import NTU60, NTU120
 from hocslm_jax.data.ntu.skeleton import Name
 from hocslm_jax.data.ntu.sources import OnBad
-from hocslm_jax.data.ntu_classes import NTU60, NTU120
 
 NAME = "ntu120_mini"
 CLASSES = NTU120[len(NTU60) :]

@@ -18,11 +18,11 @@ from hocslm_jax.data import protocols
 from hocslm_jax.data.builders import SHARD_CLIPS, Recipe
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.ntu.bodies import COMPAT, Compat
+from hocslm_jax.data.ntu.classes import CLASSES
 from hocslm_jax.data.ntu.missing import missing_ids
 from hocslm_jax.data.ntu.skeleton import Name, parse_name
 from hocslm_jax.data.ntu.sources import Member, OnBad, list_members, open_tar
 from hocslm_jax.data.ntu.worker import read_batch, start
-from hocslm_jax.data.ntu_classes import CLASSES
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25
 

@@ -66,14 +66,25 @@ class Qwen3(nn.Module):
         if not config.tie_embeddings:
             self.lm_head = Linear((config.hidden_size, config.vocab_size))
 
-    def __call__(self, embeddings: jax.Array, positions: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        embeddings: jax.Array,
+        positions: jax.Array | None = None,
+        segments: jax.Array | None = None,
+    ) -> jax.Array:
         """Hidden states [B, T, D] after the final norm of embeddings [B, T, D].
 
-        `positions` [T] or [B, T] turn the queries and keys; by default 0, 1, 2, ...
+        Args:
+            positions: [T] or [B, T], turn the queries and keys; by default 0, 1, 2, ...
+            segments: int [B, T]; a token sees those of its own segment only. One row can so hold
+                several texts, each with positions of its own.
         """
         positions = jnp.arange(embeddings.shape[1]) if positions is None else positions
+        seen = None
+        if segments is not None:
+            seen = (segments[:, :, None] == segments[:, None])[:, None]  # [B, 1, T, T]
         x = embeddings.astype(self.dtype)
-        x, _ = self.blocks(x, rope_angles(positions, self.config), None, None)
+        x, _ = self.blocks(x, rope_angles(positions, self.config), (seen, None), None)
         hidden = self.norm(x)
         if self.is_initializing():  # the two ends have parameters too
             self.embed(jnp.zeros((1, 1), jnp.int32))
@@ -131,10 +142,10 @@ class Block(nn.Module):
         key = norm(name="k_norm")(Linear((width, *groups), name="k")(y))  # [B, T, K, H]
         value = Linear((width, *groups), name="v")(y)
         query, key = rotate(query, rope), rotate(key, rope)
+        seen, start = window
         if cache is None:
-            y = causal_attention(query, key, value, self.attention)
+            y = causal_attention(query, key, value, self.attention, seen)
         else:
-            seen, start = window
             cache = {"k": write(cache["k"], key, start), "v": write(cache["v"], value, start)}
             keys, values = (cache[name].astype(self.dtype) for name in ("k", "v"))
             y = jax.nn.dot_product_attention(query, keys, values, mask=seen)
@@ -206,13 +217,21 @@ def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
     return turned.astype(x.dtype)
 
 
-def causal_attention(query, key, value, implementation: str | None = None) -> jax.Array:
-    """softmax(QK' / sqrt(H)) V over earlier positions: [B, T, N, H], grouped keys [B, T, K, H]."""
-    if implementation is None:
+def causal_attention(
+    query, key, value, implementation: str | None = None, seen: jax.Array | None = None
+) -> jax.Array:
+    """softmax(QK' / sqrt(H)) V over earlier positions: [B, T, N, H], grouped keys [B, T, K, H].
+
+    A mask `seen`, bool [B, 1, T, T], narrows them; XLA's attention alone takes one without making
+    it a bias for every head.
+    """
+    if seen is not None:
+        implementation = "xla"
+    elif implementation is None:
         fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.dtype.itemsize == 2
         implementation = "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
     return jax.nn.dot_product_attention(
-        query, key, value, is_causal=True, implementation=implementation
+        query, key, value, mask=seen, is_causal=True, implementation=implementation
     )
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from skeleton_files import body, sample, write
 
+from hocslm_jax.data.ntu.align import align
 from hocslm_jax.data.ntu.bodies import COMPAT, Compat, actors
 from hocslm_jax.data.ntu.skeleton import parse_skeleton
-from hocslm_jax.data.ntu_align import align
 
 
 def act(frames, **switches):

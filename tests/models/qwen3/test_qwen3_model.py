@@ -215,8 +215,8 @@ def test_the_rules_fit_every_published_size(size):
 def test_cudnn_attention_where_it_can_be_had(backend, dtype, head_dim, chosen, monkeypatch):
     asked = []
 
-    def attention(query, key, value, *, is_causal, implementation):
-        del key, value
+    def attention(query, key, value, *, mask, is_causal, implementation):
+        del key, value, mask
         asked.append((is_causal, implementation))
         return query
 

@@ -1,0 +1,101 @@
+"""Several streams in one program, seen from outside: their scores, and a run of each at the end.
+
+In: a `Run` whose `streams` train side by side. Out: scores of each stream and of their ensemble; in
+`workdir/<stream>/` all that a separate run of that stream leaves, so that whatever takes the
+workdir of a run takes these too. A run of one stream alone passes through unchanged.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from hocslm_jax.eval.classification import Scores, collect_logits, make_scores, write_report
+from hocslm_jax.eval.scores import Member
+from hocslm_jax.eval.weights import fuse, preset_weights
+from hocslm_jax.train import checkpoint, stack
+from hocslm_jax.train.metrics import Totals, of_stream, say
+from hocslm_jax.train.result import make_result, summary, write_json
+from hocslm_jax.train.setup import Run
+
+
+def score(run: Run, variables: dict, batches: Iterable) -> Scores:
+    """Scores of the test split; of several streams their equal-weight ensemble, with its parts."""
+    wanted = run.store.rows(run.config.data.protocol, "test")
+    rows, logits = collect_logits(
+        lambda x: run.predict(variables, x), batches, run.store, wanted
+    )  # [N, C], or [N, S, C]
+    if not run.streams:
+        return make_scores(run.store, rows, logits)
+    parts = {
+        name: make_scores(run.store, rows, logits[:, place], name)
+        for place, name in enumerate(run.streams)
+    }
+    members = [Member(name, part, name) for name, part in parts.items()]
+    return dataclasses.replace(fuse(members, preset_weights("equal", members)), parts=parts)
+
+
+def named(run: Run, chosen: np.ndarray) -> str:
+    """` of joint, bone` for the chosen ones of several streams, nothing for a stream alone."""
+    names = [stream for stream, yes in zip(run.streams, np.ravel(chosen), strict=False) if yes]
+    return f" of {', '.join(names)}" if names else ""
+
+
+def single_runs(run: Run, scores: Scores) -> list[tuple[Run, Scores]]:
+    """The run itself, or that of each of its streams, with their scores."""
+    return [(single_run(run, name), part) for name, part in scores.parts.items()] or [(run, scores)]
+
+
+def single_run(run: Run, stream: str) -> Run:
+    """The run of one stream, without the functions that train and predict."""
+    config = ConfigDict(run.config.copy_and_resolve_references())
+    config.data.update(stream=stream, streams=())
+    config.mesh.stream = 1
+    return dataclasses.replace(
+        run,
+        config=config,
+        workdir=run.workdir / stream,
+        feed=dataclasses.replace(run.feed, stream=stream, streams=()),
+        abstract_state=run.one_state,
+        init=None,
+        train_step=None,
+        predict=None,
+    )
+
+
+def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dict) -> None:
+    """Makes a finished run of every stream: checkpoint, config, metrics, reports and result.
+
+    Args:
+        state: the stacked state, with which `meta` would be saved.
+    """
+    pick = stack.make_pick(run.one_state) if scores.parts else None
+    for place, stream in enumerate(scores.parts):
+        one, own = single_run(run, stream), totals.of_stream(stream, run.streams)
+        one.workdir.mkdir(parents=True, exist_ok=True)
+        config = checkpoint.plain(one.config)
+        with checkpoint.open_manager(one.workdir, keep=1) as manager:
+            its = checkpoint.plain(meta | {"config": config, "totals": vars(own)})
+            checkpoint.save(manager, meta["step"], pick(state, place), its)
+        if jax.process_index() == 0:
+            shutil.copy(run.workdir / "model.json", one.workdir)
+            copy_metrics(run, one)
+        write_json(one.workdir / "config.json", config)
+        part = scores.parts[stream]
+        write_report(one.workdir, part, run.store.classes)
+        beside = {"trained_beside": [name for name in run.streams if name != stream]}
+        result = make_result(one, own, part) | beside
+        write_json(one.workdir / "result.json", result)
+        say(f"{stream}: {summary(result)}; {one.workdir}/result.json")
+
+
+def copy_metrics(run: Run, one: Run) -> None:
+    """What the stream's own metrics.jsonl would hold."""
+    lines = (run.workdir / "metrics.jsonl").read_text().splitlines()
+    own = (of_stream(json.loads(line), one.feed.stream, run.streams) for line in lines)
+    text = "".join(json.dumps(line) + "\n" for line in own)
+    (one.workdir / "metrics.jsonl").write_text(text)

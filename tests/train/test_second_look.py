@@ -1,0 +1,37 @@
+"""Test-time augmentation stands beside the plain count, is repeatable, and changes nothing else."""
+
+import json
+
+import numpy as np
+import tiny_run
+
+from hocslm_jax.eval.classification import load_scores
+from hocslm_jax.train import strategy
+
+LOOKS = {"test.views": 3, "test.crops": 2, "test.mirror": True}
+SHORT = {"train.epochs": 1, "train.eval_every": 0}
+
+
+def test_both_counts_are_reported_and_come_back(tmp_path):
+    plain, looked = tmp_path / "plain", tmp_path / "looked"
+    assert tiny_run.train_strategy(plain, "T0", SHORT) == 0
+    assert tiny_run.train_strategy(looked, "T0", SHORT | LOOKS) == 0
+    one, other = (json.loads((f / "result.json").read_text()) for f in (plain, looked))
+    tta = other["tta"]
+    assert "tta" not in one and tta["looks"] == 12 and tta["total"] == other["total"] == 16
+    assert one["correct"] == other["correct"]
+    logits = [load_scores(f / "scores.npz").logits for f in (plain, looked)]
+    np.testing.assert_array_equal(*logits)
+    first = load_scores(looked / "scores_tta.npz")
+    assert first.correct == tta["correct"] and not np.array_equal(first.logits, logits[0])
+    (looked / "scores_tta.npz").unlink()
+    assert tiny_run.on_tiny_data(strategy.evaluate, looked, "T0", SHORT | LOOKS) == 0
+    np.testing.assert_array_equal(load_scores(looked / "scores_tta.npz").logits, first.logits)
+
+
+def test_a_finished_run_can_be_looked_at_again(tmp_path):
+    assert tiny_run.train_strategy(tmp_path, "T0", SHORT) == 0
+    changes = SHORT | {"test.views": 2, "test.angle": 0.0}
+    assert tiny_run.on_tiny_data(strategy.evaluate, tmp_path, "T0", changes) == 0
+    twice, once = (load_scores(tmp_path / f) for f in ("scores_tta.npz", "scores.npz"))
+    np.testing.assert_array_equal(twice.predictions, once.predictions)

@@ -1,0 +1,155 @@
+"""However the joint step is split, its numbers are those of one device, and any reads the others'
+checkpoints."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny_run
+
+from hocslm_jax import sharding
+from hocslm_jax.graph import NTU25
+from hocslm_jax.models import FusionConfig, build_model
+from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, init_params
+from hocslm_jax.train import checkpoint, setup, state, step
+
+LM = Qwen3Config(64, 32, 64, 2, 4, 4, 8)
+FUSION = FusionConfig(LM.hidden_size, prompt_length=3, width=64)
+CLIP, BATCH, STEPS = (1, 4, 20, 3), 16, 3
+# data, model, FSDP of what trains and of the language model
+LAYOUTS = {
+    "fsdp": (8, 1, True),
+    "tensor": (2, 4, False),
+    "both": (4, 2, True),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_leaves_are_split_too():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sharding, "WHOLE_BELOW", 2)
+        yield
+
+
+class Joint:
+    """The step of T3 on a mesh, with a stand-in for the encoder and a language model by chance."""
+
+    def __init__(self, data: int, model: int, fsdp: bool):
+        self.mesh = sharding.make_mesh(data, model, jax.devices()[: data * model])
+        network = tiny_run.TinyHocSLM(None, tiny_run.CLASSES, FUSION)
+        lm, tx = Qwen3(LM, "float32"), optax.sgd(0.1, 0.9, nesterov=True)
+        init = state.make_init(network, tx, CLIP, ema=False)
+        abstract = jax.eval_shape(init, jax.random.key(0), {})
+        placed = sharding.tree_shardings(abstract, self.mesh, sharding.state_rules(fsdp))
+        self.abstract = checkpoint.abstract(abstract, placed)
+        params = init_params(LM, jax.random.key(1))
+        rules = sharding.lm_rules(fsdp)
+        self.lm = jax.device_put(params, sharding.tree_shardings(params, self.mesh, rules))
+        language = types.SimpleNamespace(params=self.lm)
+        objective = step.describe(network, lm, {"cls": 1.0, "gen": 0.5}, chunk=4)
+        update = step.make_train_step(objective, tx)
+        self.update = setup.jit_step(update, placed, self.mesh, language)
+        self.init = lambda: jax.jit(init, out_shardings=placed)(jax.random.key(2), {})
+
+    def go(self, now, steps):
+        """(state, [{metric: (sum, count)}]) after more steps, each with a batch of its number."""
+        rows, metrics = sharding.batch_sharding(self.mesh), []
+        for _ in range(steps):
+            batch = sharding.shard_batch(rows, make_batch(int(now.step)), BATCH)
+            now, values, finite = self.update(now, {"lm": self.lm}, batch)
+            assert finite
+            metrics.append(jax.device_get(values))
+        return now, metrics
+
+
+def make_batch(seed):
+    rng = np.random.default_rng(seed)
+    return {
+        "x": rng.normal(size=(BATCH, *CLIP)).astype(np.float32),
+        "label": rng.integers(tiny_run.CLASSES, size=BATCH).astype(np.int32),
+        "mask": (np.arange(BATCH) < BATCH - 1).astype(np.float32),
+        "tokens": rng.integers(LM.vocab_size, size=(BATCH, 10)).astype(np.int32),
+        "lengths": rng.integers(1, 11, size=BATCH).astype(np.int32),
+    }
+
+
+def plain(now):
+    return jax.tree.map(np.asarray, now.replace(rng=jax.random.key_data(now.rng)))
+
+
+def close(one, other, rtol=1e-4):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6), one, other)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """The run of one device: final state and metrics."""
+    joint = Joint(1, 1, False)
+    now, metrics = joint.go(joint.init(), STEPS)
+    return plain(now), metrics
+
+
+@pytest.fixture(scope="module")
+def split():
+    """All layouts after the same steps."""
+    joints = {name: Joint(*layout) for name, layout in LAYOUTS.items()}
+    return {name: (joint, *joint.go(joint.init(), STEPS)) for name, joint in joints.items()}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_losses_gradients_and_weights_are_those_of_one_device(name, split, whole):
+    """SGD's momentum is a sum of the gradients."""
+    _, now, metrics = split[name]
+    assert {"loss", "caption_loss", "grad_norm"} <= set(metrics[0])
+    close(metrics, whole[1])
+    close(plain(now), whole[0])
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_each_device_keeps_its_share(name, split):
+    data, model, fsdp = LAYOUTS[name]
+    joint, now, _ = split[name]
+    shares = lambda tree: {  # noqa: E731
+        sharding.path_name(path): leaf.size // leaf.addressable_shards[0].data.size
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+    trained, frozen = shares({"params": now.params, "opt_state": now.opt_state}), shares(joint.lm)
+    ways = model * (data if fsdp else 1)
+    kernels = {path: share for path, share in trained.items() if "projector/up/kernel" in path}
+    assert len(kernels) == 2 and set(kernels.values()) == {ways}  # the parameter and its momentum
+    assert trained["params/encoder/Dense_0/kernel"] == (data if fsdp else 1)
+    assert trained["params/prompt"] == 1
+    assert frozen["blocks/q/kernel"] == frozen["embed/embedding"] == ways
+
+
+def test_a_checkpoint_goes_on_in_any_other_layout(split, whole, tmp_path):
+    joint, now, _ = split["both"]
+    with checkpoint.open_manager(tmp_path) as manager:
+        checkpoint.save(manager, STEPS, now, {})
+    _, wanted = joint.go(now, 1)
+    others = {name: split[name][0] for name in ("fsdp", "tensor")}
+    for other in (*others.values(), Joint(1, 1, False)):
+        with checkpoint.open_manager(tmp_path) as manager:
+            restored = checkpoint.restore(manager, other.abstract)
+        placed = jax.tree.map(lambda a: a.sharding, other.abstract)
+        assert jax.tree.map(lambda a: a.sharding, restored) == placed
+        close(plain(restored), whole[0])
+        close(other.go(restored, 1)[1], wanted, rtol=1e-5)
+
+
+def test_fsdp_splits_nearly_all_of_a_real_model(monkeypatch):
+    monkeypatch.setattr(sharding, "WHOLE_BELOW", 2**14)
+    settings = tiny_run.make_config({"model.encoder": "ctrgcn"}).model
+    network = build_model(settings, graph=NTU25, num_classes=60, fusion=FusionConfig(2560, 8))
+    init = lambda key: network.init(key, jnp.zeros((1, 2, 64, 25, 3)), train=False)  # noqa: E731
+    shapes = jax.eval_shape(init, jax.random.key(0))["params"]
+    mesh = sharding.make_mesh(4, 2)
+    placed = sharding.tree_shardings(shapes, mesh, sharding.state_rules(True))
+    sizes = jax.tree.map(
+        lambda a, s: np.array([a.size, np.prod(s.shard_shape(a.shape))]), shapes, placed
+    )
+    total, share = sum(jax.tree.leaves(sizes))
+    assert share < 0.26 * total
