@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -21,18 +22,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from benchmarks import encoder
 from benchmarks.joint_program import Case, flops
 from configs import ntu60_xsub
-from hocslm_jax.graph import NTU25
-from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, init_params
-from hocslm_jax.train import optim, state, step
+from hocslm_jax.plan.chips import find_chip
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
-# Dense bfloat16, from the data sheets of the SXM boards; MFU is left out for other devices.
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12}
 TINY = Qwen3Config(512, 64, 128, 2, 4, 2, 16)
 REPETITIONS = 10
 
@@ -60,33 +57,13 @@ def attention(args: argparse.Namespace) -> dict:
 
 
 def encoders(args: argparse.Namespace) -> dict:
-    """Train steps of both encoders alone, at the NTU shape."""
+    """Train steps and inference of both encoders against PyTorch, eager and compiled, NTU shape."""
     result = {}
-    for name in ("ctrgcn", "hglnet"):
-        for dtype in ("float32", "bfloat16"):
-            config = ntu60_xsub.get_config(f"encoder={name},width={args.width},strategy=T0")
-            config.model.dtype = dtype
-            seconds, compiling = encoder_step(config, args.batch)
-            median = statistics.median(seconds)
-            rates = {"clips_per_s": args.batch / median, "compile_s": compiling}
-            result[f"{name}_{dtype}"] = {**rates, "seconds": seconds}
+    for dtype in ("bfloat16", "float32"):
+        names = ("ctrgcn", "hglnet", "torch", "torch_compiled")
+        cases = [encoder.Case(name, "ntu", args.batch, dtype) for name in names]
+        result[dtype] = encoder.summary(encoder.measure(cases, 5, REPETITIONS, 20), args.batch)
     return result
-
-
-def encoder_step(config, batch_size: int) -> tuple[list[float], float]:
-    """Seconds of each step, and of the first one, which compiles."""
-    model = build_model(config.model, graph=NTU25, num_classes=60)
-    tx = optim.make_optimizer(config.optim, optim.make_schedule(config.optim, 1, 1))
-    shape = (config.data.num_persons, config.data.frames, NTU25.num_joints, 3)
-    now = jax.jit(state.make_init(model, tx, shape, ema=False))(jax.random.key(0), {})
-    update = jax.jit(step.make_train_step(step.classify(model), tx), donate_argnums=0)
-    rng = np.random.default_rng(0)
-    batch = {
-        "x": rng.normal(size=(batch_size, *shape)).astype(np.float32),
-        "label": rng.integers(60, size=batch_size).astype(np.int32),
-        "mask": np.ones(batch_size, np.float32),
-    }
-    return steps(update, now, {}, jax.device_put(batch))
 
 
 def joint(args: argparse.Namespace) -> dict:
@@ -95,48 +72,56 @@ def joint(args: argparse.Namespace) -> dict:
     config.lm.max_tokens = args.tokens
     device = jax.devices()[0]
     case = Case(config, language_model(args.lm), device, jax.default_backend())
-    lowered, abstract, frozen = case.lower(remat=True, chunk=config.lm.chunk)
-    compiled = lowered.compile()
+    made = case.step(remat=True, chunk=config.lm.chunk)
+    compiled = made.lower().compile()
     language = jax.jit(
         functools.partial(init_params, case.lm, dtype="bfloat16"),
-        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, frozen["lm"]),
+        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, made.frozen["lm"]),
     )(jax.random.key(0))
-    batch = jax.tree.map(zeros, case.batch())
+    batch = jax.tree.map(zeros, made.batch)
     batch["lengths"] = jnp.full_like(batch["lengths"], args.tokens)
     batch["mask"] = jnp.ones_like(batch["mask"])
-    now = jax.tree.map(zeros, abstract)
+    now = jax.tree.map(zeros, made.state)
     seconds, _ = steps(compiled, now, {"lm": language}, jax.device_put(batch))
     work = flops(case, True, config.lm.chunk)["formula"]
     median = statistics.median(seconds)
-    peak = next((f for name, f in PEAK_FLOPS.items() if name in device.device_kind), None)
+    chip = find_chip(device.device_kind)
     memory = device.memory_stats() or {}
     return {
         "seconds": seconds,
         "clips_per_s": args.batch / median,
         "flops": work,
-        "mfu": work / median / peak if peak else None,
+        "mfu": work / median / chip.flops if chip else None,
         "peak_bytes": memory.get("peak_bytes_in_use"),
     }
 
 
+def streams(args: argparse.Namespace) -> dict:
+    """Six streams in one program against six programs, at the NTU shape."""
+    return command("benchmarks.streams", args, "--shape", "ntu60", "--dtype", "bfloat16")
+
+
+def command(module: str, args: argparse.Namespace, *options: str) -> dict:
+    """What another benchmark finds on this device."""
+    path = args.out / f"{module.rpartition('.')[2]}_alone.json"
+    subprocess.run([sys.executable, "-m", module, "--json", str(path), *options], check=True)
+    return json.loads(path.read_text())
+
+
 def training(args: argparse.Namespace) -> dict:
-    """NW-UCLA, joint stream, T0, both encoders: the recipe's 65 epochs while time is left."""
-    results = {}
-    for seed in range(args.seeds):
-        for encoder in ("hglnet", "ctrgcn"):
-            workdir = args.out / f"nw_ucla_{encoder}_seed{seed}"
-            settings = f"encoder={encoder},seed={seed},eval_every=5"
-            command = [sys.executable, "launch.py", f"--workdir={workdir}"]
-            subprocess.run([*command, f"--config=configs/nw_ucla.py:{settings}"], check=True)
-            results[workdir.name] = json.loads((workdir / "result.json").read_text())
-            write(args.out / "training.json", results)
-    return results
+    """NW-UCLA, six streams of both encoders, while time is left (benchmarks/nw_ucla_suite.py)."""
+    options = ["--out", str(args.out / "nw_ucla"), "--minutes", str(args.minutes)]
+    options += ["--seeds", *map(str, range(args.seeds))]
+    subprocess.run([sys.executable, "-m", "benchmarks.nw_ucla_suite", *options], check=True)
+    found = (args.out / "nw_ucla").rglob("result.json")
+    return {str(f.parent.relative_to(args.out)): json.loads(f.read_text()) for f in found}
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {
     "attention": attention,
     "encoders": encoders,
     "joint": joint,
+    "streams": streams,
     "training": training,
 }
 
@@ -189,7 +174,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--width", type=int, default=64, help="of the encoder")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=20, help="of training")
     args = parser.parse_args(argv)
+    # The encoders' contestants are processes that need memory of the same device.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     where = {"machine": describe_machine(), "versions": describe_versions()}
     for name in args.parts:
         path = args.out / f"{name}.json"

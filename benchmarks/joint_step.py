@@ -3,7 +3,7 @@
     python -m benchmarks.joint_step --target cpu v5p:1x1x1 --json results/joint_step.json
 
 In: the size of the language model, the shape of a batch, and what to compile for: the CPU, or ahead
-of time one chip of a TPU topology, which needs libtpu (`pip install "jax[tpu]"`) but no TPU. Out:
+of time one chip of a TPU topology, which needs libtpu (`pip install libtpu`) but no TPU. Out:
 for the language model rematerialised or not, and its logits made for all caption positions at once
 or for a few: bytes, FLOPs and compile time, and what `joint_program` found of three promises.
 """
@@ -21,21 +21,16 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
-from benchmarks.joint_program import CLASSES, PROMPT, VARIANTS, Case, measure, open_device
+import jax
+
+from benchmarks.joint_program import CLASSES, PROMPT, VARIANTS, Case, measure
 from configs import ntu60_xsub
 from hocslm_jax.errors import UserError
 from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, num_params
+from hocslm_jax.plan.chips import CHIPS, check_compiler, open_devices
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 LMS = {**SIZES, "tiny": Qwen3Config(1009, 48, 80, 3, 4, 2, 16)}  # compiles in seconds
-# Of a chip, from the pages "TPU v4", "TPU v5e", … under cloud.google.com/tpu/docs.
-HBM_GB = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
-TPU_ENVIRONMENT = {  # there is no TPU here to ask or to wait for
-    "JAX_PLATFORMS": "cpu",
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process uses a chip
-}
 SIZE_OPTIONS = ("part", "lm", "batch", "tokens", "chunk", "width", "stages", "frames", "effort")
 NOTES = (
     "cpu: XLA:CPU keeps float32 copies of bfloat16 arrays, the frozen weights included, and its "
@@ -53,21 +48,21 @@ def build(args: argparse.Namespace, target: str) -> Case:
     stages = tuple(int(blocks) for blocks in args.stages.split(","))
     config.model.update(width=args.width, stages=stages)
     config.data.frames = args.frames
-    return Case(config, LMS[args.lm], open_device(target), target, args.part)
+    devices = jax.devices("cpu") if target == "cpu" else open_devices(target)[0]
+    return Case(config, LMS[args.lm], devices[0], target, args.part)
 
 
 def elsewhere(args: argparse.Namespace, target: str, name: str) -> dict:
-    """A variant in a process of its own: compiling for a TPU wants an environment of its own."""
-    if target != "cpu" and importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"--target {target} needs the TPU compiler: pip install 'jax[tpu]'")
+    """A variant in a process of its own, which gives its memory back."""
+    if target != "cpu":
+        check_compiler(target)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         options = [f"--{key}={getattr(args, key)}" for key in SIZE_OPTIONS]
         command = [sys.executable, "-m", "benchmarks.joint_step", "--row", str(out), *options]
         command += ["--target", target, "--variants", name]
-        done = subprocess.run(
-            command, env=os.environ | TPU_ENVIRONMENT, capture_output=True, text=True
-        )
+        environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if not out.is_file():
             said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
             raise UserError(f"--target {target}: {said.removeprefix('error: ')}")
@@ -85,7 +80,7 @@ def results(args: argparse.Namespace, rows: list[dict]) -> dict:
         "classes": CLASSES,
         "prompt_tokens": PROMPT,
         "lm_parameters": num_params(LMS[args.lm]),
-        "hbm_gb": {t: HBM_GB.get(t.partition(":")[0]) for t in args.target if t != "cpu"},
+        "hbm_bytes": {t: CHIPS[t.partition(":")[0]].hbm for t in args.target if t != "cpu"},
         "notes": NOTES,
         "rows": rows,
         "machine": describe_machine(),

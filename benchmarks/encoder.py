@@ -1,0 +1,255 @@
+"""Train steps and single-clip inference of the encoders, against CTR-GCN in plain PyTorch.
+
+    python -m benchmarks.encoder --json results/benchmarks/encoder.json
+    python -m benchmarks.encoder --shapes ntu --batch 64 --dtype bfloat16   # on a GPU
+
+In: nothing; clips are random, since neither side's speed depends on them. Out: clips/s of one train
+step (SGD with momentum and weight decay) and milliseconds of one clip, with the ratio to PyTorch,
+and on a known accelerator the share of its roofline that a step reaches. Each contestant is a
+process of its own, set up as its users run it, and they take turns, one round each, so that a busy
+moment of the machine does not fall on one of them alone.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.graph import NTU25, UCLA20
+from hocslm_jax.plan.chips import find_chip
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A contestant and what it is given."""
+
+    contestant: str  # "ctrgcn" or "hglnet" of ours, "torch" or "torch_compiled"
+    shape: str
+    batch: int
+    dtype: str
+
+
+# (skeleton, classes, persons, frames, clips in a batch) of the recipes' batches on small machines.
+SHAPES = {"nw_ucla": (UCLA20, 10, 1, 52, 16), "ntu": (NTU25, 60, 2, 64, 8)}
+
+
+def random_clips(case: Case) -> tuple[np.ndarray, np.ndarray]:
+    """x [B, M, T, V, 3] and labels [B]."""
+    graph, classes, persons, frames, _ = SHAPES[case.shape]
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((case.batch, persons, frames, graph.num_joints, 3), np.float32)
+    return x, rng.integers(classes, size=case.batch)
+
+
+def build_ours(case: Case):
+    """(train step, one clip's inference, what is known of it: first step's seconds, its cost)."""
+    import jax
+
+    from configs import nw_ucla
+    from hocslm_jax.models import build_model
+    from hocslm_jax.train import environment, optim, program, state, step
+
+    environment.keep_memory()
+    x, label = random_clips(case)
+    graph, classes = SHAPES[case.shape][:2]
+    config = nw_ucla.get_config(f"encoder={case.contestant}")
+    config.model.dtype = case.dtype
+    model = build_model(config.model, graph=graph, num_classes=classes)
+    tx = optim.make_optimizer(config.optim, optim.make_schedule(config.optim, 1, 1))
+    init = state.make_init(model, tx, x.shape[1:], ema=False)
+    box = [jax.jit(init)(jax.random.key(0), {})]
+    batch = {"x": x, "label": label.astype(np.int32), "mask": np.ones(case.batch, np.float32)}
+    batch = jax.device_put(batch)
+    start = time.perf_counter()
+    update = jax.jit(step.make_train_step(step.classify(model), tx), donate_argnums=0)
+    lowered = update.lower(box[0], {}, batch)
+    compiled = lowered.compile(program.compiler_options(jax.default_backend()))
+
+    def train():
+        box[0], _, finite = compiled(box[0], {}, batch)
+        finite.block_until_ready()
+
+    train()
+    cost = compiled.cost_analysis()
+    about = {
+        "first_step_s": time.perf_counter() - start,
+        "step_flops": cost["flops"],
+        "step_bytes": cost["bytes accessed"],
+        "device": jax.devices()[0].device_kind,
+    }
+    logits = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+
+    def infer():
+        logits(state.eval_variables(box[0]), batch["x"][:1]).block_until_ready()
+
+    return train, infer, about
+
+
+def build_theirs(case: Case):
+    """The same of PyTorch: eager, or with `torch.compile`."""
+    import torch
+
+    from benchmarks.torch_ctrgcn import CTRGCN
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    graph, classes, persons = SHAPES[case.shape][:3]
+    x, label = random_clips(case)
+    x = torch.from_numpy(x.transpose(0, 4, 2, 3, 1).copy()).to(device)  # [N, C, T, V, M]
+    label = torch.from_numpy(label).to(device)
+    net = CTRGCN(graph, classes, persons).to(device)
+    model = torch.compile(net) if case.contestant == "torch_compiled" else net
+    sgd = torch.optim.SGD(net.parameters(), 0.1, 0.9, weight_decay=1e-4, nesterov=True)
+    half = torch.autocast(device, torch.bfloat16, enabled=case.dtype == "bfloat16")
+    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
+
+    def train():
+        model.train()
+        sgd.zero_grad()
+        with half:
+            loss = torch.nn.functional.cross_entropy(model(x), label)
+        loss.backward()
+        sgd.step()
+        finish()
+
+    def infer():
+        model.eval()
+        with torch.inference_mode(), half:
+            model(x[:1])
+        finish()
+
+    start = time.perf_counter()
+    train()
+    return train, infer, {"first_step_s": time.perf_counter() - start}
+
+
+def work(connection, case: Case) -> None:
+    """A contestant's process: sets up, then times what it is asked for until it is asked to end."""
+    build = build_theirs if case.contestant.startswith("torch") else build_ours
+    train, infer, about = build(case)
+    infer()
+    connection.send(about)
+    for name, times in iter(connection.recv, None):
+        call, seconds = {"train": train, "infer": infer}[name], []
+        call()  # not counted: the others have had the caches
+        for _ in range(times):
+            start = time.perf_counter()
+            call()
+            seconds.append(time.perf_counter() - start)
+        connection.send(seconds)
+
+
+def measure(cases: list[Case], rounds: int, steps: int, clips: int) -> dict[str, dict]:
+    """Seconds of each train step and of each clip, and what else is known, by contestant."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share one GPU's memory
+    context = multiprocessing.get_context("spawn")
+    ends, processes = {}, []
+    for case in cases:
+        ours, theirs = context.Pipe()
+        processes.append(context.Process(target=work, args=(theirs, case), daemon=True))
+        processes[-1].start()
+        ends[case.contestant] = ours
+        theirs.close()
+    found = {name: {"about": end.recv(), "train": [], "infer": []} for name, end in ends.items()}
+    for what, times in (("train", steps), ("infer", clips)):
+        for _ in range(rounds):
+            for name, end in ends.items():
+                end.send((what, times))
+                found[name][what] += end.recv()
+    for end, process in zip(ends.values(), processes, strict=True):
+        end.send(None)
+        process.join()
+    return found
+
+
+def summary(found: dict[str, dict], batch: int, opponent: str = "torch") -> dict:
+    """Medians, spreads and ratios; the repetitions are kept beside them."""
+    rows = {}
+    for name, seconds in found.items():
+        rates = [batch / s for s in seconds["train"]]
+        milliseconds = [1e3 * s for s in seconds["infer"]]
+        rows[name] = {
+            "train_clips_per_s": spread(rates),
+            "infer_ms": spread(milliseconds),
+            **seconds["about"],
+            "train_repetitions": rates,
+        }
+    theirs = rows[opponent]
+    for row in rows.values():
+        row["train_ratio"] = (
+            row["train_clips_per_s"]["median"] / (theirs["train_clips_per_s"]["median"])
+        )
+        row["infer_ratio"] = theirs["infer_ms"]["median"] / row["infer_ms"]["median"]
+        if chip := find_chip(row.get("device", "")):
+            least = max(row["step_flops"] / chip.flops, row["step_bytes"] / chip.hbm_rate)
+            row["roofline"] = least * row["train_clips_per_s"]["median"] / batch
+    return rows
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def report(shape: str, rows: dict) -> str:
+    lines = [f"{shape}: clips/s of a train step, ms of one clip, seconds to the first step"]
+    for name, row in rows.items():
+        train, infer = row["train_clips_per_s"], row["infer_ms"]
+        lines.append(
+            f"  {name:<14} {train['median']:8.1f} ({train['min']:.1f}-{train['max']:.1f}), "
+            f"x{row['train_ratio']:.2f}   {infer['median']:7.1f} ms, x{row['infer_ratio']:.2f}   "
+            f"{row['first_step_s']:.0f} s"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
+    contestants = ["ctrgcn", "hglnet", "torch"]
+    parser.add_argument("--contestants", nargs="+", default=contestants)
+    parser.add_argument("--batch", type=int, help="clips; default: the shape's own")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="train steps in a round")
+    parser.add_argument("--clips", type=int, default=20, help="single clips in a round")
+    args = parser.parse_args(argv)
+    results = {}
+    for shape in args.shapes:
+        batch = args.batch or SHAPES[shape][-1]
+        cases = [Case(name, shape, batch, args.dtype) for name in args.contestants]
+        rows = summary(measure(cases, args.rounds, args.steps, args.clips), batch)
+        results[shape] = {"batch": batch, "dtype": args.dtype, "contestants": rows}
+        print(report(shape, rows), flush=True)
+    if args.json:
+        write(args.json, results)
+
+
+def write(path: Path, results: dict) -> None:
+    from importlib import metadata
+
+    from hocslm_jax.train.environment import describe_machine, describe_versions
+
+    about = {
+        "benchmark": "encoder",
+        "unit": "clips per second; milliseconds",
+        "opponent": "torch",
+        "shapes": results,
+        "load_average": os.getloadavg(),
+        "machine": describe_machine(),
+        "versions": describe_versions() | {"torch": metadata.version("torch")},
+        "command": shlex.join(["python", "-m", "benchmarks.encoder", *sys.argv[1:]]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(about, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""Tables of `plan`: the train step of NTU60 on TPU slices of 4 to 256 chips.
+
+    python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows 'T3 weak v5e*']
+    python -m benchmarks.scaling --json results/benchmarks/scaling.json --docs docs/scaling.md
+
+In: nothing but the configs; needs libtpu and no TPU. Out: a JSON file that grows by one row at a
+time, each compiled in a process of its own, so that the same command goes on where it was stopped.
+With --docs nothing is compiled: the tables in the document are made from the file, and --check only
+fails where they are stale.
+"""
+
+import argparse
+import dataclasses
+import fnmatch
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.plan.estimate import needed
+from hocslm_jax.train.environment import describe_machine, describe_versions
+
+SLICES = {  # 4, 16, 64 and 256 chips
+    "v5e": ("2x2", "4x4", "8x8", "16x16"),
+    "v5p": ("2x2x1", "2x2x4", "4x4x4", "4x8x8"),
+}
+CHIPS = (4, 16, 64, 256)
+PER_CHIP, FIXED = 16, 256  # clips: weak scaling keeps the former, strong scaling the latter
+CONFIGS = {
+    "T0": "configs/ntu60_xsub.py:strategy=T0",
+    "T3": "configs/ntu60_xsub.py",
+}
+COLUMNS = (
+    *("slice", "chips", "clips", "GiB a chip", "TFLOP a chip", "of an even split"),
+    *("GB sent", "at best, ms", "bound", "by the compiler, ms", "clips/s"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One cell of the experiment; its name is its key in the result."""
+
+    strategy: str
+    scaling: str
+    chip: str
+    place: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.strategy} {self.scaling} {self.topology}"
+
+    @property
+    def topology(self) -> str:
+        return f"{self.chip}:{SLICES[self.chip][self.place]}"
+
+    @property
+    def batch(self) -> int:
+        return PER_CHIP * CHIPS[self.place] if self.scaling == "weak" else FIXED
+
+    def settings(self, more: str) -> str:
+        sizes = f"batch_size={self.batch},eval_batch_size={self.batch}"
+        return ",".join(filter(None, [sizes, more]))
+
+
+def rows(pattern: str = "*") -> list[Row]:
+    """Those whose name matches, the most telling ones first."""
+    every = [
+        Row(strategy, scaling, chip, place)
+        for strategy, scaling in (("T3", "weak"), ("T0", "weak"), ("T3", "strong"))
+        for chip in SLICES
+        for place in (3, 1, 2, 0)
+    ]
+    return [row for row in every if fnmatch.fnmatch(row.name, pattern)]
+
+
+def measure(row: Row, more: str, limit: int) -> dict:
+    """The plan of one row, from a process of its own: it takes much memory and gives it back."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "row.json"
+        command = [sys.executable, "-m", "hocslm_jax", "plan", f"--json={out}"]
+        command += [f"--config={CONFIGS[row.strategy]}", f"--topology={row.topology}"]
+        command += ["--set", row.settings(more)]
+        start = time.perf_counter()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
+        except subprocess.TimeoutExpired:
+            raise UserError(f"{row.name}: not compiled in {limit} s; raise --limit") from None
+        if not out.is_file():
+            said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            raise UserError(f"{row.name}: {said.removeprefix('error: ')}")
+        return json.loads(out.read_text()) | {"wall_s": round(time.perf_counter() - start, 1)}
+
+
+def fill(args: argparse.Namespace) -> None:
+    """Adds the rows that are not there yet, or were made with other settings."""
+    result = read(args.json) if args.json.is_file() else {"benchmark": "scaling", "rows": {}}
+    for row in rows(args.rows):
+        known = result["rows"].get(row.name)
+        if known and known["settings"] == row.settings(args.set):
+            continue
+        found = measure(row, args.set, args.limit)
+        result["rows"][row.name] = found
+        result |= {"machine": describe_machine(), "versions": describe_versions()}
+        result["versions"]["libtpu"] = metadata.version("libtpu")
+        result["command"] = shlex.join(["python", "-m", "benchmarks.scaling", *sys.argv[1:]])
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"{row.name}: {' | '.join(cells(row, found)[2:])}, {found['wall_s']} s", flush=True)
+
+
+def cells(row: Row, found: dict) -> list[str]:
+    """One line of a table."""
+    shape = [f"`{row.topology}`", f"{found['devices']}", f"{found['batch_size']:,}"]
+    size = needed(found)
+    if size is None:
+        return [*shape, f"does not fit: {found['does_not_fit']}", *["–"] * 7]
+    seconds, rates = found["seconds"], found["examples_per_s"]
+    counts = found["flops"]
+    sent = sum(one["sent"] for one in found["collectives"].values())
+    fits = "" if found["fits"] else " (does not fit)"
+    compiler = f"{1e3 * seconds['compiler']:,.0f}" if "compiler" in seconds else "–"
+    least = f"{rates['compiler']:,.0f} to " if "compiler" in rates else "up to "
+    return [
+        *shape,
+        f"{size / 2**30:.1f}{fits}",
+        f"{counts['matrix'] / 1e12:.2f}",
+        f"{counts['matrix'] / counts['ideal']:.2f}",
+        f"{sent / 1e9:.2f}",
+        f"{1e3 * seconds['step']:,.1f}",
+        found["bound"],
+        compiler,
+        f"{least}{rates['at_best']:,.0f}",
+    ]
+
+
+def tables(result: dict) -> dict[str, str]:
+    """Markdown by marker: the rows that are there, by strategy and kind of scaling."""
+    made = {}
+    for strategy, scaling in (("T3", "weak"), ("T3", "strong"), ("T0", "weak")):
+        chosen = sorted(rows(f"{strategy} {scaling} *"), key=lambda row: (row.chip, row.place))
+        lines = [
+            cells(row, result["rows"][row.name]) for row in chosen if row.name in result["rows"]
+        ]
+        if not lines:
+            made[f"{strategy} {scaling}"] = "Not compiled yet."
+            continue
+        rule = ["---", *["---:"] * (len(COLUMNS) - 1)]
+        made[f"{strategy} {scaling}"] = "\n".join(
+            "| " + " | ".join(line) + " |" for line in (COLUMNS, rule, *lines)
+        )
+        if scaling == "weak":
+            made[f"{strategy} {scaling}"] += ideal_lines(result, chosen)
+    made["settings"] = settings_line(result)
+    return made
+
+
+def ideal_lines(result: dict, chosen: list[Row]) -> str:
+    """How far weak scaling from 16 to 256 chips is from ideal, where both are there."""
+    said = ""
+    for chip in SLICES:
+        ends = [row.name for row in chosen if row.chip == chip and CHIPS[row.place] in (16, 256)]
+        counts = [result["rows"].get(name, {}).get("flops", {}).get("matrix") for name in ends]
+        if all(counts):
+            change = counts[1] / counts[0] - 1
+            said += f"\n\n{chip}: from 16 to 256 chips the products of one chip change by "
+            said += f"{change:+.2%}."
+    return said
+
+
+def settings_line(result: dict) -> str:
+    """What was compiled, in one sentence."""
+    found = list(result["rows"].values())
+    if not found:
+        return "No row is compiled yet."
+    named = (re.split(r",(?![^(]*\))", one["settings"]) for one in found)
+    shared = set.intersection(*(set(one) for one in named))
+    shared = {setting for setting in shared if "batch_size=" not in setting}
+    encoder = f" with {', '.join(f'`{setting}`' for setting in sorted(shared))}" if shared else ""
+    return f"{len(found)} rows of `configs/ntu60_xsub.py`{encoder}, by `{result['command']}`."
+
+
+def write(document: Path, result: dict, check: bool) -> None:
+    """Puts the tables between their markers, `<!-- NAME -->` and `<!-- end -->`."""
+    old = document.read_text(encoding="utf-8")
+    new = old
+    for name, table in tables(result).items():
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not marked.search(new):
+            raise UserError(f"{document} has no place for the table {name!r}: <!-- {name} -->")
+        new = marked.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", new)
+    if check and new != old:
+        raise UserError(f"{document} is stale: run this command without --check")
+    if not check:
+        document.write_text(new, encoding="utf-8")
+
+
+def read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): run without --docs first") from None
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
+    parser.add_argument("--json", type=Path, required=True, help="the result, gone on with")
+    parser.add_argument("--rows", default="*", help="only those whose name matches: 'T3 weak v5e*'")
+    parser.add_argument("--set", default="", metavar="k=v,k=v", help="more settings, for all rows")
+    parser.add_argument("--limit", type=int, default=7200, help="seconds for one row")
+    parser.add_argument("--docs", type=Path, help="make this document's tables, compile nothing")
+    parser.add_argument("--check", action="store_true", help="with --docs: only fail if stale")
+    args = parser.parse_args(argv)
+    try:
+        if args.docs:
+            write(args.docs, read(args.json), args.check)
+        else:
+            fill(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""The devices to plan for: of this machine, or of a TPU slice that need not be here.
+
+In: a topology such as `v5e:16x16`, or `local`. Out: JAX devices to compile for, and what a chip of
+theirs can do at best. Ahead of time, libtpu is the compiler alone and never looks for a TPU.
+"""
+
+import dataclasses
+import importlib.util
+import os
+
+import jax
+from jax.experimental import topologies
+
+from hocslm_jax.errors import UserError
+
+GB = 1e9
+TPU_ENVIRONMENT = {  # there is no TPU here to ask or to wait for
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process uses a chip
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any will do; without one libtpu warns
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """Published figures of one chip, as one JAX device.
+
+    Attributes:
+      hbm: bytes.
+      flops: dense bfloat16 products a second; float32 ones take this path on a TPU by default.
+      hbm_rate: bytes a second between memory and chip.
+      link_rate: bytes a second that a chip can send to its neighbours, over all its links at once:
+        half of the bidirectional figure.
+      clock: cycles a second of the matrix units, what `flops` over their number and size gives;
+        0 where those are not published. Turns the compiler's estimates into seconds.
+    """
+
+    hbm: float
+    flops: float
+    hbm_rate: float
+    link_rate: float
+    clock: float = 0.0
+
+
+# TPUs: the pages v5e, v5p and v6e under docs.cloud.google.com/tpu/docs; v5e and v5p have four
+# matrix units of 128 x 128 in a core, v5p two cores in a chip. GPUs: NVIDIA's data sheets of the
+# SXM boards, NVLink in one direction.
+CHIPS = {
+    "v5e": Chip(16 * 2**30, 197e12, 819 * GB, 200 * GB, 197e12 / (2 * 4 * 128**2)),
+    "v5p": Chip(95 * 2**30, 459e12, 2765 * GB, 600 * GB, 459e12 / (2 * 8 * 128**2)),
+    "v6e": Chip(32 * 2**30, 918e12, 1638 * GB, 400 * GB),
+    "H100": Chip(80 * GB, 989e12, 3350 * GB, 450 * GB),
+    "H200": Chip(141 * GB, 989e12, 4800 * GB, 450 * GB),
+}
+
+
+def open_devices(topology: str) -> tuple[list[jax.Device], Chip | None]:
+    """The devices of a topology, and their chip where its figures are known.
+
+    Raises:
+        UserError: no TPU compiler, or a topology that it does not know.
+    """
+    if topology == "local":
+        devices = jax.devices()
+        return devices, find_chip(devices[0].device_kind)
+    check_compiler(topology)
+    name, _, shape = topology.partition(":")
+    for variable, value in TPU_ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    if "JAX_PLATFORMS" not in os.environ:
+        jax.config.update("jax_platforms", "cpu")
+    try:
+        sides = [int(side) for side in shape.split("x")]
+        one = {"chips_per_host_bounds": (1, 1, 1)} if set(sides) == {1} else {}
+        devices = topologies.get_topology_desc(topology, "tpu", **one).devices
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        said = str(error).splitlines()[0]
+        hint = "give a slice like v5e:4x4 or v5p:2x2x4"
+        raise UserError(f"{topology} is no TPU topology ({said}): {hint}") from None
+    return list(devices), CHIPS.get(name)
+
+
+def find_chip(kind: str) -> Chip | None:
+    """The chip of a `device_kind` such as "NVIDIA H100 80GB HBM3"; None where it is not known."""
+    kinds = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
+    return CHIPS.get(kinds.get(kind, "")) or next(
+        (chip for name, chip in CHIPS.items() if name in kind), None
+    )
+
+
+def check_compiler(topology: str) -> None:
+    """Raises UserError where the compiler for a TPU topology is not installed."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"{topology} needs the TPU compiler: pip install libtpu")

@@ -1,0 +1,164 @@
+"""One row of a plan: a config's train step on devices that may not be here, in numbers.
+
+In: a stage's config, devices, and their chip where its figures are known. Out: a dict for JSON:
+bytes, FLOPs and traffic of one device, from these the time that a step takes at best, what limits
+it, and warnings.
+"""
+
+import copy
+from collections.abc import Sequence
+
+import jax
+
+from hocslm_jax.plan import program
+from hocslm_jax.plan.chips import Chip
+from hocslm_jax.plan.costs import read_costs
+
+REPEATED = 1.15  # matrix products over those of an even split: more means that some are redone
+FULL = 0.9  # of the memory: the next batch and what the compiler does not see need room too
+
+
+def estimate(
+    config, devices: Sequence[jax.Device], chip: Chip | None = None, compiling: bool = True
+) -> dict:
+    """Builds, traces and, if asked for, compiles the step.
+
+    Raises:
+        UserError: as `program.build_step`.
+    """
+    made = program.build_step(config, devices)
+    total = program.traced_flops(on_one_cpu(config, made.lm), made.platform)
+    row = {
+        "devices": len(devices),
+        "mesh": {name: int(size) for name, size in made.mesh.shape.items()},
+        "batch_size": config.train.batch_size,
+        "bytes": {
+            "state": program.nbytes(made.state),
+            "frozen": program.nbytes(made.frozen),
+            "batch": program.nbytes(made.batch),
+            "hbm": chip and chip.hbm,
+        },
+        "flops": {"step": total, "ideal": total / len(devices)},
+    }
+    if compiling:
+        row |= compiled_numbers(row, made, chip)
+    row["fits"] = fits(row)
+    row["warnings"] = warnings(row, made, chip)
+    return row
+
+
+def on_one_cpu(config, lm) -> program.Step:
+    """The same step, whole on one CPU device: where XLA can count it without compiling."""
+    config = copy.deepcopy(config)
+    config.mesh.update(data=1, model=1, stream=1)
+    return program.build_step(config, jax.devices("cpu")[:1], lm)
+
+
+def compiled_numbers(row: dict, made: program.Step, chip: Chip | None) -> dict:
+    """What only the compiled program says; where it does not fit, only that."""
+    compiled, seconds = program.compile_lowered(made.lower())
+    if isinstance(compiled, str):
+        return {"does_not_fit": compiled, "seconds": {"compile": seconds}}
+    costs = read_costs(compiled.as_text(), row["devices"])
+    numbers = {
+        "bytes": row["bytes"] | program.memory(compiled),
+        "flops": row["flops"] | {"matrix": costs.matrix_flops, "other": costs.other_flops},
+        "hbm_traffic": costs.hbm_bytes,
+        "collectives": {kind: vars(one) for kind, one in sorted(costs.collectives.items())},
+        "compiler_cycles": costs.cycles,
+        "unknown_loops": costs.unknown_loops,
+        "seconds": {"compile": seconds},
+    }
+    return numbers | (roofline(numbers, row["batch_size"], costs.sent, chip) if chip else {})
+
+
+def roofline(numbers: dict, batch_size: int, sent: float, chip: Chip) -> dict:
+    """The least time of a step: each of three resources at its peak, all at the same time.
+
+    Beside it, where the clock is known, the sum of the compiler's estimates of its own kernels: it
+    sees small matrices and slow layouts, but no network, and tends to be too long.
+    """
+    parts = {
+        "arithmetic": numbers["flops"]["matrix"] / chip.flops,
+        "memory": numbers["hbm_traffic"] / chip.hbm_rate,
+        "network": sent / chip.link_rate,
+    }
+    bound = max(parts, key=parts.get)
+    seconds = numbers["seconds"] | parts | {"step": parts[bound]}
+    rates = {"at_best": batch_size / parts[bound]}
+    if chip.clock and numbers["compiler_cycles"]:
+        seconds["compiler"] = numbers["compiler_cycles"] / chip.clock
+        rates["compiler"] = batch_size / max(seconds["compiler"], parts[bound])
+    return {"seconds": seconds, "bound": bound, "examples_per_s": rates}
+
+
+def needed(row: dict) -> int | None:
+    """Bytes of memory that the compiled step takes."""
+    sizes = row["bytes"]
+    return sizes["peak"] + sizes["generated_code"] if "peak" in sizes else None
+
+
+def fits(row: dict) -> bool | None:
+    """Whether it fits; None where the program is not compiled or the memory not known."""
+    if "does_not_fit" in row:
+        return False
+    size, hbm = needed(row), row["bytes"]["hbm"]
+    return size <= hbm if size and hbm else None
+
+
+def warnings(row: dict, made: program.Step, chip: Chip | None) -> list[str]:
+    """What to change before paying for the devices."""
+    found = [*_memory_warnings(row), *_work_warnings(row), *_weight_warnings(row, made)]
+    data = row["mesh"]["data"]
+    if made.lm and chip:
+        positions = row["batch_size"] // data * (made.config.lm.max_tokens + 1)
+        enough = round(chip.flops / chip.hbm_rate)
+        if positions < enough:
+            found.append(
+                f"the batch is small for the mesh: {row['batch_size'] // data} clips a replica are "
+                f"{positions} rows in the language model's products; below some {enough} the chip "
+                "waits for the weights: raise train.batch_size or mesh.model"
+            )
+    if row.get("unknown_loops"):
+        found.append(f"{row['unknown_loops']} loops of unknown length are counted once")
+    return found
+
+
+def _memory_warnings(row: dict) -> list[str]:
+    advice = "use more chips, split the language model (mesh.model, lm.fsdp), or a smaller batch"
+    if row["fits"] is False:
+        size = row.get("does_not_fit") or f"{needed(row) / 2**30:.1f} GiB are needed"
+        return [f"it does not fit: {size}; {advice}"]
+    if row["fits"] and needed(row) > FULL * row["bytes"]["hbm"]:
+        return [f"it fills over {FULL:.0%} of the memory: {advice}"]
+    return []
+
+
+def _work_warnings(row: dict) -> list[str]:
+    counts = row["flops"]
+    excess = counts.get("matrix", 0) / counts["ideal"]
+    if excess < REPEATED:
+        return []
+    return [f"devices repeat each other's work: {excess:.2f} times the products of an even split"]
+
+
+def _weight_warnings(row: dict, made: program.Step) -> list[str]:
+    """What splitting the frozen weights costs: they travel in every layer, or activations do."""
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.frozen))
+    loops = {kind: one["in_loops"] for kind, one in row.get("collectives", {}).items()}
+    gathered = loops.get("all-gather", 0.0) + loops.get("collective-permute", 0.0)
+    summed = loops.get("all-reduce", 0.0) + loops.get("reduce-scatter", 0.0)
+    found = []
+    if not whole:
+        return found
+    if made.config.lm.fsdp and gathered > whole / row["mesh"]["model"] / 2:
+        found.append(
+            f"the weights are all-gathered in every layer: {gathered / 1e9:.1f} GB a device and "
+            "step; where they fit, lm.fsdp=false, with a larger mesh.model, keeps them in place"
+        )
+    if row["mesh"]["model"] == 1 and summed > whole / 2:
+        found.append(
+            f"activations are summed over devices in every layer: {summed / 1e9:.1f} GB a device "
+            "and step; XLA splits the products over mesh.data instead of gathering the weights"
+        )
+    return found

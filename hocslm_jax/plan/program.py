@@ -1,0 +1,208 @@
+"""The train step of a config as a program for any devices: no dataset, no weights, nothing runs.
+
+In: a config and devices. Out: a `Step`, made of the very functions that training is made of, over
+shapes in the place of arrays; and its compiled program with what it costs.
+"""
+
+import contextlib
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+from hocslm_jax import sharding
+from hocslm_jax.data import nw_ucla, pipeline, quickstart
+from hocslm_jax.data.ntu.classes import NTU60, NTU120
+from hocslm_jax.data.store import open_store
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import NTU25, UCLA20, Graph
+from hocslm_jax.models import build_model
+from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, param_shapes, read_config
+from hocslm_jax.train import checkpoint, optim, setup
+from hocslm_jax.train.language import Language, fusion_config
+from hocslm_jax.train.pretrain import lm_config
+from hocslm_jax.train.program import abstract_batch
+from hocslm_jax.train.stages import Stage, fused, read_stages
+
+SKELETONS = {  # of the datasets that `prepare` knows by name: joints and number of classes
+    "nw_ucla": (UCLA20, len(nw_ucla.CLASSES)),
+    "ntu60": (NTU25, len(NTU60)),
+    "ntu120": (NTU25, len(NTU120)),
+    "ntu120_mini": (NTU25, len(NTU120) - len(NTU60)),
+    "quickstart": (NTU25, len(quickstart.CLASSES)),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One stage's train step over shapes: `jitted(state, frozen, batch)`."""
+
+    config: Any
+    mesh: jax.sharding.Mesh
+    lm: Qwen3Config | None
+    jitted: Any
+    state: Any
+    frozen: dict
+    batch: dict
+
+    @property
+    def platform(self) -> str:
+        return self.mesh.devices.flat[0].platform
+
+    def lower(self):
+        with tracing_for(self.platform):
+            return self.jitted.lower(self.state, self.frozen, self.batch)
+
+
+def build_step(
+    config, devices: Sequence[jax.Device], lm: Qwen3Config | None = None, stage: Stage | None = None
+) -> Step:
+    """The step of `config.stage`, built as `setup.build_run` builds it.
+
+    Of language it takes the most: every caption has `lm.max_tokens`, and `lm.pack` packs nothing.
+
+    Args:
+        config: as `stage_config` makes it.
+        lm: sizes of the language model in the place of the config's.
+        stage: in the place of the config's.
+
+    Raises:
+        UserError: as `setup.build_run`, or a language model whose sizes are not known.
+    """
+    setup.check(config)
+    stages = read_stages(config)
+    stage = stage or stages[config.stage]
+    mesh = setup.open_mesh(config, devices)
+    feed = pipeline.Feed.from_config(config.data)
+    graph, num_classes = skeleton(config.data, feed)
+    language, fusion = None, {}
+    if fused(stages, config.stage):
+        language = shapes_of(config.lm, lm or lm_sizes(config.lm), mesh)
+        fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
+    model = build_model(config.model, graph=graph, num_classes=num_classes, **fusion)
+    objective = setup.make_objective(config, stage, model, language)
+    describes = "gen" in stage.losses
+    language = language if describes else None
+    clip, streams = feed.clip_shape(graph), (len(feed.streams),) if feed.streams else ()
+    schedule = optim.make_schedule(config.optim, 1, 1)
+    programs = setup.make_programs(config, model, objective, schedule, mesh, clip, language)
+    tokens = config.lm.max_tokens if describes else None
+    return Step(
+        config=config,
+        mesh=mesh,
+        lm=language and language.model.config,
+        jitted=programs["train_step"],
+        state=programs["abstract_state"],
+        frozen={"lm": language.params} if language else {},
+        batch=abstract_batch(config, mesh, (*streams, *clip), tokens),
+    )
+
+
+def skeleton(data, feed: pipeline.Feed) -> tuple[Graph, int]:
+    """Joints and classes of a dataset; of one of your own, of the prepared one."""
+    if data.dataset not in SKELETONS:
+        store = open_store(data.dataset, data.data_dir)
+        return feed.graph_of(store), len(store.classes)
+    graph, num_classes = SKELETONS[data.dataset]
+    return feed.graph_of(SimpleNamespace(graph=graph)), num_classes
+
+
+def lm_sizes(lm) -> Qwen3Config:
+    """Of the model that `config.lm` names or pretrains, without its weights.
+
+    Raises:
+        UserError: neither a released Qwen3 nor a folder.
+    """
+    if lm.init == "pretrain":
+        return lm_config(lm.pretrain, SimpleNamespace(size=lm.pretrain.vocab_size, eos_id=0))
+    if Path(lm.name).is_dir():
+        return read_config(Path(lm.name))
+    released = re.search(r"Qwen3-([\d.]+B)", lm.name)
+    if not released or released[1] not in SIZES:
+        known = ", ".join(f"Qwen3-{size}" for size in SIZES)
+        raise UserError(f"lm.name={lm.name!r}: its sizes are unknown; give a folder, or {known}")
+    return SIZES[released[1]]
+
+
+def shapes_of(lm, sizes: Qwen3Config, mesh) -> Language:
+    """The language model as `open_language` places it, with shapes for weights."""
+    dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
+    shapes = param_shapes(sizes, dtype)
+    placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
+    words = re.findall(r"\w+|[^\w\s]", lm.prompt)  # a common word is one token
+    prompt = np.zeros((len(words), sizes.hidden_size), np.float32)
+    params = checkpoint.abstract(shapes, placed)
+    return Language("shapes", Qwen3(sizes, dtype, remat=lm.remat), params, None, prompt, 1.0)
+
+
+@contextlib.contextmanager
+def tracing_for(platform: str) -> Iterator[None]:
+    """Lets the models choose their formulations for the platform that is compiled for."""
+    with mock.patch.object(jax, "default_backend", lambda: platform):
+        yield
+
+
+@contextlib.contextmanager
+def unrolled() -> Iterator[None]:
+    """Unrolls every scan, because XLA counts the FLOPs of a loop's body once."""
+    scan = jax.lax.scan
+    with mock.patch.object(jax.lax, "scan", lambda *a, **kw: scan(*a, **(kw | {"unroll": True}))):
+        yield
+
+
+def traced_flops(made: Step, platform: str) -> float:
+    """FLOPs of the whole batch as the program is written, before it is split or optimised.
+
+    Args:
+        made: built on CPU devices, which is where lowering can count.
+        platform: whose formulations to count; for a GPU a TPU's, without cuDNN's attention.
+    """
+    with unrolled(), tracing_for("cpu" if platform == "cpu" else "tpu"):
+        lowered = made.jitted.lower(made.state, made.frozen, made.batch)
+    return float(lowered.cost_analysis()["flops"])
+
+
+def compile_lowered(lowered, options: dict | None = None):
+    """(compiled, seconds), or the compiler's one line on why it does not fit, and seconds."""
+    start = time.perf_counter()
+    try:
+        return lowered.compile(options), time.perf_counter() - start
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        used = re.search(r"Used [\d.]+\w of [\d.]+\w hbm", str(error))
+        return used.group() if used else str(error)[:200], time.perf_counter() - start
+
+
+def nbytes(tree) -> int:
+    """Of shapes with shardings, on one device and before any padding; a key counts as its words."""
+
+    def one(leaf) -> int:
+        key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        width = 8 if key else leaf.dtype.itemsize
+        return math.prod(leaf.sharding.shard_shape(leaf.shape)) * width
+
+    return sum(one(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def memory(compiled) -> dict[str, int]:
+    """Bytes on a device; the peak is arguments, results that replace none, and temporaries."""
+    stats = compiled.memory_analysis()
+    arguments, outputs = stats.argument_size_in_bytes, stats.output_size_in_bytes
+    shared, temporaries = stats.alias_size_in_bytes, stats.temp_size_in_bytes
+    return {
+        "arguments": arguments,
+        "outputs": outputs,
+        "outputs_in_donated": shared,
+        "temporaries": temporaries,
+        "generated_code": stats.generated_code_size_in_bytes,
+        "peak": arguments + outputs - shared + temporaries,
+    }
