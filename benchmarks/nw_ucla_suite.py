@@ -1,0 +1,216 @@
+"""Everything that NW-UCLA's results need, in one command for a machine with an accelerator.
+
+    python -m benchmarks.nw_ucla_suite --out runs/suite [--minutes 600] [--dry-run]
+
+In: the prepared dataset. Out, below `--out`: runs of HGLNet and CTR-GCN, six streams and three
+seeds, without language (T0, six streams in one program) and with (T3); runs on held-out training
+subjects for fitted weights; ensembles, pictures of the wrong clips, released weights; and in
+`--results` the reports that `python -m hocslm_jax report` reads. A step that is done is not done
+again and one that was cut off goes on, so the same command continues. A step that fails is named
+at the end; what does not need it still runs.
+"""
+
+import argparse
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hocslm_jax.data.streams import PAPER_STREAMS
+from hocslm_jax.errors import UserError
+from hocslm_jax.train.ablate import keep
+
+ENCODERS = ("hglnet", "ctrgcn")
+CONFIG = "configs/nw_ucla.py"
+PICTURES = 12  # of wrong clips
+GRACE = 120  # seconds to save a checkpoint in
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One command; done when `done` exists, possible once all of `needs` do."""
+
+    done: Path
+    command: tuple[str, ...]
+    needs: tuple[Path, ...] = ()
+
+
+def plan(args: argparse.Namespace) -> Iterator[Step]:
+    """All steps, the most telling ones first."""
+    out = args.out
+    for seed in args.seeds:
+        for encoder in args.encoders:
+            yield train(args, out / f"{encoder}_T0_seed{seed}", f"encoder={encoder}", seed)
+    seed = args.seeds[0]
+    for encoder in args.encoders:
+        settings, held_out = f"encoder={encoder},protocol=xview_val", out / "held_out"
+        yield train(args, held_out / f"{encoder}_T0_seed{seed}", settings, seed)
+        yield from ensembles(args, encoder, "T0")
+    first = out / f"{args.encoders[0]}_T0_seed{seed}"
+    weights = ("release", str(first), "--out", str(out / "weights"), *data_dir(args))
+    yield verb(out / "weights" / PAPER_STREAMS[-1] / "README.md", weights, (first,))
+    for seed in args.seeds:
+        for encoder in args.encoders:
+            for stream in PAPER_STREAMS:
+                yield train_t3(args, encoder, stream, seed)
+    for encoder in args.encoders:
+        yield from ensembles(args, encoder, "T3")
+    yield both_encoders(args)
+
+
+def train(args: argparse.Namespace, workdir: Path, settings: str, seed: int) -> Step:
+    """Six streams in one program."""
+    parts = [settings, "streams=all", "strategy=T0", f"seed={seed}", *filter(None, [args.set])]
+    return launch(args, workdir, parts)
+
+
+def train_t3(args: argparse.Namespace, encoder: str, stream: str, seed: int) -> Step:
+    """One stream with language, from its T0 run."""
+    t0 = args.out / f"{encoder}_T0_seed{seed}" / stream
+    parts = [f"encoder={encoder}", f"stream={stream}", "strategy=T3", f"seed={seed}"]
+    parts += [*filter(None, [args.set]), f"t0={t0}"]
+    lm = f"--config.lm.folder={args.out / f'lm_seed{seed}'}"
+    return launch(args, args.out / f"{encoder}_T3_seed{seed}" / stream, parts, lm, needs=(t0,))
+
+
+def launch(args, workdir: Path, parts: list[str], *flags: str, needs: tuple = ()) -> Step:
+    arguments = [f"--config={CONFIG}:{','.join(parts)}", f"--workdir={workdir}", *flags]
+    if args.data_dir:
+        arguments.append(f"--config.data.data_dir={args.data_dir}")
+    finished = tuple(need / "result.json" for need in needs)
+    return Step(workdir / "result.json", (sys.executable, "launch.py", *arguments), finished)
+
+
+def verb(done: Path, arguments: tuple[str, ...], needs: tuple[Path, ...]) -> Step:
+    finished = tuple(need / "result.json" for need in needs)
+    return Step(done, (sys.executable, "-m", "hocslm_jax", *arguments), finished)
+
+
+def ensembles(args: argparse.Namespace, encoder: str, strategy: str) -> Iterator[Step]:
+    """Of every seed's six streams, of all seeds, and of the first seed with fitted weights."""
+    out, folder = args.out, args.out / "ensembles"
+    runs = [out / f"{encoder}_{strategy}_seed{seed}" for seed in args.seeds]
+    singles = tuple(run / stream for run in runs for stream in PAPER_STREAMS)
+    for run in runs:
+        name, own = folder / f"{run.name}.json", tuple(run / stream for stream in PAPER_STREAMS)
+        yield verb(name, ("ensemble", str(run), "--table", "--json", str(name)), own)
+    name, wrong = (folder / f"{encoder}_{strategy}.{kind}" for kind in ("json", "md"))
+    options = ("--table", "--json", str(name), "--wrong", str(wrong))
+    if strategy == "T3":
+        options += ("--against", *(str(out / f"{encoder}_T0_seed{seed}") for seed in args.seeds))
+    yield verb(name, ("ensemble", *map(str, runs), *options), singles)
+    if strategy == "T0":
+        held, name = out / "held_out" / runs[0].name, folder / f"{encoder}_T0_fitted.json"
+        options = ("--preset", "fit", "--fit-on", str(held), "--json", str(name))
+        yield verb(name, ("ensemble", str(runs[0]), *options), (runs[0], held))
+
+
+def both_encoders(args: argparse.Namespace) -> Step:
+    """Both encoders, T0 and T3, every stream and seed: against the first encoder's T0 alone."""
+    name, out = args.out / "ensembles" / "everything.json", args.out
+    kinds = [f"{encoder}_{strategy}" for encoder in args.encoders for strategy in ("T0", "T3")]
+    runs = [out / f"{kind}_seed{seed}" for kind in kinds for seed in args.seeds]
+    against = [str(out / f"{args.encoders[0]}_T0_seed{seed}") for seed in args.seeds]
+    options = ("--against", *against, "--json", str(name))
+    singles = tuple(run / stream for run in runs for stream in PAPER_STREAMS)
+    return verb(name, ("ensemble", *map(str, runs), *options), singles)
+
+
+def pictures(args: argparse.Namespace) -> Iterator[Step]:
+    """Of the clips that the first encoder's six streams of all seeds get wrong."""
+    found = args.out / "ensembles" / f"{args.encoders[0]}_T0.json"
+    run = args.out / f"{args.encoders[0]}_T0_seed{args.seeds[0]}" / PAPER_STREAMS[0]
+    if found.is_file():
+        clips = json.loads(found.read_text(encoding="utf-8"))["mistakes"]["clips"]
+        for clip in clips[:PICTURES]:
+            path = (args.results or args.out) / "wrong" / f"{clip['clip']}.png"
+            show = ("render", "--dataset", "nw_ucla", "--clip", clip["clip"], *data_dir(args))
+            yield verb(path, (*show, "--workdir", str(run), "--out", str(path)), (run,))
+
+
+def data_dir(args: argparse.Namespace) -> tuple[str, ...]:
+    return ("--data-dir", str(args.data_dir)) if args.data_dir else ()
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what is left; returns 1 if a step failed.
+
+    Raises:
+        UserError: the time is up; names the step that was cut off.
+    """
+    end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
+    failed = []
+    for steps in (plan(args), pictures(args)):
+        for step in steps:
+            if args.dry_run:
+                print(f"{'done' if step.done.exists() else 'to do'}: {shown(step)}")
+            elif not step.done.exists() and all(need.exists() for need in step.needs):
+                if not do(step, end):
+                    failed.append(shown(step))
+                elif args.results:
+                    keep_reports(args, step)
+    for command in failed:
+        print(f"failed: {command}", file=sys.stderr)
+    if args.results and not args.dry_run:
+        report = [sys.executable, "-m", "hocslm_jax", "report"]
+        return int(bool(failed)) or subprocess.run(report).returncode
+    return int(bool(failed))
+
+
+def do(step: Step, end: float) -> bool:
+    """Runs a step until it ends or the time is up; whether it left what it should."""
+    print(f"== {shown(step)}", flush=True)
+    step.done.parent.mkdir(parents=True, exist_ok=True)
+    left = end - time.monotonic()
+    if left <= 0:
+        raise UserError("the time is up; the same command goes on")
+    process = subprocess.Popen(step.command)
+    try:
+        status = process.wait(None if left == float("inf") else left)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:  # compiling, say: its last checkpoint is whole
+            process.kill()
+        raise UserError(f"the time is up in {step.done.parent}; the same command goes on") from None
+    return status == 0 and step.done.exists()
+
+
+def keep_reports(args: argparse.Namespace, step: Step) -> None:
+    """Copies the reports of the runs that a step left."""
+    if step.done.name == "result.json":
+        for path in sorted(step.done.parent.glob("**/result.json")):
+            if "stages" not in path.relative_to(args.out).parts:
+                keep(path.parent, args.results / path.parent.relative_to(args.out))
+
+
+def shown(step: Step) -> str:
+    return " ".join(("python", *step.command[1:]))
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    add = parser.add_argument
+    add("--out", type=Path, required=True, help="where everything goes")
+    add("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS)
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--data-dir", type=Path, help="prepared datasets; default: data")
+    add("--set", default="", metavar="k=v,k=v", help="for every run, e.g. to shorten a rehearsal")
+    add("--minutes", type=float, help="stop, ready to go on, after so long")
+    add("--results", type=Path, help="copy reports here, e.g. results/nw_ucla/suite, and report")
+    add("--dry-run", action="store_true", help="only say what is done and what is left")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(run(parse()))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
