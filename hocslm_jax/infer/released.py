@@ -50,6 +50,7 @@ def save(folder: Path, variables: dict, about: dict, dtype: str) -> int:
         tensors[name] = np.ascontiguousarray(value)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(tensors, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors makes a file for its owner alone
     write_card(folder, {"format": FORMAT, "dtype": dtype, **about})
     return (folder / WEIGHTS).stat().st_size
 

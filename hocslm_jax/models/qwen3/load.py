@@ -132,6 +132,7 @@ def save_params(
         _write_json(folder / _INDEX, index)
     for file, shard in zip(names, shards, strict=True):
         save_file({name: value() for name, value in shard}, folder / file, {"format": "pt"})
+        (folder / file).chmod(0o644)  # safetensors makes a file for its owner alone
     dtype = str(params["embed"]["embedding"].dtype)
     _write_json(folder / "config.json", to_hf(config) | {"torch_dtype": dtype})
 
