@@ -25,6 +25,7 @@ import jax.numpy as jnp
 
 from benchmarks import encoder
 from benchmarks.joint_program import Case, flops
+from benchmarks.record import write_result
 from configs import ntu60_xsub
 from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, init_params
 from hocslm_jax.plan.chips import find_chip
@@ -160,11 +161,6 @@ def steps(update: Callable, now, frozen: dict, batch: dict) -> tuple[list[float]
     return seconds[1:], seconds[0]
 
 
-def write(path: Path, result: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-
-
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
@@ -184,7 +180,9 @@ def main(argv: list[str] | None = None) -> None:
         if path.exists():
             continue
         result = PARTS[name](args)
-        write(path, {**where, "arguments": vars(args) | {"out": str(args.out)}, "result": result})
+        write_result(
+            path, {**where, "arguments": vars(args) | {"out": str(args.out)}, "result": result}
+        )
         print(f"{name}: {json.dumps(result)[:400]}", flush=True)
 
 

@@ -11,13 +11,13 @@ goes on, and a figure of it, with the estimates of `benchmarks.scaling` beside t
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+from benchmarks.record import measured_here, write_result
 from hocslm_jax.errors import UserError
 
 BASE = {"batch": 8, "frames": 32, "joints": 25, "devices": 1}
@@ -86,7 +86,6 @@ def measure(point: dict, repetitions: int) -> dict:
 
 def fill(args: argparse.Namespace) -> dict:
     """Adds the points that are not in the file yet."""
-    from hocslm_jax.train.environment import describe_machine, describe_versions
 
     result = {"benchmark": "cost_growth", "unit": "clips a second", "points": {}}
     if args.json.is_file():
@@ -103,11 +102,8 @@ def fill(args: argparse.Namespace) -> dict:
         found = json.loads(done.stdout.splitlines()[-1])
         found["clips_per_s"] = point["batch"] / statistics.median(found["seconds"])
         result["points"][key(point)] = found
-        result |= {"width": WIDTH, "stages": STAGES, "machine": describe_machine()}
-        result["versions"] = describe_versions()
-        result["command"] = shlex.join(["python", "-m", "benchmarks.cost_growth", *sys.argv[1:]])
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        result |= {"width": WIDTH, "stages": STAGES, **measured_here("cost_growth")}
+        write_result(args.json, result)
         print(f"{key(point)}: {found['clips_per_s']:.2f} clips/s", flush=True)
     return result
 

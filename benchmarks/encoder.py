@@ -12,17 +12,15 @@ moment of the machine does not fall on one of them alone.
 
 import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
-import shlex
 import statistics
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import measured_here, write_result
 from hocslm_jax.graph import NTU25, UCLA20
 from hocslm_jax.plan.chips import find_chip
 
@@ -228,27 +226,14 @@ def main(argv: list[str] | None = None) -> None:
         rows = summary(measure(cases, args.rounds, args.steps, args.clips), batch)
         results[shape] = {"batch": batch, "dtype": args.dtype, "contestants": rows}
         print(report(shape, rows), flush=True)
-    if args.json:
-        write(args.json, results)
-
-
-def write(path: Path, results: dict) -> None:
-    from importlib import metadata
-
-    from hocslm_jax.train.environment import describe_machine, describe_versions
-
-    about = {
+    result = {
         "benchmark": "encoder",
         "unit": "clips per second; milliseconds",
         "opponent": "torch",
         "shapes": results,
-        "load_average": os.getloadavg(),
-        "machine": describe_machine(),
-        "versions": describe_versions() | {"torch": metadata.version("torch")},
-        "command": shlex.join(["python", "-m", "benchmarks.encoder", *sys.argv[1:]]),
+        **measured_here("encoder", "torch"),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(about, indent=1) + "\n")
+    write_result(args.json, result)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,6 @@ import argparse
 import contextlib
 import dataclasses
 import importlib
-import json
-import os
-import shlex
 import statistics
 import sys
 import time
@@ -26,11 +23,11 @@ import jax
 from absl import flags
 
 from benchmarks import ntu_shape
+from benchmarks.record import measured_here, write_result
 from hocslm_jax.data.pipeline import Feed, train_iterator
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.train import program, setup
-from hocslm_jax.train.environment import describe_machine, describe_versions
 
 CONFIGS = {"nw_ucla": "nw_ucla", "ntu60": "ntu60_xsub", "ntu120": "ntu120_xsub"}
 
@@ -114,10 +111,7 @@ def complete(result: dict) -> dict:
         "benchmark": "feed",
         "unit": "augmented training clips per second",
         **result,
-        "load_average": os.getloadavg(),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": shlex.join(["python", "-m", "benchmarks.feed", *sys.argv[1:]]),
+        **measured_here("feed"),
     }
 
 
@@ -160,9 +154,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.json, result)
     print(ntu_shape.report(result) if args.shape else report(result))
     return 0
 

@@ -13,22 +13,20 @@ import importlib.util
 import itertools
 import json
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 
 import jax
 
 from benchmarks.joint_program import CLASSES, PROMPT, VARIANTS, Case, measure
+from benchmarks.record import measured_here, write_result
 from configs import ntu60_xsub
 from hocslm_jax.errors import UserError
 from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, num_params
 from hocslm_jax.plan.chips import CHIPS, check_compiler, open_devices
-from hocslm_jax.train.environment import describe_machine, describe_versions
 
 LMS = {**SIZES, "tiny": Qwen3Config(1009, 48, 80, 3, 4, 2, 16)}  # compiles in seconds
 SIZE_OPTIONS = ("part", "lm", "batch", "tokens", "chunk", "width", "stages", "frames", "effort")
@@ -70,9 +68,7 @@ def elsewhere(args: argparse.Namespace, target: str, name: str) -> dict:
 
 
 def results(args: argparse.Namespace, rows: list[dict]) -> dict:
-    versions = describe_versions()
-    if importlib.util.find_spec("libtpu"):
-        versions["libtpu"] = metadata.version("libtpu")
+    compilers = ["libtpu"] if importlib.util.find_spec("libtpu") else []
     return {
         "benchmark": "joint_step",
         "unit": "bytes, FLOPs of one step, seconds",
@@ -83,9 +79,7 @@ def results(args: argparse.Namespace, rows: list[dict]) -> dict:
         "hbm_bytes": {t: CHIPS[t.partition(":")[0]].hbm for t in args.target if t != "cpu"},
         "notes": NOTES,
         "rows": rows,
-        "machine": describe_machine(),
-        "versions": versions,
-        "command": shlex.join(["python", "-m", "benchmarks.joint_step", *sys.argv[1:]]),
+        **measured_here("joint_step", *compilers),
     }
 
 
@@ -156,9 +150,7 @@ def main(argv: list[str] | None = None) -> int:
             for row in pool.map(lambda case: elsewhere(args, *case), cases):
                 rows.append(row)
                 print(line(row), flush=True)
-                if args.json:  # a long compilation may be interrupted
-                    args.json.parent.mkdir(parents=True, exist_ok=True)
-                    args.json.write_text(json.dumps(results(args, rows), indent=1) + "\n")
+                write_result(args.json, results(args, rows))  # it may be interrupted
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

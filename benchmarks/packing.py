@@ -11,8 +11,6 @@ the share of positions that the packed rows compute. Either way the loss is the 
 import argparse
 import dataclasses
 import functools
-import json
-import shlex
 import statistics
 import sys
 import time
@@ -21,9 +19,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks.record import measured_here, write_result
 from hocslm_jax.models.packing import choose_grid
 from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, init_params
-from hocslm_jax.train.environment import describe_machine, describe_versions
 from hocslm_jax.train.step import caption_loss
 
 PROMPT = 8  # "Describe the action performed by the person:"
@@ -120,18 +118,14 @@ def main(argv: list[str] | None = None) -> int:
         "unit": "caption tokens/s",
         "settings": {key: value for key, value in vars(args).items() if key != "json"},
         **measure(args),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": shlex.join(["python", "-m", "benchmarks.packing", *(argv or sys.argv[1:])]),
+        **measured_here("packing", arguments=argv),
     }
     for name, rate in result["tokens_per_s"].items():
         print(f"{name:<9} {rate:12,.0f} caption tokens/s, loss {result['loss'][name]:.5f}")
     if result["ratio"]:
         share = result["positions"]["packed"] / result["positions"]["unpacked"]
         print(f"packed: {result['ratio']:.2f} times as fast, in {share:.0%} of the positions")
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.json, result)
     return 0
 
 

@@ -10,9 +10,7 @@ NTU RGB+D 120.
 
 import argparse
 import itertools
-import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
@@ -23,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import measured_here, write_result
 from hocslm_jax.data.archive import read_members
 from hocslm_jax.data.ntu.reader import recipe
 from hocslm_jax.data.ntu.skeleton import parse_skeleton
-from hocslm_jax.train.environment import describe_machine, describe_versions
 
 SAMPLE = Path(os.environ.get("HOCSLM_SHARED", "../shared")) / "data/ntu_sample/skeletons.tar.xz"
 PREPARE = """
@@ -204,9 +202,7 @@ def measure(args: argparse.Namespace) -> dict:
         "parsers": {"unit": "files per CPU second of one core"} | parsers,
         "workers": workers,
         "memory": [memory(args.scratch, few, number) for number in args.memory],
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": shlex.join(["python", "-m", "benchmarks.parse_ntu", *sys.argv[1:]]),
+        **measured_here("parse_ntu"),
     }
 
 
@@ -243,9 +239,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     args = parse_arguments()
     result = measure(args)
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.json, result)
     print(report(result))
     return 0
 

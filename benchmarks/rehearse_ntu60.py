@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.record import write_result
 from benchmarks.synthetic_ntu60 import draw, read_samples, some_names, write_zip, zip_bytes
 from benchmarks.watch import watch
 from hocslm_jax.data.ntu.missing import missing_ids
@@ -253,9 +254,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.json, result)
     if args.clean:
         clean(args.scratch)
     return 0

@@ -14,17 +14,15 @@ import dataclasses
 import fnmatch
 import json
 import re
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from importlib import metadata
 from pathlib import Path
 
+from benchmarks.record import measured_here, write_result
 from hocslm_jax.errors import UserError
 from hocslm_jax.plan.estimate import needed
-from hocslm_jax.train.environment import describe_machine, describe_versions
 
 SLICES = {  # 4, 16, 64 and 256 chips
     "v5e": ("2x2", "4x4", "8x8", "16x16"),
@@ -106,12 +104,14 @@ def fill(args: argparse.Namespace) -> None:
             continue
         found = measure(row, args.set, args.limit)
         result["rows"][row.name] = found
-        result |= {"machine": describe_machine(), "versions": describe_versions()}
-        result["versions"]["libtpu"] = metadata.version("libtpu")
-        result["command"] = shlex.join(["python", "-m", "benchmarks.scaling", *sys.argv[1:]])
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        result |= measured_here("scaling", "libtpu", arguments=command(args))
+        write_result(args.json, result)
         print(f"{row.name}: {' | '.join(cells(row, found)[2:])}, {found['wall_s']} s", flush=True)
+
+
+def command(args: argparse.Namespace) -> list[str]:
+    """The arguments that make all rows, of which this one may make a few."""
+    return ["--json", str(args.json), *(["--set", args.set] if args.set else [])]
 
 
 def cells(row: Row, found: dict) -> list[str]:

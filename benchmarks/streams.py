@@ -12,9 +12,6 @@ separate steps share one compiled program, and are queued without waiting for ea
 import argparse
 import functools
 import importlib
-import json
-import os
-import shlex
 import statistics
 import sys
 import time
@@ -24,13 +21,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from benchmarks.record import measured_here, write_result
 from hocslm_jax.data.feed import Feed
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import resolve_graph
 from hocslm_jax.models import build_model
 from hocslm_jax.train import optim, stack, state, step
-from hocslm_jax.train.environment import describe_machine, describe_versions
 
 # config file, skeleton and number of classes
 SHAPES = {"nw_ucla": ("nw_ucla", "ucla20", 10), "ntu60": ("ntu60_xsub", "ntu25", 60)}
@@ -148,10 +145,7 @@ def measure(args: argparse.Namespace) -> dict:
         **rows,
         "ratio": statistics.median(ratios),
         "ratio_range": [min(ratios), max(ratios)],
-        "load_average": os.getloadavg(),
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-        "command": shlex.join(["python", "-m", "benchmarks.streams", *sys.argv[1:]]),
+        **measured_here("streams"),
     }
 
 
@@ -194,9 +188,7 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.json, result)
     print(report(result))
     return 0
 

@@ -1,6 +1,7 @@
 """The scaling tables and the growth figure, from results that are made up; nothing is compiled."""
 
 import json
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def made(tmp_path, monkeypatch):
         return planned(row, more) | {"wall_s": 1.0}
 
     monkeypatch.setattr(scaling, "measure", measure)
-    monkeypatch.setattr(scaling.metadata, "version", lambda name: "0")
+    monkeypatch.setattr(metadata, "version", lambda name: "0")
     return ["--json", str(tmp_path / "new" / "scaling.json")], calls
 
 
