@@ -16,7 +16,6 @@ from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.models.layers import (
     BatchNorm,
     Pointwise,
-    add_graph,
     aggregate,
     fan_out_normal,
     keep_map,
@@ -58,8 +57,8 @@ class Expand(nn.Module):
         bias = (gate[:, None] * bias).astype(self.dtype)
         # One plain product a subset: XLA:CPU runs a batched one far below its speed.
         rows = [x[:, s].reshape(-1, channels) @ kernel[s] + bias[s] for s in range(subsets)]
-        grid = (batch, joints, joints, self.features)
-        return [add_graph(r.reshape(grid), graph[s]) for s, r in enumerate(rows)]
+        grid, graph = (batch, joints, joints, self.features), graph.astype(self.dtype)
+        return [r.reshape(grid) + graph[s, ..., None] for s, r in enumerate(rows)]
 
 
 class Relations(nn.Module):
@@ -231,7 +230,8 @@ class CTS(nn.Module):
             topologies = gsm(pairs, weights[0], rest)
         else:
             shape = (x.shape[0], *graph.shape[1:], self.features)
-            topologies = [add_graph(jnp.zeros(shape, self.dtype), r) for r in rest]
+            rest = rest[..., None].astype(self.dtype)
+            topologies = [jnp.broadcast_to(r, shape) for r in rest]
         weight = weights[1].astype(self.dtype)
         keep_map(self, "fusion", weights)
         for s, bone in enumerate(bones):

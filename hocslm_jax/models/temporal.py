@@ -66,16 +66,18 @@ class GTA(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         channels, width = x.shape[-1], x.shape[-1] // 4
-        query = Pointwise(width, dtype=self.dtype, name="query")(x[:, :: self.stride])
+        x = x.swapaxes(1, 2)  # [B, V, T, C], once, and no product needs a copy of its own
+        query = Pointwise(width, dtype=self.dtype, name="query")(x[:, :, :: self.stride])
         key = Pointwise(width, dtype=self.dtype, name="key")(x)
         value, bias = Pointwise(channels, True, dtype=self.dtype, name="value")(x)
-        logits = jnp.einsum("btvd,bsvd->bvts", query, key).astype(jnp.float32) / width**0.5
+        logits = jnp.einsum("bvtd,bvsd->bvts", query, key).astype(jnp.float32) / width**0.5
         if self.position == "relative":
-            logits = logits + self.relative_bias(x.shape[1])
+            logits = logits + self.relative_bias(x.shape[2])
         attention = jax.nn.softmax(logits)
         keep_map(self, "attention", attention)  # [B, V, T', T]
-        y = jnp.einsum("bvts,bsvc->btvc", attention.astype(self.dtype), value)
-        return BatchNorm(train, self.dtype, nn.initializers.zeros, name="bn")(y, bias)
+        y = jnp.einsum("bvts,bvsc->bvtc", attention.astype(self.dtype), value)
+        y = BatchNorm(train, self.dtype, nn.initializers.zeros, name="bn")(y, bias)
+        return y.swapaxes(1, 2)
 
     def relative_bias(self, frames: int) -> jax.Array:
         """[T', T]: one learnable number per signed distance between query and key frame."""

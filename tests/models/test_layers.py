@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hocslm_jax.models.layers import BatchNorm, TemporalConv, add_graph, aggregate, max_pool_time
+from hocslm_jax.models.layers import BatchNorm, TemporalConv, aggregate, max_pool_time
 
 
 @pytest.fixture
@@ -51,15 +51,6 @@ def test_aggregation_is_a_product_where_it_is_compiled_for_another_machine(opera
     traced = jax.jit(aggregate).trace(topologies, values)
     assert "dot_general" not in traced.lower().as_text()
     assert "dot_general" in traced.lower(lowering_platforms=("tpu",)).as_text()
-
-
-def test_add_graph_gradients(operands):
-    (topology, *_), _, _ = operands
-    graph = jax.random.normal(jax.random.key(3), (4, 4))
-    weight = jax.random.normal(jax.random.key(4), topology.shape)
-    ours = jax.grad(lambda a, g: (add_graph(a, g) * weight).sum(), (0, 1))(topology, graph)
-    np.testing.assert_allclose(ours[0], weight, rtol=1e-6)
-    np.testing.assert_allclose(ours[1], weight.sum(axis=(0, 3)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("frames", [8, 13])
