@@ -10,10 +10,8 @@ speed nor memory depends on them.
 
 import argparse
 import dataclasses
-import functools
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -24,11 +22,9 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks import encoder
-from benchmarks.joint_program import Case, flops
+from benchmarks.joint_contestants import CONTESTANTS
 from benchmarks.record import write_result
-from configs import ntu60_xsub
 from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, init_params
-from hocslm_jax.plan.chips import find_chip
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 TINY = Qwen3Config(512, 64, 128, 2, 4, 2, 16)
@@ -68,33 +64,14 @@ def encoders(args: argparse.Namespace) -> dict:
 
 
 def joint(args: argparse.Namespace) -> dict:
-    """The step of strategy T3 with a language model of full size: time, memory, MFU."""
-    config = ntu60_xsub.get_config(f"batch_size={args.batch},width={args.width}")
-    config.lm.max_tokens = args.tokens
-    device = jax.devices()[0]
-    case = Case(config, language_model(args.lm), device, jax.default_backend())
-    made = case.step(remat=True, chunk=config.lm.chunk)
-    compiled = made.lower().compile()
-    language = jax.jit(
-        functools.partial(init_params, case.lm, dtype="bfloat16"),
-        out_shardings=jax.tree.map(lambda leaf: leaf.sharding, made.frozen["lm"]),
-    )(jax.random.key(0))
-    batch = jax.tree.map(zeros, made.batch)
-    batch["lengths"] = jnp.full_like(batch["lengths"], args.tokens)
-    batch["mask"] = jnp.ones_like(batch["mask"])
-    now = jax.tree.map(zeros, made.state)
-    seconds, _ = steps(compiled, now, {"lm": language}, jax.device_put(batch))
-    work = flops(case, True, config.lm.chunk)["formula"]
-    median = statistics.median(seconds)
-    chip = find_chip(device.device_kind)
-    memory = device.memory_stats() or {}
-    return {
-        "seconds": seconds,
-        "clips_per_s": args.batch / median,
-        "flops": work,
-        "mfu": work / median / chip.flops if chip else None,
-        "peak_bytes": memory.get("peak_bytes_in_use"),
-    }
+    """The step of strategy T3 with a language model of full size, and PyTorch's: time, memory, MFU.
+
+    Each contestant is a process that has the device to itself.
+    """
+    options = ["--dtype", "bfloat16", "--alone", "--contestants", *CONTESTANTS]
+    for name in ("lm", "batch", "tokens", "width"):
+        options += [f"--{name}", str(getattr(args, name))]
+    return command("benchmarks.joint_speed", args, *options)
 
 
 def streams(args: argparse.Namespace) -> dict:
@@ -119,19 +96,12 @@ def training(args: argparse.Namespace) -> dict:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {
-    "attention": attention,
     "encoders": encoders,
     "joint": joint,
     "streams": streams,
+    "attention": attention,  # the one part that takes the device in this process, and keeps it
     "training": training,
 }
-
-
-def zeros(leaf: jax.ShapeDtypeStruct) -> jax.Array:
-    """Values of a shape: how long a step takes does not depend on them."""
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return jax.random.key(0)
-    return jnp.zeros(leaf.shape, leaf.dtype)
 
 
 def language_model(name: str, layers: int | None = None) -> Qwen3Config:
@@ -148,17 +118,6 @@ def timed(call: Callable) -> list[float]:
         jax.block_until_ready(call())
         seconds.append(time.perf_counter() - start)
     return seconds
-
-
-def steps(update: Callable, now, frozen: dict, batch: dict) -> tuple[list[float], float]:
-    """Seconds of each of ten steps that follow on a first one, and of that one."""
-    seconds = []
-    for _ in range(REPETITIONS + 1):
-        start = time.perf_counter()
-        now, _, finite = update(now, frozen, batch)
-        finite.block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return seconds[1:], seconds[0]
 
 
 def main(argv: list[str] | None = None) -> None:

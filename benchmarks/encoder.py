@@ -12,10 +12,12 @@ moment of the machine does not fall on one of them alone.
 
 import argparse
 import dataclasses
+import functools
 import multiprocessing
 import os
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +55,7 @@ def build_ours(case: Case):
 
     from configs import nw_ucla
     from hocslm_jax.models import build_model
-    from hocslm_jax.train import environment, optim, program, state, step
+    from hocslm_jax.train import environment, optim, state, step
 
     environment.keep_memory()
     x, label = random_clips(case)
@@ -67,9 +69,10 @@ def build_ours(case: Case):
     batch = {"x": x, "label": label.astype(np.int32), "mask": np.ones(case.batch, np.float32)}
     batch = jax.device_put(batch)
     start = time.perf_counter()
-    update = jax.jit(step.make_train_step(step.classify(model), tx), donate_argnums=0)
-    lowered = update.lower(box[0], {}, batch)
-    compiled = lowered.compile(program.compiler_options(jax.default_backend()))
+    options = environment.compiler_options(jax.default_backend())
+    update = step.make_train_step(step.classify(model), tx)
+    update = jax.jit(update, donate_argnums=0, compiler_options=options)
+    compiled = update.lower(box[0], {}, batch).compile()
 
     def train():
         box[0], _, finite = compiled(box[0], {}, batch)
@@ -81,9 +84,11 @@ def build_ours(case: Case):
         "first_step_s": time.perf_counter() - start,
         "step_flops": cost["flops"],
         "step_bytes": cost["bytes accessed"],
+        "step_temporaries": compiled.memory_analysis().temp_size_in_bytes,
         "device": jax.devices()[0].device_kind,
     }
-    logits = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+    logits = functools.partial(model.apply, train=False)
+    logits = jax.jit(logits, compiler_options=options)
 
     def infer():
         logits(state.eval_variables(box[0]), batch["x"][:1]).block_until_ready()
@@ -128,9 +133,12 @@ def build_theirs(case: Case):
     return train, infer, {"first_step_s": time.perf_counter() - start}
 
 
-def work(connection, case: Case) -> None:
+def build(case: Case):
+    return (build_theirs if case.contestant.startswith("torch") else build_ours)(case)
+
+
+def work(connection, case: Case, build: Callable = build) -> None:
     """A contestant's process: sets up, then times what it is asked for until it is asked to end."""
-    build = build_theirs if case.contestant.startswith("torch") else build_ours
     train, infer, about = build(case)
     infer()
     connection.send(about)
@@ -144,18 +152,23 @@ def work(connection, case: Case) -> None:
         connection.send(seconds)
 
 
-def measure(cases: list[Case], rounds: int, steps: int, clips: int) -> dict[str, dict]:
-    """Seconds of each train step and of each clip, and what else is known, by contestant."""
+def measure(
+    cases: list[Case], rounds: int, steps: int, clips: int, build: Callable = build
+) -> dict[str, dict]:
+    """Seconds of each train step and of each clip, and what else is known, by contestant.
+
+    `build` sets a contestant up in its process: (train step, one clip's inference, what is known).
+    """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share one GPU's memory
     context = multiprocessing.get_context("spawn")
-    ends, processes = {}, []
-    for case in cases:
+    ends, processes, found = {}, [], {}
+    for case in cases:  # set up one by one: the seconds to a first step are those of a user alone
         ours, theirs = context.Pipe()
-        processes.append(context.Process(target=work, args=(theirs, case), daemon=True))
+        processes.append(context.Process(target=work, args=(theirs, case, build), daemon=True))
         processes[-1].start()
         ends[case.contestant] = ours
         theirs.close()
-    found = {name: {"about": end.recv(), "train": [], "infer": []} for name, end in ends.items()}
+        found[case.contestant] = {"about": ours.recv(), "train": [], "infer": []}
     for what, times in (("train", steps), ("infer", clips)):
         for _ in range(rounds):
             for name, end in ends.items():

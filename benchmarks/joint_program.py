@@ -157,6 +157,17 @@ def flops(case: Case, remat: bool, chunk: int) -> dict:
     }
 
 
+def needed_flops(case: Case) -> float:
+    """Of one step without anything computed twice, which is what MFU counts.
+
+    Of frozen weights there is no gradient, so a product with one costs two passes and not three.
+    """
+    here = case.on(jax.devices("cpu")[0])
+    encoder = traced_flops(here.step(False, case.config.lm.chunk, ("cls",)), case.target)
+    part = lm_flops(case.lm, case.config.train.batch_size, case.config.lm.max_tokens)
+    return encoder + 2 * (part["linear"] + part["head"]) + 3 * part["attention"]
+
+
 def lm_flops(lm: Qwen3Config, rows: int, tokens: int) -> dict[str, float]:
     """Products of one forward pass, a multiply and an add each; attention over the full square."""
     length = PROMPT + tokens  # the visual token for the last word, which is only a target

@@ -96,17 +96,17 @@ class Block(nn.Module):
 
 
 class CTRGCN(nn.Module):
-    def __init__(self, graph: Graph, classes: int, persons: int, channels: int = 3):
+    def __init__(self, graph: Graph, classes: int, persons: int, channels: int = 3, stages=STAGES):
         super().__init__()
         self.norm = nn.BatchNorm1d(persons * graph.num_joints * channels)
-        inputs = (channels, *(outputs for outputs, _ in STAGES))
+        inputs = (channels, *(outputs for outputs, _ in stages))
         self.blocks = nn.Sequential(
             *(
                 Block(inputs[i], outputs, stride, graph, first=i == 0)
-                for i, (outputs, stride) in enumerate(STAGES)
+                for i, (outputs, stride) in enumerate(stages)
             )
         )
-        self.classifier = nn.Linear(STAGES[-1][0], classes)
+        self.classifier = nn.Linear(stages[-1][0], classes)
 
     def forward(self, x):
         n, c, t, v, m = x.shape

@@ -2,7 +2,8 @@
 
 import json
 
-from benchmarks import accelerator
+from benchmarks import accelerator, joint_speed
+from benchmarks.joint_contestants import CONTESTANTS
 
 
 def test_a_part_leaves_its_file_and_is_not_run_again(tmp_path, monkeypatch):
@@ -15,3 +16,15 @@ def test_a_part_leaves_its_file_and_is_not_run_again(tmp_path, monkeypatch):
     assert saved["machine"] and saved["arguments"]["lm"] == "tiny"
     monkeypatch.setitem(accelerator.PARTS, "attention", None)
     accelerator.main(command)
+
+
+def test_the_joint_step_is_asked_for_with_every_contestant(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        accelerator, "command", lambda module, args, *options: asked.update({module: options})
+    )
+    monkeypatch.setattr(accelerator, "write_result", lambda *_: None)
+    accelerator.main(["--out", str(tmp_path), "--parts", "joint", "--lm", "8B", "--tokens", "32"])
+    args = joint_speed.parse(list(asked["benchmarks.joint_speed"]))
+    assert (args.lm, args.batch, args.tokens, args.dtype) == ("8B", 64, 32, "bfloat16")
+    assert args.alone and tuple(args.contestants) == CONTESTANTS

@@ -38,6 +38,18 @@ SILENCE_S = 20
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
+# Measured on two cores with AVX-512: a train step costs 7 % less CPU time, a single clip a quarter.
+CPU_OPTIONS = {
+    "xla_cpu_prefer_vector_width": 512,
+    "xla_cpu_enable_concurrency_optimized_scheduler": False,
+}
+
+
+def compiler_options(platform: str) -> dict | None:
+    """What XLA is told about an encoder's program beyond its defaults."""
+    return CPU_OPTIONS if platform == "cpu" else None
+
+
 def join_processes() -> None:
     """Joins the other processes of a run on several hosts; CPUs talk by gloo.
 
