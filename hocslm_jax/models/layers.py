@@ -216,7 +216,8 @@ def aggregate(topologies: list[jax.Array], values: list[jax.Array]) -> jax.Array
 
 @jax.custom_vjp
 def _aggregate(topologies, values):
-    return jax.lax.platform_dependent(topologies, values, cpu=_loops, default=_products)
+    formulations = {"cpu": _loops, "tpu": _loops, "default": _products}
+    return jax.lax.platform_dependent(topologies, values, **formulations)
 
 
 def _products(topologies, values):
@@ -224,9 +225,13 @@ def _products(topologies, values):
 
 
 def _loops(topologies, values):
-    """One fused loop, three times as fast on XLA:CPU as the product."""
+    """One fused loop, three times as fast on XLA:CPU as the product.
+
+    A TPU's matrix unit is little filled by matrices this small, and they need copies that bring the
+    joints into its tiles; the loop is the vector unit's, with samples and channels in the tiles.
+    """
     return _sum(
-        a[:, None, :, v] * x[:, :, v, None]  # [B, 1, V, O] * [B, T, 1, O]
+        (a[:, None, :, v], x[:, :, v, None])  # [B, 1, V, O] * [B, T, 1, O]
         for a, x in zip(topologies, values, strict=True)
         for v in range(x.shape[2])
     )
@@ -237,7 +242,8 @@ def _aggregate_forward(topologies, values):
 
 
 def _aggregate_backward(saved, grad):
-    return jax.lax.platform_dependent(*saved, grad, cpu=_loops_backward, default=_products_backward)
+    formulations = {"cpu": _loops_backward, "tpu": _loops_backward, "default": _products_backward}
+    return jax.lax.platform_dependent(*saved, grad, **formulations)
 
 
 def _products_backward(topologies, values, grad):
@@ -248,14 +254,17 @@ def _products_backward(topologies, values, grad):
 
 def _loops_backward(topologies, values, grad):
     frames, joints = range(grad.shape[1]), range(grad.shape[2])
-    grad_values = [_sum(a[:, None, u] * grad[:, :, u, None] for u in joints) for a in topologies]
+    grad_values = [_sum((a[:, None, u], grad[:, :, u, None]) for u in joints) for a in topologies]
     # Over t, unrolled: as a reduction XLA:CPU would first write out all B * T * V * V * O products.
-    grad_topologies = [_sum(grad[:, t, :, None] * x[:, t, None] for t in frames) for x in values]
+    grad_topologies = [_sum((grad[:, t, :, None], x[:, t, None]) for t in frames) for x in values]
     return grad_topologies, grad_values
 
 
-def _sum(terms):
-    return functools.reduce(jnp.add, terms)
+def _sum(pairs):
+    """The sum of the products of pairs, made in float32 and given in their type."""
+    pairs = list(pairs)
+    products = (a.astype(jnp.float32) * b.astype(jnp.float32) for a, b in pairs)
+    return functools.reduce(jnp.add, products).astype(pairs[0][0].dtype)
 
 
 _aggregate.defvjp(_aggregate_forward, _aggregate_backward)

@@ -23,9 +23,9 @@ def _einsum(topologies, values):
 
 @pytest.fixture(params=["cpu", "default"])
 def backend(request, monkeypatch):
-    """What this machine takes, and what every other takes."""
+    """What CPU and TPU take, and what every other takes."""
     if request.param == "default":
-        take = lambda *operands, cpu, default: default(*operands)  # noqa: E731
+        take = lambda *operands, default, **others: default(*operands)  # noqa: E731
         monkeypatch.setattr(jax.lax, "platform_dependent", take)
 
 
@@ -46,11 +46,25 @@ def test_aggregation_and_its_gradients(operands):
     )
 
 
-def test_aggregation_is_a_product_where_it_is_compiled_for_another_machine(operands):
-    topologies, values, _ = operands
-    traced = jax.jit(aggregate).trace(topologies, values)
-    assert "dot_general" not in traced.lower().as_text()
-    assert "dot_general" in traced.lower(lowering_platforms=("tpu",)).as_text()
+@pytest.mark.parametrize(("platform", "products"), [("cpu", 0), ("tpu", 0), ("cuda", 1)])
+def test_formulation_follows_the_machine_that_is_compiled_for(operands, platform, products):
+    topologies, values, weight = operands
+
+    def backward(a, x):
+        return jax.vjp(aggregate, a, x)[1](weight)
+
+    for function, count in ((aggregate, products), (backward, 2 * products)):
+        lowered = jax.jit(function).trace(topologies, values)
+        text = lowered.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("stablehlo.dot_general") == count
+
+
+def test_aggregation_adds_up_in_float32(operands):
+    half = [[a.astype(jnp.bfloat16) for a in each] for each in operands[:2]]
+    exact = _einsum(*([a.astype(jnp.float32) for a in each] for each in half))
+    got = aggregate(*half)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(got, exact.astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize("frames", [8, 13])
