@@ -4,10 +4,10 @@
 
 In: the prepared dataset. Out, below `--out`: runs of HGLNet and CTR-GCN, six streams and three
 seeds, without language (T0, six streams in one program) and with (T3); runs on held-out training
-subjects for fitted weights; ensembles, pictures of the wrong clips, released weights; and in
-`--results` the reports that `python -m hocslm_jax report` reads. A step that is done is not done
-again and one that was cut off goes on, so the same command continues. A step that fails is named
-at the end; what does not need it still runs.
+subjects for fitted weights; ensembles, a joint stream taught by the first six streams, pictures of
+the wrong clips, released weights; and in `--results` the reports that `python -m hocslm_jax report`
+reads. A step that is done is not done again and one that was cut off goes on, so the same command
+continues. A step that fails is named at the end; what does not need it still runs.
 """
 
 import argparse
@@ -27,6 +27,8 @@ from hocslm_jax.train.ablate import keep
 ENCODERS = ("hglnet", "ctrgcn")
 CONFIG = "configs/nw_ucla.py"
 PICTURES = 12  # of wrong clips
+LOOKS = "test.views=3,test.angle=20,test.mirror=true"  # the best of benchmarks.looks
+SHARE = 0.5  # of the student's loss that is to follow its teacher
 GRACE = 120  # seconds to save a checkpoint in
 
 
@@ -50,6 +52,8 @@ def plan(args: argparse.Namespace) -> Iterator[Step]:
         settings, held_out = f"encoder={encoder},protocol=xview_val", out / "held_out"
         yield train(args, held_out / f"{encoder}_T0_seed{seed}", settings, seed)
         yield from ensembles(args, encoder, "T0")
+    yield from student(args, out / "held_out", f"encoder={args.encoders[0]},protocol=xview_val")
+    yield from student(args, out, f"encoder={args.encoders[0]}")
     first = out / f"{args.encoders[0]}_T0_seed{seed}"
     weights = ("release", str(first), "--out", str(out / "weights"), *data_dir(args))
     yield verb(out / "weights" / PAPER_STREAMS[-1] / "README.md", weights, (first,))
@@ -64,8 +68,8 @@ def plan(args: argparse.Namespace) -> Iterator[Step]:
 
 def train(args: argparse.Namespace, workdir: Path, settings: str, seed: int) -> Step:
     """Six streams in one program."""
-    parts = [settings, "streams=all", "strategy=T0", f"seed={seed}", *filter(None, [args.set])]
-    return launch(args, workdir, parts)
+    parts = [settings, "streams=all", "strategy=T0", LOOKS, f"seed={seed}"]
+    return launch(args, workdir, [*parts, *filter(None, [args.set])])
 
 
 def train_t3(args: argparse.Namespace, encoder: str, stream: str, seed: int) -> Step:
@@ -75,6 +79,19 @@ def train_t3(args: argparse.Namespace, encoder: str, stream: str, seed: int) -> 
     parts += [*filter(None, [args.set]), f"t0={t0}"]
     lm = f"--config.lm.folder={args.out / f'lm_seed{seed}'}"
     return launch(args, args.out / f"{encoder}_T3_seed{seed}" / stream, parts, lm, needs=(t0,))
+
+
+def student(args: argparse.Namespace, out: Path, settings: str) -> Iterator[Step]:
+    """A joint stream taught by the first encoder's six streams of the first seed, in `out`."""
+    seed = args.seeds[0]
+    teacher, flags = out / f"{args.encoders[0]}_T0_seed{seed}", ("--config.test.train_clips=True",)
+    scored = train(args, teacher, settings, seed)
+    done = teacher / PAPER_STREAMS[-1] / "scores_train.npz"
+    yield Step(done, (*scored.command, "--mode=eval", *flags), (scored.done,))
+    parts = [settings, "stream=joint", "strategy=T0", f"seed={seed}", *filter(None, [args.set])]
+    parts += [f"distill.share={SHARE}", f"distill.teacher={teacher}"]
+    taught = launch(args, out / f"{args.encoders[0]}_T0_taught_seed{seed}", parts)
+    yield dataclasses.replace(taught, needs=(done,))
 
 
 def launch(args, workdir: Path, parts: list[str], *flags: str, needs: tuple = ()) -> Step:

@@ -54,7 +54,7 @@ ALIASES = {
     "mixup": "loss.mixup",
 }
 # Sections whose last words are too general, or taken, to be short names.
-DOTTED_ONLY = ("mesh.", "test.", "optim.name", "finetune.", "lm.", "loss.")
+DOTTED_ONLY = ("mesh.", "test.", "optim.name", "finetune.", "lm.", "loss.", "distill.")
 
 
 def defaults() -> ConfigDict:
@@ -143,6 +143,12 @@ def defaults() -> ConfigDict:
                 "smoothing": 0.0,  # share of the target that all classes have; without language
                 "mixup": 0.0,  # alpha of mixup's Beta(alpha, alpha); 0 = off; without language
             },
+            "distill": {  # a student of finished runs, for classification alone
+                "share": 0.0,  # of the loss that is to follow the teacher; 0 = off
+                "teacher": "",  # runs with scores_train.npz: a folder, or a pattern such as runs/*
+                "temperature": 4.0,
+                "targets": "",  # what the teacher says, in short; set by the training itself
+            },
             "lm": {
                 "name": "",  # folder or hub id of a Qwen3, for init=load
                 "init": "pretrain",  # load, or pretrain a small one on the captions
@@ -186,6 +192,7 @@ def defaults() -> ConfigDict:
                 "angle": 30.0,  # degrees
                 "crops": 1,  # overlapping stretches of the clip; 1 = all of it
                 "mirror": False,  # True: everything once more with left and right exchanged
+                "train_clips": False,  # True: scores_train.npz too, plain tests of training clips
             },
             "mesh": {
                 "stream": 1,  # of `data.streams`

@@ -21,14 +21,30 @@ class Mixed(NamedTuple):
     label: jax.Array
 
 
+class Teacher(NamedTuple):
+    """Another model's word on a batch: probabilities [B, C] of its logits over `temperature`.
+
+    Its term is T^2 KL(teacher || student), both at the temperature T, whose gradient the T^2 keeps
+    at one scale (Hinton et al. 2015, section 2). Of a batch that `mixup` made, what it says is
+    blended like the clips.
+    """
+
+    probabilities: jax.Array
+    temperature: float
+    share: float  # of the loss
+
+
 def classification(
     logits: jax.Array,
     label: jax.Array,
     mask: jax.Array,
     smoothing: float = 0.0,
     mixed: Mixed | None = None,
+    teacher: Teacher | None = None,
 ) -> tuple[jax.Array, Metrics]:
     """Mean cross-entropy over the real clips of a batch (CTR-GCN's only loss).
+
+    With a teacher it is (1 - share) of that and share of the teacher's term.
 
     Args:
         logits: float32 [B, C].
@@ -38,17 +54,22 @@ def classification(
         mixed: of a batch that `mixup` made; `top1` then counts the clips' larger part alone.
 
     Returns:
-        The mean, and `loss` and `top1` as (sum, count).
+        The mean, and `loss`, `top1` and, with a teacher, its term `teacher` as (sum, count).
     """
     logits = logits.astype(jnp.float32)
     losses = _cross_entropy(logits, label, smoothing)
     if mixed is not None:
-        losses = mixed.share * losses + (1 - mixed.share) * _cross_entropy(
-            logits, mixed.label, smoothing
-        )
-    total, count = (losses * mask).sum(), mask.sum()
+        other = _cross_entropy(logits, mixed.label, smoothing)
+        losses = mixed.share * losses + (1 - mixed.share) * other
+    count, metrics = mask.sum(), {}
+    if teacher is not None:
+        distance = _distance(logits, teacher, mixed)
+        losses = (1 - teacher.share) * losses + teacher.share * distance
+        metrics["teacher"] = ((distance * mask).sum(), count)
+    total = (losses * mask).sum()
     correct = ((logits.argmax(-1) == label) * mask).sum()
-    return total / jnp.maximum(count, 1.0), {"loss": (total, count), "top1": (correct, count)}
+    metrics |= {"loss": (total, count), "top1": (correct, count)}
+    return total / jnp.maximum(count, 1.0), metrics
 
 
 def mixup(rng: jax.Array, x: jax.Array, label: jax.Array, alpha: float) -> tuple[jax.Array, Mixed]:
@@ -60,7 +81,19 @@ def mixup(rng: jax.Array, x: jax.Array, label: jax.Array, alpha: float) -> tuple
     """
     share = jax.random.beta(rng, alpha, alpha)
     share = jnp.maximum(share, 1 - share).astype(x.dtype)
-    return share * x + (1 - share) * x[::-1], Mixed(share, label[::-1])
+    return _blend(share, x), Mixed(share, label[::-1])
+
+
+def _blend(share: jax.Array, a: jax.Array) -> jax.Array:
+    return share * a + (1 - share) * a[::-1]
+
+
+def _distance(logits: jax.Array, teacher: Teacher, mixed: Mixed | None) -> jax.Array:
+    """T^2 KL(teacher || student) of each clip [B]."""
+    target, warmth = teacher.probabilities, teacher.temperature
+    if mixed is not None:
+        target = _blend(mixed.share, target)
+    return warmth**2 * optax.losses.kl_divergence(jax.nn.log_softmax(logits / warmth), target)
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:

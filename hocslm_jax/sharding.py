@@ -3,12 +3,12 @@
 Several streams in one program have an axis of their own, 'stream', before those two.
 Models know nothing of this. The batch is split over 'data'; a parameter is replicated until a rule
 names its path: 'model' is tensor parallelism, 'data' on a parameter FSDP. Axes are `Auto`, so XLA
-places the intermediate values.
+places the intermediate values, but for what `spread`, `place_rows` and `gather` say.
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -105,6 +105,54 @@ def input_sharding(mesh: Mesh) -> NamedSharding:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
+
+
+def spread(mesh: Mesh, x: jax.Array) -> jax.Array:
+    """Inputs [B, …] with their rows split over 'model' as well, where that divides them.
+
+    For what no rule splits over 'model': its devices would all compute the same rows.
+    """
+    rows, *rest = input_sharding(mesh).spec
+    if mesh.shape["model"] == 1 or len(x) % (mesh.shape[rows] * mesh.shape["model"]):
+        return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P((rows, "model"), *rest)))
+
+
+def place_rows(mesh: Mesh) -> Callable | None:
+    """`x [B, …] -> x` split as the batch is, and no other way; None where there is one device.
+
+    For what comes of spread inputs, or of weights that are split over 'data'.
+    """
+    if mesh.size == 1:
+        return None
+    return lambda x: jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+
+
+def gather(tree, placed):
+    """A tree whose leaves lie as `placed` says, made whole along 'data'.
+
+    Where a batch is split over the axis that splits a weight, XLA else adds up activations.
+    """
+
+    def one(leaf, sharding: NamedSharding):
+        if not _is_fsdp(sharding):
+            return leaf
+        spec = P(*(None if axis == "data" else axis for axis in sharding.spec))
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(sharding.mesh, spec))
+
+    return jax.tree.map(one, tree, placed)
+
+
+def gather_layer(stacked) -> Callable | None:
+    """`gather` for the variables of one layer, by the shardings of all; None if none is split."""
+    if not any(map(_is_fsdp, jax.tree.leaves(stacked))):
+        return None
+    layer = jax.tree.map(lambda s: NamedSharding(s.mesh, P(*s.spec[1:])), stacked)
+    return lambda variables: gather(variables, {"params": layer})
+
+
+def _is_fsdp(sharding: NamedSharding) -> bool:
+    return "data" in sharding.spec and sharding.mesh.shape["data"] > 1
 
 
 def path_name(path: tuple) -> str:

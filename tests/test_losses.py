@@ -118,3 +118,47 @@ def test_mixup_blends_clips_and_their_losses_alike():
     own, other = (losses.classification(logits, y, ones, 0.1)[0] for y in (label, label[::-1]))
     loss, _ = losses.classification(logits, label, ones, 0.1, mixed)
     np.testing.assert_allclose(loss, share * own + (1 - share) * other, rtol=1e-5)
+
+
+def draw_teacher(rng, shape, **settings):
+    softened = jax.nn.softmax(rng.normal(size=shape).astype(np.float32) / settings["temperature"])
+    return losses.Teacher(softened, **settings)
+
+
+def test_a_teachers_term_is_hintons():
+    """Value and gradient against PyTorch's own cross-entropy and KL divergence."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    logits, label = rng.normal(size=(5, 4)).astype(np.float32), np.array([0, 3, 1, 2, 2])
+    mask = np.array([1, 1, 1, 1, 0], np.float32)
+    teacher = draw_teacher(rng, (5, 4), temperature=3.0, share=0.7)
+    ours = jax.value_and_grad(
+        lambda z: losses.classification(z, label, mask, 0.1, teacher=teacher), has_aux=True
+    )
+    (loss, metrics), slope = ours(jnp.asarray(logits))
+    functional, student = torch.nn.functional, torch.tensor(logits, requires_grad=True)
+    hard = functional.cross_entropy(student[:4], torch.tensor(label[:4]), label_smoothing=0.1)
+    target = torch.tensor(np.array(teacher.probabilities))[:4]
+    soft = functional.log_softmax(student[:4] / 3, dim=1)
+    term = 9 * functional.kl_div(soft, target, reduction="batchmean")
+    theirs = 0.3 * hard + 0.7 * term
+    theirs.backward()
+    np.testing.assert_allclose(loss, theirs.item(), rtol=1e-5)
+    np.testing.assert_allclose(slope, student.grad.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics["teacher"], [4 * term.item(), 4], rtol=1e-5)
+
+
+def test_mixup_blends_what_the_teacher_says():
+    rng = np.random.default_rng(0)
+    logits, label = rng.normal(size=(6, 4)).astype(np.float32), np.arange(6) % 4
+    teacher = draw_teacher(rng, (6, 4), temperature=2.0, share=1.0)
+    mixed, ones = losses.Mixed(jnp.float32(0.8), label[::-1]), np.ones(6, np.float32)
+    blend = 0.8 * teacher.probabilities + 0.2 * teacher.probabilities[::-1]
+    loss, _ = losses.classification(logits, label, ones, 0.1, mixed, teacher)
+    whole = teacher._replace(probabilities=blend)
+    np.testing.assert_allclose(
+        loss, losses.classification(logits, label, ones, teacher=whole)[0], rtol=1e-6
+    )
+    agreed = 2 * jnp.log(blend)  # a student that says what it was told
+    slope = jax.grad(lambda z: losses.classification(z, label, ones, 0.1, mixed, teacher)[0])
+    np.testing.assert_allclose(slope(agreed), np.zeros((6, 4)), atol=1e-6)

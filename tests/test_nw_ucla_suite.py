@@ -24,8 +24,9 @@ def act(words):
     """Leaves what a command would."""
     if "launch.py" in words:
         workdir = Path(words[3].removeprefix("--workdir="))
+        name = "scores_train.npz" if "--mode=eval" in words else "result.json"
         for stream in (".", *(PAPER_STREAMS if "streams=all" in words[2] else ())):
-            leave(workdir / stream / "result.json")
+            leave(workdir / stream / name)
         return
     target = Path(words[words.index("--json" if "--json" in words else "--out") + 1])
     leave(target / PAPER_STREAMS[-1] / "README.md" if "release" in words else target)
@@ -67,7 +68,14 @@ def test_the_whole_plan_is_run_once(launched, tmp_path):
     options = ("--set", "epochs=2", "--results", str(results))
     assert suite(tmp_path, *options) == 0
     training = [command for command in done if "launch.py" in command]
-    assert len(training) == 2 * (2 + 1 + 2 * 6) and all("epochs=2" in c for c in training)
+    assert len(training) == 2 * (2 + 1 + 2 * 6) + 4 and all("epochs=2" in c for c in training)
+    for folder in ("held_out/", ""):
+        teacher = f"{tmp_path}/suite/{folder}{T0}"
+        scored = next(c for c in done if f"{teacher} --mode=eval" in c)
+        student = next(c for c in done if f"distill.teacher={teacher} " in c)
+        assert "streams=all" in scored and "stream=joint" in student
+        assert done.index(scored) < done.index(student)
+        assert ("protocol=xview_val" in student) == bool(folder)
     t3 = next(command for command in training if "strategy=T3" in command)
     assert f"t0={tmp_path}/suite/{T0}/joint " in t3 and "lm_seed0" in t3
     assert any("render" in command and "a01_s01_e00_v03" in command for command in done)

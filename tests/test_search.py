@@ -1,4 +1,4 @@
-"""The table of recipes: every row is a config that can be run, and none reads a test clip."""
+"""The searches' tables: every row is a config that can be run, and none reads a test clip."""
 
 from pathlib import Path
 
@@ -8,21 +8,37 @@ from configs import base
 from configs.search import nw_ucla
 from hocslm_jax.data.pipeline import Feed
 from hocslm_jax.data.protocols import VALIDATION
+from hocslm_jax.train import distill
 from hocslm_jax.train.ablate import read_table
 
-TABLE = read_table(Path(__file__).resolve().parents[1] / "configs/search/nw_ucla.py")
+SEARCH = Path(__file__).resolve().parents[1] / "configs/search"
+TABLES = {name: read_table(SEARCH / f"{name}.py") for name in ("nw_ucla", "distill")}
+ROWS = [(name, row) for name, table in TABLES.items() for row in table.rows]
 
 
-@pytest.mark.parametrize("row", TABLE.rows)
-def test_every_row_validates_on_training_clips(row):
-    config = nw_ucla.get_config(TABLE.rows[row])
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_every_row_validates_on_training_clips(name, row):
+    config = nw_ucla.get_config(TABLES[name].rows[row])
     assert config.data.protocol in VALIDATION["nw_ucla"]
     Feed.from_config(config.data)
+    distill.check(config)
 
 
-def test_no_two_rows_are_the_same():
-    configs = [nw_ucla.get_config(arg).to_json() for arg in TABLE.rows.values()]
+@pytest.mark.parametrize("name", TABLES)
+def test_no_two_rows_are_the_same(name):
+    configs = [nw_ucla.get_config(arg).to_json() for arg in TABLES[name].rows.values()]
     assert len(set(configs)) == len(configs)
+
+
+def test_a_student_comes_after_the_row_that_teaches_it():
+    seen = []
+    for row, arg in TABLES["distill"].rows.items():
+        config = nw_ucla.get_config(arg)
+        if config.distill.teacher:
+            teacher = config.distill.teacher.removeprefix("{workdir}/").removesuffix("_seed{seed}")
+            assert nw_ucla.get_config(TABLES["distill"].rows[teacher]).test.train_clips
+            assert teacher in seen
+        seen.append(row)
 
 
 @pytest.mark.parametrize("recipe", base.RECIPES)

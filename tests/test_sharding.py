@@ -45,6 +45,34 @@ def test_batches_are_split_and_complete():
     np.testing.assert_array_equal(array, x)
 
 
+@pytest.mark.parametrize(
+    ("mesh", "rows", "share"),
+    [
+        ({"model": 2}, 16, (2, 6)),
+        ({"model": 2}, 12, (3, 6)),  # not over all 8
+        ({"model": 1}, 16, (2, 6)),
+        ({"model": 2, "stream": 2}, 16, (4, 3)),  # the streams of a clip apart as well
+    ],
+)
+def test_inputs_are_spread_over_all_devices(mesh, rows, share):
+    mesh = sharding.make_mesh(**mesh)
+    x = jnp.arange(6.0 * rows).reshape(rows, 6)
+    placed = jax.device_put(x, sharding.input_sharding(mesh))
+    spread = jax.jit(lambda x: sharding.spread(mesh, x))(placed)
+    assert spread.addressable_shards[0].data.shape == share
+    np.testing.assert_array_equal(spread, x)
+
+
+def test_gathering_leaves_the_model_axis_and_what_is_whole():
+    mesh = sharding.make_mesh(model=2)
+    tree = {"a": jnp.ones((8, 4)), "b": jnp.ones(8)}
+    placed = {"a": NamedSharding(mesh, P("data", "model")), "b": NamedSharding(mesh, P("model"))}
+    gathered = jax.jit(lambda tree: sharding.gather(tree, placed))(jax.device_put(tree, placed))
+    shapes = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data.shape, gathered)
+    assert shapes == {"a": (8, 2), "b": (4,)}
+    assert sharding.gather_layer({"b": placed["b"]}) is None
+
+
 class Device:
     def __init__(self, process_index):
         self.process_index = process_index

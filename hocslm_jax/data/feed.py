@@ -115,6 +115,10 @@ def with_captions(build, captions: CaptionTable, seed: int, draws: list) -> Batc
     return build(draws) | {"tokens": np.stack(tokens), "lengths": np.array(lengths, np.int32)}
 
 
+def with_teacher(build, probabilities: np.ndarray, draws: list) -> Batch:
+    return build(draws) | {"teacher": probabilities[[row for _, row in draws]]}
+
+
 def build_batch(
     store, feed: Feed, graph: Graph, seed: int | None, draws: list, view: View | None = None
 ) -> Batch:

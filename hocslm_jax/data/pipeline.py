@@ -9,7 +9,7 @@ of batches it has given.
 A batch is a dict: x float32 [B, M, T, V, C], or [B, S, M, T, V, C] of a feed of S streams; label
 int32 [B]; mask float32 [B], 1 for a clip and 0 for padding; row int32 [B], the clip's row in the
 store, -1 for padding. With captions also tokens int32 [B, L], one of the clip's captions with its
-EOS, and lengths int32 [B].
+EOS, and lengths int32 [B]. With a teacher also teacher float32 [B, classes], its probabilities.
 """
 
 import functools
@@ -20,7 +20,13 @@ import numpy as np
 
 from hocslm_jax.data.augment import View
 from hocslm_jax.data.captions import CaptionTable
-from hocslm_jax.data.feed import Feed, build_batch, check_value, with_captions
+from hocslm_jax.data.feed import (
+    Feed,
+    build_batch,
+    check_value,
+    with_captions,
+    with_teacher,
+)
 from hocslm_jax.errors import UserError
 
 __all__ = ["Feed", "eval_batches", "steps_per_epoch", "train_iterator"]
@@ -37,6 +43,7 @@ def train_iterator(
     shard: tuple[int, int] = (0, 1),
     threads: int = 2,
     captions: CaptionTable | None = None,
+    teacher: np.ndarray | None = None,
 ) -> grain.DatasetIterator:
     """Shuffled, augmented training batches of one host.
 
@@ -50,6 +57,7 @@ def train_iterator(
       shard: (index, count) of this host.
       threads: prefetching threads; 0 works in the caller's. Does not change what comes out.
       captions: adds a random one of its captions to every clip; the clips stay the same.
+      teacher: adds its row [classes] of every clip; float32 [clips of the store, classes].
 
     Returns:
       An iterator of batches with `get_state`, `set_state` and `close`.
@@ -68,6 +76,8 @@ def train_iterator(
     build = functools.partial(build_batch, store, feed, feed.graph_of(store), seed)
     if captions is not None:
         build = functools.partial(with_captions, build, captions, seed)
+    if teacher is not None:
+        build = functools.partial(with_teacher, build, teacher)
     return _prefetched(grain.MapDataset.range(steps).map(draw).map(build), threads)
 
 

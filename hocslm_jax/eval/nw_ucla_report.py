@@ -37,6 +37,10 @@ Cross-view: views 1 and 2 train, view 3 tests, {total} clips, so one clip is {cl
 Top-1 is that of the **last** epoch; with several seeds it is the mean ± the sample standard
 deviation, and the counts are listed by seed.
 """
+LOOK_HEADER = (
+    *("run", "protocol", "turns", "crops", "mirrored", "looks", "seeds", "plain"),
+    *("with looks", "top-1 with looks"),
+)
 BEST_NOTE = "¹ Chosen on the test view, the literature's habit, and therefore too high."
 NOTES = """\
 ² Raw logits are summed, as the references do; the column before has equal weights. Counts by seed.
@@ -57,6 +61,7 @@ python -m benchmarks.nw_ucla_suite --out runs/suite
 
 def render(runs: dict[Path, dict], command: str, folder: Path) -> str:
     """The whole document; `folder` is results/nw_ucla, beside which it lies."""
+    looked = _looked({path: result for path, result in runs.items() if "tta" in result}, folder)
     # A run of several streams lies beside those of each.
     runs = {path: result for path, result in runs.items() if "streams" not in result}
     tested = {path: result for path, result in runs.items() if result["protocol"] == PROTOCOL}
@@ -74,6 +79,7 @@ def render(runs: dict[Path, dict], command: str, folder: Path) -> str:
     tables = sorted(folder.glob("**/table_*.md"))
     lines += _others(single, sets, [path.parent.relative_to(folder).as_posix() for path in tables])
     lines += [BEST_NOTE, *([NOTES.format(held_out=HELD_OUT)] if sets else []), ""]
+    lines += looked
     for path in tables:
         text = path.read_text(encoding="utf-8").strip()
         where = path.parent.relative_to(folder).as_posix()
@@ -176,6 +182,21 @@ def _others(
     return ["## Other runs", "", *table(OTHER_HEADER, rows, left=4), ""] if rows else []
 
 
+def _looked(runs: dict[Path, dict], folder: Path) -> list[str]:
+    """Counts with test-time augmentation, beside those of the same weights without."""
+    rows = []
+    for group in group_runs(runs):
+        own = list(group.values())
+        asked, counts = own[0]["tta"], [result["tta"]["correct"] for result in own]
+        turns = f"{asked['views']}, ±{asked['angle']:g}°" if asked["views"] > 1 else "–"
+        kind = [turns, str(asked["crops"]), "yes" if asked["mirror"] else "no", str(asked["looks"])]
+        seeds, plain = (", ".join(str(r[key]) for r in own) for key in ("seed", "correct"))
+        counted = _counted("", [], counts, own[0]["total"])[2:]
+        name = run_name(next(iter(group)), folder)
+        rows.append([name, own[0]["protocol"], *kind, seeds, plain, *counted])
+    return ["## Several looks at a clip", "", *table(LOOK_HEADER, rows, left=2), ""] if rows else []
+
+
 def _best(own: Sequence[dict]) -> str:
     """Top-1 at the best epoch, over the seeds."""
     return percent(known(own, "best_correct"), own[0]["total"])
@@ -241,6 +262,7 @@ def _against_joint(fused, members: Sequence[Member]) -> str:
 
 def _done(runs: dict[Path, dict]) -> int:
     """How many runs of the plan are here."""
-    full = [r for r in runs.values() if r["epochs"] >= FULL and r["strategy"] in ("T0", "T3")]
+    planned = [r for r in runs.values() if r["strategy"] in ("T0", "T3") and "distill" not in r]
+    full = [r for r in planned if r["epochs"] >= FULL]
     kinds = {(r["encoder"], r["stream"], r["strategy"], r["seed"]) for r in full}
     return len({kind for kind in kinds if kind[1] in PAPER_STREAMS and kind[3] < 3})

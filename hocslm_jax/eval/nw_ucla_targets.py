@@ -32,12 +32,14 @@ def target_lines(single: dict[str, list[dict]], sets: Sequence[dict]) -> list[st
         name: [100 * r["correct"] / r["total"] for r in own]
         for name, own in single.items()
         if (own[0]["encoder"], own[0]["stream"], own[0]["strategy"]) == ("hglnet", "joint", "T0")
+        and "distill" not in own[0]  # a student of six streams is no single stream's result
     }
     six = {
         found["name"]: [100 * count / row["total"] for count in row["correct"]]
         for found in sets
         if (row := found["rows"]["equal"].get("6 streams"))
         and found["results"][0]["strategy"] == "T0"
+        and "distill" not in found["results"][0]
     }
     systems = _systems(single, sets)
     best = max(systems, key=systems.get, default="")

@@ -19,6 +19,7 @@ from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores, check_scores, load_scores
 
+SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # of a run's test and training clips
 PICKLE = "epoch1_test_score.pkl"  # CTR-GCN's name for it
 _NUMBERED = re.compile(r"test_(\d+)")
 
@@ -42,7 +43,10 @@ class ClipList:
 
 
 def read_members(
-    sources: Sequence[str], clips: ClipList | None = None, labelled: Sequence[Member] = ()
+    sources: Sequence[str],
+    clips: ClipList | None = None,
+    labelled: Sequence[Member] = (),
+    name: str = SCORES,
 ) -> list[Member]:
     """The members that `sources` name, their clips matched: the same ones in the same order.
 
@@ -52,12 +56,13 @@ def read_members(
             pickle.
         clips: for pickles whose entries have no clip ids.
         labelled: members that know the labels of further clips.
+        name: of the file in a run's folder.
 
     Raises:
         UserError: a file that is absent or damaged, one given twice, or scores that do not belong
             together; the message names both files and the first clip.
     """
-    entries = [entry for source in sources for entry in _entries(source)]
+    entries = [entry for source in sources for entry in _entries(source, name)]
     paths = [path for _, path in entries]
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f"{twice[0]} is given twice: give every member once, and its weight")
@@ -124,21 +129,23 @@ def read_clip_list(path: Path) -> ClipList:
     return ClipList(tuple(ids), labels)
 
 
-def _entries(source: str) -> list[tuple[str, Path]]:
+def _entries(source: str, name: str) -> list[tuple[str, Path]]:
     """(stream or "", file) of every member that one argument names."""
     stream, separator, rest = source.partition("=")
     path = Path(rest if separator and stream in STREAMS else source)
     stream = stream if separator and stream in STREAMS else ""
     if not path.is_dir():
         return [(stream, path)]
-    inside = sorted(path.glob("*/scores.npz"))
-    own = [path / name for name in (PICKLE, "scores.npz") if (path / name).is_file()]
+    inside = sorted(path.glob(f"*/{name}"))
+    files = (PICKLE, name) if name == SCORES else (name,)
+    own = [path / file for file in files if (path / file).is_file()]
     # A run of several streams has scores of its own too, of all together.
     if own and (own[0].name == PICKLE or stream or not inside):
         return [(stream, own[0])]
     if not inside:
-        raise UserError(f"{path} holds no scores.npz or {PICKLE}: evaluate the run first")
-    order = {name: place for place, name in enumerate(PAPER_STREAMS)}
+        how = "" if name == SCORES else " with --config.test.train_clips"
+        raise UserError(f"{path} holds no {' or '.join(files[::-1])}: evaluate the run first{how}")
+    order = {stream: place for place, stream in enumerate(PAPER_STREAMS)}
     inside.sort(key=lambda file: order.get(_config(file)[0], len(order)))
     return [("", file) for file in inside]
 
@@ -147,7 +154,7 @@ def _member(stream: str, path: Path, scores: Scores) -> Member:
     own, seed = _config(path)
     if stream and own and stream != own:
         raise UserError(f"{path} is of the stream {own}, not {stream}: its config.json says so")
-    whole = path.parent.name if path.name in ("scores.npz", PICKLE) else path.name
+    whole = path.parent.name if path.name in (SCORES, TRAIN_SCORES, PICKLE) else path.name
     return Member(whole or str(path), scores, stream or own, seed)
 
 

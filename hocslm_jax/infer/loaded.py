@@ -27,6 +27,7 @@ from hocslm_jax.infer.inputs import Clips, check_clip
 from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.models.qwen3 import read_config, resolve
 from hocslm_jax.train import checkpoint
+from hocslm_jax.train.environment import compiler_options
 from hocslm_jax.train.language import Language, open_language
 from hocslm_jax.train.stages import fused, read_stages
 
@@ -268,7 +269,9 @@ def _make_forward(network, fused: bool, mesh: jax.sharding.Mesh) -> Callable:
         logits, prefix = output if fused else (output, None)
         return jax.nn.softmax(logits), prefix
 
-    return jax.jit(forward, out_shardings=sharding.batch_sharding(mesh))
+    options = compiler_options(mesh.devices.flat[0].platform)
+    rows = sharding.batch_sharding(mesh)
+    return jax.jit(forward, out_shardings=rows, compiler_options=options)
 
 
 def _checked(number: int, clip: np.ndarray, graph: Graph) -> np.ndarray:

@@ -14,7 +14,7 @@ from hocslm_jax.eval.classification import Scores, collect_scores
 from hocslm_jax.infer.loaded import LoadedRun, load_run
 from hocslm_jax.infer.released import is_release
 from hocslm_jax.models.qwen3 import resolve
-from hocslm_jax.train.setup import make_predict
+from hocslm_jax.train.compiled import make_predict
 
 
 def load_pretrained(name_or_path: str | Path, lm: str | Path | None = None) -> LoadedRun:

@@ -139,26 +139,21 @@ def _work_warnings(row: dict) -> list[str]:
     excess = counts.get("matrix", 0) / counts["ideal"]
     if excess < REPEATED:
         return []
-    return [f"devices repeat each other's work: {excess:.2f} times the products of an even split"]
+    said = f"devices repeat each other's work: {excess:.2f} times the products of an even split"
+    ways = row["mesh"]["data"] * row["mesh"]["model"]
+    if row["batch_size"] % ways:
+        said += f"; the encoder's clips are split {ways} ways if train.batch_size is a multiple"
+    return [said]
 
 
 def _weight_warnings(row: dict, made: program.Step) -> list[str]:
-    """What splitting the frozen weights costs: they travel in every layer, or activations do."""
+    """What splitting the frozen weights over 'data' costs: they travel, twice a step."""
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.frozen))
     loops = {kind: one["in_loops"] for kind, one in row.get("collectives", {}).items()}
     gathered = loops.get("all-gather", 0.0) + loops.get("collective-permute", 0.0)
-    summed = loops.get("all-reduce", 0.0) + loops.get("reduce-scatter", 0.0)
-    found = []
-    if not whole:
-        return found
-    if made.config.lm.fsdp and gathered > whole / row["mesh"]["model"] / 2:
-        found.append(
-            f"the weights are all-gathered in every layer: {gathered / 1e9:.1f} GB a device and "
-            "step; where they fit, lm.fsdp=false, with a larger mesh.model, keeps them in place"
-        )
-    if row["mesh"]["model"] == 1 and summed > whole / 2:
-        found.append(
-            f"activations are summed over devices in every layer: {summed / 1e9:.1f} GB a device "
-            "and step; XLA splits the products over mesh.data instead of gathering the weights"
-        )
-    return found
+    if not whole or not made.config.lm.fsdp or gathered <= whole / row["mesh"]["model"] / 2:
+        return []
+    return [
+        f"the weights are all-gathered in every layer: {gathered / 1e9:.1f} GB a device and step; "
+        "where they fit, lm.fsdp=false, with a larger mesh.model, keeps them in place"
+    ]

@@ -88,7 +88,7 @@ def build_step(
         language = shapes_of(config.lm, lm or lm_sizes(config.lm), mesh)
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
     model = build_model(config.model, graph=graph, num_classes=num_classes, **fusion)
-    objective = setup.make_objective(config, stage, model, language)
+    objective = setup.make_objective(config, stage, model, mesh, language)
     describes = "gen" in stage.losses
     language = language if describes else None
     clip, streams = feed.clip_shape(graph), (len(feed.streams),) if feed.streams else ()
@@ -102,7 +102,9 @@ def build_step(
         jitted=programs["train_step"],
         state=programs["abstract_state"],
         frozen={"lm": language.params} if language else {},
-        batch=abstract_batch(config, mesh, (*streams, *clip), tokens),
+        batch=abstract_batch(
+            config, mesh, (*streams, *clip), tokens, num_classes if config.distill.share else 0
+        ),
     )
 
 

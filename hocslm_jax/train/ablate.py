@@ -1,7 +1,8 @@
 """The verb `ablate`: every row of a table, with every seed, one after another.
 
-In: a file with CONFIG (a config file) and ROWS (name -> its `:k=v,k=v` argument), and the paper's
-numbers in PUBLISHED, such as configs/ablations/components.py. Out: `<workdir>/<row>_seed<N>`,
+In: a file with CONFIG (a config file) and ROWS (name -> its `:k=v,k=v` argument, with `{workdir}`
+and `{seed}` where it needs another row's run), and the paper's numbers in PUBLISHED, such as
+configs/ablations/components.py. Out: `<workdir>/<row>_seed<N>`,
 ordinary runs of launch.py, and the table beside the paper's as table_<file>.md and .json; with
 `--out` copies of the reports too. A run that is finished is not run again, one that was cut off
 goes on.
@@ -109,7 +110,8 @@ def commands(
     first = next((name for name, arg in rows.items() if arg == T0), None)
     for seed in args.seeds:
         for name, arg in rows.items():
-            settings = [arg, f"seed={seed}", *filter(None, [args.set])]
+            placed = arg.replace("{workdir}", str(args.workdir)).replace("{seed}", str(seed))
+            settings = [placed, f"seed={seed}", *filter(None, [args.set])]
             alike = arg.startswith("strategy=") and "," not in arg  # nothing but the strategy
             if first and name != first and alike and starts_with_t0(config, arg):
                 settings.append(f"t0={args.workdir / f'{first}_seed{seed}'}")

@@ -21,6 +21,8 @@ FREE_TO_CHANGE = (
     "test.",
     "strategy",  # a name; what it means is in `stages`
     "t0",
+    "distill.teacher",  # a place; what the runs there say, and how warm, is in `distill.targets`
+    "distill.temperature",
     "lm.folder",
     "lm.fsdp",
     "lm.remat",

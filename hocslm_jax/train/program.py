@@ -13,38 +13,34 @@ import numpy as np
 
 from hocslm_jax import sharding
 from hocslm_jax.train import state
+from hocslm_jax.train.compiled import class_logits
 from hocslm_jax.train.metrics import say
-from hocslm_jax.train.setup import Run, class_logits
-
-# Measured on two cores with AVX-512, CTR-GCN at NW-UCLA's shape: a step costs 7 % less CPU time.
-CPU_OPTIONS = {
-    "xla_cpu_prefer_vector_width": 512,
-    "xla_cpu_enable_concurrency_optimized_scheduler": False,
-}
-
-
-def compiler_options(platform: str) -> dict | None:
-    """What XLA is told about a train step beyond its defaults."""
-    return CPU_OPTIONS if platform == "cpu" else None
+from hocslm_jax.train.setup import Run
 
 
 def compile_step(run: Run):
     """The compiled train step and its FLOPs (one whole batch, all devices), before any data."""
     tokens = None if run.captions is None else run.captions.tokens.shape[1]
-    batch = abstract_batch(run.config, run.mesh, run.input_shape, tokens)
+    classes = 0 if run.teacher is None else len(run.store.classes)
+    batch = abstract_batch(run.config, run.mesh, run.input_shape, tokens, classes)
     frozen = jax.tree.map(
         lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), run.frozen
     )
     lowered = run.train_step.lower(run.abstract_state, frozen, batch)
-    compiled = lowered.compile(compiler_options(run.mesh.devices.flat[0].platform))
+    compiled = lowered.compile()
     # XLA counts a loop's body once, so it would count one layer of a language model.
     return compiled, None if run.language else _flops(lowered)
 
 
-def abstract_batch(config, mesh, input_shape: tuple[int, ...], tokens: int | None) -> dict:
-    """Shapes, types and shardings of a training batch; `tokens` of a caption, None without.
+def abstract_batch(
+    config, mesh, input_shape: tuple[int, ...], tokens: int | None, classes: int = 0
+) -> dict:
+    """Shapes, types and shardings of a training batch.
 
-    `input_shape` is (M, T, V, C), or (S, M, T, V, C) of several streams.
+    Args:
+        input_shape: (M, T, V, C), or (S, M, T, V, C) of several streams.
+        tokens: of a caption, None without.
+        classes: that a teacher tells apart, 0 without.
     """
     size = config.train.batch_size
     like = functools.partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
@@ -56,6 +52,8 @@ def abstract_batch(config, mesh, input_shape: tuple[int, ...], tokens: int | Non
     if tokens is not None:
         batch["tokens"] = like((size, tokens), np.int32)
         batch["lengths"] = like((size,), np.int32)
+    if classes:
+        batch["teacher"] = like((size, classes), np.float32)
     return batch
 
 

@@ -38,6 +38,7 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "best_epoch": totals.best_epoch,
         "best_note": "best epoch chosen on the test split, the literature's habit",
         **stream_counts(totals, scores),
+        **({"distill": config.distill.to_dict()} if config.distill.share else {}),
         "samples_per_s": speed,
         "wall_clock_s": totals.wall_clock_s,
         "peak_memory_bytes": environment.peak_memory_bytes(),

@@ -5,10 +5,9 @@ In: a `Run`, its last weights and `config.test`. Out: `scores_tta.npz`, and the 
 """
 
 import dataclasses
+from collections.abc import Sequence
 
-import jax
-
-from hocslm_jax.eval.classification import save_scores
+from hocslm_jax.eval.classification import Scores
 from hocslm_jax.eval.scores import Member
 from hocslm_jax.eval.tta import average, read_views
 from hocslm_jax.eval.weights import fuse, preset_weights
@@ -25,22 +24,21 @@ def wanted(config) -> bool:
     return len(read_views(config.test)) > 1
 
 
-def tell(run: Run, variables: dict) -> dict:
-    """Scores the test split in every way that `config.test` names; returns the counts.
+def join(run: Run, looks: Sequence[Scores]) -> Scores:
+    """The looks as one; several streams are averaged one by one, and then joined equally."""
+    if not run.streams:
+        return average(looks)
+    parts = {name: average([look.parts[name] for look in looks]) for name in run.streams}
+    members = [Member(name, part, name) for name, part in parts.items()]
+    return dataclasses.replace(fuse(members, preset_weights("equal", members)), parts=parts)
 
-    Several streams are averaged one by one and then joined with equal weights.
-    """
+
+def tell(run: Run, variables: dict) -> dict:
+    """Scores the test split in every way that `config.test` names; returns the counts."""
     views, test = read_views(run.config.test), run.config.test
-    looks = [streams.score(run, variables, run.test_batches(view=view)) for view in views]
-    scores = average(looks)
-    if run.streams:
-        parts = {name: average([look.parts[name] for look in looks]) for name in run.streams}
-        members = [Member(name, part, name) for name, part in parts.items()]
-        scores = dataclasses.replace(fuse(members, preset_weights("equal", members)), parts=parts)
-    if jax.process_index() == 0:
-        for one, found in streams.single_runs(run, scores):
-            one.workdir.mkdir(parents=True, exist_ok=True)
-            save_scores(one.workdir / SCORES, found)
+    scores = join(run, [streams.score(run, variables, run.test_batches(view=v)) for v in views])
+    streams.save(run, scores, SCORES)
     say(f"with {len(views)} looks at each clip: test {share(scores.correct, scores.total)}")
-    asked = {"looks": len(views), **test.to_dict()}
-    return {"tta": {**asked, "correct": scores.correct, "total": scores.total}}
+    asked = {name: test[name] for name in ("views", "angle", "crops", "mirror")}
+    counted = {"correct": scores.correct, "total": scores.total}
+    return {"tta": {"looks": len(views), **asked, **counted}}

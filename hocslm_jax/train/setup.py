@@ -6,7 +6,6 @@ In: the config and the workdir. Out: a `Run`, built once, used by training and e
 import argparse
 import contextlib
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
 from hocslm_jax.train import checkpoint, optim, stack, state, step
+from hocslm_jax.train.compiled import gathering, jit_step, make_predict
 from hocslm_jax.train.language import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
 
@@ -48,6 +48,7 @@ class Run:
     abstract_state: Any  # shapes, types and shardings of the TrainState
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics, finite)
     predict: Callable  # (variables, x of this host) -> global logits [B, C] or [B, S, C]
+    teacher: np.ndarray | None = None  # probabilities [clips of the store, C], see `distill`
 
     @property
     def frozen(self) -> dict:
@@ -105,14 +106,15 @@ class Run:
             shard=self.shard(size),
             threads=self.config.data.threads,
             captions=self.captions,
+            teacher=self.teacher,
         )
 
     def test_batches(
-        self, limit: int = -1, view: View | None = None
+        self, limit: int = -1, view: View | None = None, split: str = "test"
     ) -> Iterator[dict[str, np.ndarray]]:
         size = self.config.train.eval_batch_size
         data = self.config.data
-        args = (self.store, data.protocol, "test", self.feed)
+        args = (self.store, data.protocol, split, self.feed)
         options = {"batch_size": size, "shard": self.shard(size), "threads": data.threads}
         return pipeline.eval_batches(*args, limit=limit, view=view, **options)
 
@@ -153,7 +155,7 @@ def build_run(
         captions = training_captions(config, store, language, stage.captions == "shuffled")
         grid = packing_grid(config, store, language, captions, mesh)
     schedule = optim.make_schedule(config.optim, config.train.epochs, spe)
-    objective = make_objective(config, stage, model, language, grid)
+    objective = make_objective(config, stage, model, mesh, language, grid)
     frozen = language if describes else None
     return Run(
         config=config,
@@ -192,19 +194,21 @@ def make_programs(
 
 
 def make_objective(
-    config, stage: Stage, model, language: Language | None, grid: Grid | None = None
+    config, stage: Stage, model, mesh, language: Language | None, grid: Grid | None = None
 ) -> Callable:
     """What the stage minimises; `grid` is where examples with language are packed."""
     if not isinstance(model, HocSLM):
-        return step.classify(model, config.loss.smoothing, config.loss.mixup)
+        loss, distill = config.loss, config.distill
+        return step.classify(model, loss.smoothing, loss.mixup, distill.share, distill.temperature)
     weights = {name: config.loss[name] if name in stage.losses else 0.0 for name in ("cls", "gen")}
     return step.describe(
         model,
-        language.model,
+        gathering(language),
         weights,
         train_encoder="encoder" in stage.train,
         chunk=config.lm.chunk,
         grid=grid,
+        place=sharding.place_rows(mesh),
     )
 
 
@@ -216,31 +220,6 @@ def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.shardi
     for name in ("batch_size", "eval_batch_size"):
         sharding.check_batch(mesh, config.train[name], f"train.{name}")
     return mesh
-
-
-def jit_step(update: Callable, placed, mesh, language: Language | None) -> Callable:
-    """The update, compiled for the mesh; the old state's memory is reused for the new one."""
-    everywhere = sharding.replicated(mesh)
-    frozen = {"lm": jax.tree.map(lambda p: p.sharding, language.params)} if language else {}
-    return jax.jit(
-        update,
-        donate_argnums=0,
-        in_shardings=(placed, frozen, None),  # a batch comes placed, see `Run.put`
-        out_shardings=(placed, everywhere, everywhere),
-    )
-
-
-def make_predict(model, mesh, batch_size: int, streams: int = 0) -> Callable:
-    of_one = functools.partial(class_logits, model)
-    rows, clips = sharding.batch_sharding(mesh), sharding.input_sharding(mesh)
-    logits = jax.jit(stack.stacked_predict(of_one, streams), out_shardings=rows)
-    return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))
-
-
-def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:
-    """Logits [B, C] in test mode, of a model with or without a projector."""
-    output = model.apply(variables, x, train=False)
-    return output[0] if isinstance(model, HocSLM) else output
 
 
 def open_data(data) -> Store:

@@ -20,17 +20,27 @@ from hocslm_jax.models.qwen3 import Qwen3, head_matrix
 from hocslm_jax.train.state import TrainState
 
 
-def classify(model: nn.Module, smoothing: float = 0.0, mixup: float = 0.0) -> Callable:
+def classify(
+    model: nn.Module,
+    smoothing: float = 0.0,
+    mixup: float = 0.0,
+    distill: float = 0.0,
+    temperature: float = 1.0,
+) -> Callable:
     """Strategy T0: cross-entropy on the class logits.
 
     Args:
         smoothing: of the labels, see `losses.classification`.
         mixup: alpha of `losses.mixup`; 0 = off.
+        distill: share of the loss that is to follow the batch's `teacher`, whose probabilities are
+            of this temperature; 0 = off.
     """
 
     def objective(params, batch_stats, frozen, batch, rng):
         del frozen
-        x, label, mixed = batch["x"], batch["label"], None
+        x, label, mixed, teacher = batch["x"], batch["label"], None, None
+        if distill:
+            teacher = losses.Teacher(batch["teacher"], temperature, distill)
         if mixup:
             rng, key = jax.random.split(rng)
             x, mixed = losses.mixup(key, x, label, mixup)
@@ -38,7 +48,9 @@ def classify(model: nn.Module, smoothing: float = 0.0, mixup: float = 0.0) -> Ca
         logits, updated = model.apply(
             variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": rng}
         )
-        loss, metrics = losses.classification(logits, label, batch["mask"], smoothing, mixed)
+        loss, metrics = losses.classification(
+            logits, label, batch["mask"], smoothing, mixed, teacher
+        )
         return loss, (updated.get("batch_stats", {}), metrics)
 
     return objective
@@ -52,6 +64,7 @@ def describe(
     train_encoder: bool = True,
     chunk: int = 16,
     grid: Grid | None = None,
+    place: Callable | None = None,
 ) -> Callable:
     """The strategies with a language model: L = cls L_cls + gen L_gen (eq. 14).
 
@@ -62,6 +75,8 @@ def describe(
         train_encoder: False keeps the BatchNorm statistics and turns dropout off.
         chunk: caption positions whose logits exist at one time.
         grid: where the examples are packed into common rows; None gives each its own.
+        place: applied to the prefixes [B, 1 + P, H] on their way to the language model; says where
+            they lie.
     """
 
     def objective(params, batch_stats, frozen, batch, rng):
@@ -77,6 +92,7 @@ def describe(
             loss, metrics = losses.classification(logits, batch["label"], batch["mask"])
             total += weights["cls"] * loss
         if weights["gen"]:
+            prefix = place(prefix) if place else prefix
             loss, more = caption_loss(lm, frozen["lm"], prefix, batch, chunk, grid)
             total, metrics = total + weights["gen"] * loss, metrics | more
         return total, (updated.get("batch_stats", {}), metrics)

@@ -16,7 +16,7 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import resolve
-from hocslm_jax.train import checkpoint, loop, second_look, setup, telling
+from hocslm_jax.train import checkpoint, distill, loop, second_look, setup, telling
 from hocslm_jax.train.language import (
     Language,
     check,
@@ -36,6 +36,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
         UserError: as `setup.build_run` and `loop.train`, or a stage that starts from no run.
     """
     setup.check(config)
+    distill.check(config)
     workdir, stages = Path(workdir), read_stages(config)
     opener = functools.cache(functools.partial(setup.open_data, config.data))  # read once
     language, previous = None, None
@@ -57,7 +58,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
         if len(stages) > 1:
             what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
-        run = setup.build_run(now, folder, build, language, opener)
+        run = distill.taught(setup.build_run(now, folder, build, language, opener))
         warm = functools.partial(warm_start, run, language, previous)
         status = loop.train(run, warm, teller(run, language) if last else None)
         if status or not (folder / "result.json").is_file():
@@ -82,10 +83,12 @@ def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
 
 
 def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
-    """What looks at the test clips once more, or says them in words, where its config asks so."""
+    """What looks at clips once more, or says them in words, where its config asks so."""
     tells = []
     if second_look.wanted(run.config):
         tells.append(functools.partial(second_look.tell, run))
+    if run.config.test.train_clips:
+        tells.append(functools.partial(distill.tell, run))
     if language is not None and run.config.lm.describe:
         tells.append(functools.partial(telling.tell, run, language))
     if not tells:

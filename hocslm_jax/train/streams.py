@@ -14,7 +14,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from hocslm_jax.eval.classification import Scores, collect_logits, make_scores, write_report
+from hocslm_jax.eval.classification import (
+    Scores,
+    collect_logits,
+    make_scores,
+    save_scores,
+    write_report,
+)
 from hocslm_jax.eval.scores import Member
 from hocslm_jax.eval.weights import fuse, preset_weights
 from hocslm_jax.train import checkpoint, stack
@@ -23,9 +29,9 @@ from hocslm_jax.train.result import make_result, summary, write_json
 from hocslm_jax.train.setup import Run
 
 
-def score(run: Run, variables: dict, batches: Iterable) -> Scores:
-    """Scores of the test split; of several streams their equal-weight ensemble, with its parts."""
-    wanted = run.store.rows(run.config.data.protocol, "test")
+def score(run: Run, variables: dict, batches: Iterable, split: str = "test") -> Scores:
+    """Scores of a split; of several streams their equal-weight ensemble, with its parts."""
+    wanted = run.store.rows(run.config.data.protocol, split)
     rows, logits = collect_logits(
         lambda x: run.predict(variables, x), batches, run.store, wanted
     )  # [N, C], or [N, S, C]
@@ -48,6 +54,14 @@ def named(run: Run, chosen: np.ndarray) -> str:
 def single_runs(run: Run, scores: Scores) -> list[tuple[Run, Scores]]:
     """The run itself, or that of each of its streams, with their scores."""
     return [(single_run(run, name), part) for name, part in scores.parts.items()] or [(run, scores)]
+
+
+def save(run: Run, scores: Scores, name: str) -> None:
+    """Writes a file of that name into the folder of the run, or of each of its streams."""
+    if jax.process_index() == 0:
+        for one, found in single_runs(run, scores):
+            one.workdir.mkdir(parents=True, exist_ok=True)
+            save_scores(one.workdir / name, found)
 
 
 def single_run(run: Run, stream: str) -> Run:

@@ -12,6 +12,7 @@ from hocslm_jax.eval import report
 from hocslm_jax.eval.classification import Scores, save_scores
 
 TOTAL = 464
+JOINT = "HGLNet, joint stream, T0, mean of the seeds"
 RESULT = {
     "dataset": "nw_ucla",
     "protocol": "xview",
@@ -60,7 +61,7 @@ def test_single_runs_without_scores_are_enough(tmp_path):
     folder = tmp_path / "results/nw_ucla"
     add_run(folder / "hglnet_joint_seed0", correct=440, scores=False)
     text = write(tmp_path)
-    assert row(text, "HGLNet, joint stream, T0, mean of the seeds")[3] == "missed by 0.172 points"
+    assert row(text, JOINT)[3] == "missed by 0.172 points"
     assert "not run yet" in row(text, "six streams, T0, equal weights, mean of the seeds")[3]
     assert "missed by 16 clips" in text and "1 of them are here" in text
     assert "## Wrong clips" not in text and "## Streams" not in text
@@ -113,6 +114,28 @@ def test_weights_are_fitted_on_held_out_runs_of_the_same_kind(tmp_path):
     text = write(tmp_path)
     assert row(text, "2 streams")[7] == "459"  # bone is trusted, as the held-out clips say
     assert "val/joint_seed0" in text and "`val/*`" not in text  # no result on the test view
+
+
+def test_a_student_is_shown_but_is_no_single_streams_result(tmp_path):
+    folder = tmp_path / "results/nw_ucla"
+    add_run(folder / "hglnet_joint_seed0", correct=430, scores=False)
+    add_run(folder / "taught_seed0", correct=441, scores=False, distill={"share": 0.5})
+    text = write(tmp_path)
+    assert row(text, "taught")[6] == "441 / 464" and "1 of them are here" in text
+    assert "92.67 %, 1 seed, hglnet_joint" in row(text, JOINT)[2]
+    assert "missed by 15 clips" in text  # but it is a system
+
+
+def test_counts_with_several_looks_stand_beside_the_plain_ones(tmp_path):
+    asked = {"looks": 6, "views": 3, "angle": 20.0, "crops": 1, "mirror": True, "total": TOTAL}
+    for seed, (plain, looked) in enumerate([(430, 434), (428, 429)]):
+        together = {"streams": {}, "tta": asked | {"correct": looked}}
+        folder = tmp_path / f"results/nw_ucla/six_seed{seed}"
+        add_run(folder, correct=plain, scores=False, seed=seed, **together)
+    add_run(tmp_path / "results/nw_ucla/joint_seed0", correct=420, scores=False)
+    text = write(tmp_path)
+    cells = ["six", "xview", "3, ±20°", "1", "yes", "6", "0, 1", "430, 428", "434, 429 / 464"]
+    assert row(text, "six")[:9] == cells and text.count("| six |") == 1
 
 
 def test_tables_of_ablations_are_taken_over_and_staleness_is_noticed(tmp_path):

@@ -60,14 +60,24 @@ def test_nothing_is_promised_about_an_unknown_chip(row):
     assert "bound" not in row
 
 
-def test_an_axis_that_nothing_is_split_over_repeats_work(row):
-    (warning,) = row["warnings"]
-    assert "repeat each other's work" in warning
+def test_the_encoder_is_split_over_both_axes(row):
+    assert row["flops"]["matrix"] < row["flops"]["ideal"]  # of which some are no products
+    assert not row["warnings"]
+
+
+def test_work_that_devices_repeat_is_said(row):
+    made, twice = program.build_step(tiny(), jax.devices()), 2 * row["flops"]["ideal"]
+    numbers = row | {"flops": row["flops"] | {"matrix": twice}}
+    (warning,) = estimate.warnings(numbers, made, None)
+    assert warning.endswith("2.00 times the products of an even split")
+    (warning,) = estimate.warnings(numbers | {"batch_size": 12}, made, None)
+    assert "split 8 ways if train.batch_size is a multiple" in warning
 
 
 def test_the_page_has_the_numbers(row, capsys):
     made = program.build_step(tiny(), jax.devices())
     numbers = row | {"bytes": row["bytes"] | {"hbm": CHIP.hbm}}
+    numbers["flops"] = row["flops"] | {"matrix": 2 * row["flops"]["ideal"]}
     sent = sum(one["sent"] for one in row["collectives"].values())
     numbers |= estimate.roofline(numbers | {"compiler_cycles": 2e6}, 16, sent, CHIP)
     numbers["fits"] = estimate.fits(numbers)
@@ -112,10 +122,9 @@ def test_weights_gathered_in_every_layer_are_said():
     numbers["collectives"]["all-gather"]["in_loops"] = 1600.0
     assert "all-gathered in every layer" in estimate.warnings(numbers, made, V5E)[0]
     assert "the batch is small" in estimate.warnings(numbers | {"batch_size": 8}, made, V5E)[-1]
-    numbers["collectives"]["all-reduce"] = {"in_loops": 1600.0}
-    assert len(estimate.warnings(numbers, made, V5E)) == 1  # as tensor parallelism does
-    alone = numbers | {"mesh": {"data": 8, "model": 1}, "batch_size": 8192}
-    assert "activations are summed" in estimate.warnings(alone, made, V5E)[-1]
+    kept = SimpleNamespace(max_tokens=64, fsdp=False)
+    kept = SimpleNamespace(frozen=frozen, lm=object(), config=SimpleNamespace(lm=kept))
+    assert not estimate.warnings(numbers, kept, V5E)
     again = numbers | {"flops": {"ideal": 1.0, "matrix": 2.0}}
     assert any("2.00 times" in text for text in estimate.warnings(again, made, V5E))
 

@@ -63,6 +63,16 @@ def test_every_row_and_seed_is_run_and_t0_only_once(launched, tmp_path):
     assert kept == {f"{name}_seed{seed}" for name in rows for seed in (0, 4)}
 
 
+def test_a_row_may_name_the_run_of_another(launched, tmp_path):
+    commands, _ = launched
+    table = tmp_path / "pairs.py"
+    rows = {"first": "lr=0.1", "second": "distill.teacher={workdir}/first_seed{seed}"}
+    table.write_text(f"CONFIG = 'configs/nw_ucla.py'\nROWS = {rows}\n")
+    ablate.run(arguments(tmp_path, "--seeds", "3", table=table))
+    assert f"distill.teacher={tmp_path}/runs/first_seed3,seed=3" in commands[1][0]
+    assert (tmp_path / "runs/first_seed3").is_dir()
+
+
 def test_rows_can_be_chosen_and_a_failure_stops(launched, tmp_path):
     commands, failing = launched
     failing.append("T2_seed0")

@@ -12,12 +12,14 @@ import tiny_run
 
 from hocslm_jax import sharding
 from hocslm_jax.graph import NTU25
-from hocslm_jax.models import FusionConfig, build_model
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, init_params
-from hocslm_jax.train import checkpoint, setup, state, step
+from hocslm_jax.models import FusionConfig, build_model, packing
+from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, init_cache, init_params
+from hocslm_jax.plan.costs import read_costs
+from hocslm_jax.train import checkpoint, compiled, state, step
 
 LM = Qwen3Config(64, 32, 64, 2, 4, 4, 8)
 FUSION = FusionConfig(LM.hidden_size, prompt_length=3, width=64)
+WEIGHTS = {"cls": 1.0, "gen": 0.5}
 CLIP, BATCH, STEPS = (1, 4, 20, 3), 16, 3
 # data, model, FSDP of what trains and of the language model
 LAYOUTS = {
@@ -37,21 +39,23 @@ def small_leaves_are_split_too():
 class Joint:
     """The step of T3 on a mesh, with a stand-in for the encoder and a language model by chance."""
 
-    def __init__(self, data: int, model: int, fsdp: bool):
+    def __init__(self, data: int, model: int, fsdp: bool, packed: bool = False):
         self.mesh = sharding.make_mesh(data, model, jax.devices()[: data * model])
         network = tiny_run.TinyHocSLM(None, tiny_run.CLASSES, FUSION)
-        lm, tx = Qwen3(LM, "float32"), optax.sgd(0.1, 0.9, nesterov=True)
+        tx = optax.sgd(0.1, 0.9, nesterov=True)
         init = state.make_init(network, tx, CLIP, ema=False)
         abstract = jax.eval_shape(init, jax.random.key(0), {})
         placed = sharding.tree_shardings(abstract, self.mesh, sharding.state_rules(fsdp))
         self.abstract = checkpoint.abstract(abstract, placed)
         params = init_params(LM, jax.random.key(1))
-        rules = sharding.lm_rules(fsdp)
-        self.lm = jax.device_put(params, sharding.tree_shardings(params, self.mesh, rules))
-        language = types.SimpleNamespace(params=self.lm)
-        objective = step.describe(network, lm, {"cls": 1.0, "gen": 0.5}, chunk=4)
+        self.placed = sharding.tree_shardings(params, self.mesh, sharding.lm_rules(fsdp))
+        self.lm = jax.device_put(params, self.placed)
+        language = types.SimpleNamespace(model=Qwen3(LM, "float32"), params=self.lm)
+        lm, place = compiled.gathering(language), sharding.place_rows(self.mesh)
+        grid = packing.Grid(data, 1, 13 * BATCH // data) if packed else None
+        objective = step.describe(network, lm, WEIGHTS, chunk=4, grid=grid, place=place)
         update = step.make_train_step(objective, tx)
-        self.update = setup.jit_step(update, placed, self.mesh, language)
+        self.update = compiled.jit_step(update, placed, self.mesh, language)
         self.init = lambda: jax.jit(init, out_shardings=placed)(jax.random.key(2), {})
 
     def go(self, now, steps):
@@ -123,6 +127,53 @@ def test_each_device_keeps_its_share(name, split):
     assert trained["params/encoder/Dense_0/kernel"] == (data if fsdp else 1)
     assert trained["params/prompt"] == 1
     assert frozen["blocks/q/kernel"] == frozen["embed/embedding"] == ways
+
+
+def collectives(joint):
+    """Bytes by kind, of one step on one device."""
+    batch = sharding.shard_batch(sharding.batch_sharding(joint.mesh), make_batch(0), BATCH)
+    step = joint.update.lower(joint.abstract, {"lm": joint.lm}, batch).compile()
+    return read_costs(step.as_text(), joint.mesh.size).collectives
+
+
+def test_fsdp_moves_the_language_model_s_weights_and_no_activations(split):
+    """In the loops over layers and over pieces of the caption; a layer's twice, a head's never."""
+    layers = sum(leaf.nbytes for leaf in jax.tree.leaves(split["fsdp"][0].lm["blocks"]))
+    norms = LM.num_layers * 4 * (2 * LM.hidden_size + 2 * LM.head_dim)  # never split
+    found = {name: collectives(joint) for name, (joint, *_) in split.items()}
+    in_loops = lambda name, kind: getattr(found[name].get(kind), "in_loops", 0)  # noqa: E731
+    for name in ("fsdp", "both"):
+        model = LAYOUTS[name][1]
+        assert in_loops(name, "all-gather") == 2 * (layers - norms) / model
+        assert not in_loops(name, "all-to-all") and not in_loops(name, "collective-permute")
+    assert not in_loops("fsdp", "all-reduce")
+    # Tensor parallelism adds up activations, of a replica's clips.
+    clips = {name: BATCH // LAYOUTS[name][0] for name in ("both", "tensor")}
+    a_clip = {name: in_loops(name, "all-reduce") / count for name, count in clips.items()}
+    assert a_clip["both"] == pytest.approx(a_clip["tensor"], rel=0.02)
+
+
+def test_packed_examples_are_gathered_for_too(whole):
+    joint = Joint(2, 2, True, packed=True)
+    _, (metrics,) = joint.go(joint.init(), 1)
+    assert metrics.pop("packed") == (1, 1)
+    close(metrics, whole[1][0])
+
+
+def test_decoding_is_the_same_with_gathered_layers(split):
+    joint = split["both"][0]
+    plain = Qwen3(LM, "float32")
+    gathering = plain.clone(gather=sharding.gather_layer(joint.placed["blocks"]))
+    read = jax.random.normal(jax.random.key(3), (BATCH, 5, LM.hidden_size))
+    cache, start = init_cache(LM, BATCH, 8, "float32"), jnp.arange(BATCH) % 3
+
+    def decode(lm):
+        step = jax.jit(
+            lambda params: lm.apply({"params": params}, read, cache, start, method="decode")
+        )
+        return jax.device_get(step(joint.lm))
+
+    close(decode(gathering), decode(plain))
 
 
 def test_a_checkpoint_goes_on_in_any_other_layout(split, whole, tmp_path):

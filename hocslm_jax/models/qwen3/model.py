@@ -8,6 +8,7 @@ that a visual token can stand among the words; the model knows nothing of device
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -39,18 +40,21 @@ class Qwen3(nn.Module):
         remat: recompute each layer in the backward pass instead of keeping its activations.
         attention: `implementation` of `jax.nn.dot_product_attention`; None takes cuDNN's where the
             backend is a GPU and it takes these sizes, else XLA's.
+        gather: `{"params": layer} -> {"params": layer}`, applied to every layer where it is used,
+            to bring together what is split. Implies `remat`: gathered layers are not kept.
     """
 
     config: Qwen3Config
     dtype: str = "bfloat16"
     remat: bool = True
     attention: str | None = None
+    gather: Callable | None = None
 
     def setup(self):
-        block = Block
-        if self.remat:
+        block = nn.map_variables(Block, "params", self.gather) if self.gather else Block
+        if self.remat or self.gather:
             policy = jax.checkpoint_policies.nothing_saveable
-            block = nn.remat(Block, prevent_cse=False, policy=policy)
+            block = nn.remat(block, prevent_cse=False, policy=policy)
         scanned = nn.scan(
             block,
             variable_axes={"params": 0},

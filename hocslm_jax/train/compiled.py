@@ -1,0 +1,74 @@
+"""A run's programs for its mesh: where arguments lie, and what is moved before it is computed with.
+
+In: an update, a model and a language model, which know nothing of devices. Out: the jitted step and
+prediction, and the language model with what brings together the split weights of its layers.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+from hocslm_jax import sharding
+from hocslm_jax.models import HocSLM
+from hocslm_jax.models.qwen3 import Qwen3
+from hocslm_jax.train import stack
+from hocslm_jax.train.environment import compiler_options
+from hocslm_jax.train.language import Language
+
+
+def jit_step(update: Callable, placed, mesh, language: Language | None) -> Callable:
+    """The update, compiled for the mesh; the old state's memory is reused for the new one.
+
+    It spreads the clips over all devices, and gathers the split weights of a language model's two
+    ends; those of its layers are left to `gathering`.
+    """
+    everywhere = sharding.replicated(mesh)
+    frozen = {"lm": weight_shardings(language)} if language else {}
+
+    def train_step(state, given, batch):
+        given = {"lm": gather_ends(given["lm"], frozen["lm"])} if language else {}
+        return update(state, given, batch | {"x": sharding.spread(mesh, batch["x"])})
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(placed, frozen, None),  # a batch comes placed, see `Run.put`
+        out_shardings=(placed, everywhere, everywhere),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
+
+
+def gather_ends(params: dict, placed: dict) -> dict:
+    """A language model's parameters, its embeddings and output matrix whole along 'data'."""
+    ends = {name: value for name, value in params.items() if name != "blocks"}
+    return params | sharding.gather(ends, {name: placed[name] for name in ends})
+
+
+def gathering(language: Language) -> Qwen3:
+    """The language model of a train step, which gathers each layer where `lm.fsdp` splits them."""
+    layers = weight_shardings(language).get("blocks", {})
+    return language.model.clone(gather=sharding.gather_layer(layers))
+
+
+def weight_shardings(language: Language) -> dict:
+    return jax.tree.map(lambda leaf: leaf.sharding, language.params)
+
+
+def make_predict(model, mesh, batch_size: int, streams: int = 0) -> Callable:
+    """`(variables, x of this host) -> global logits [B, C]`, or [B, S, C] of several streams."""
+    of_one = stack.stacked_predict(functools.partial(class_logits, model), streams)
+    rows, clips = sharding.batch_sharding(mesh), sharding.input_sharding(mesh)
+    options = compiler_options(mesh.devices.flat[0].platform)
+
+    @functools.partial(jax.jit, out_shardings=rows, compiler_options=options)
+    def logits(variables, x):
+        return of_one(variables, sharding.spread(mesh, x))
+
+    return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))
+
+
+def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:
+    """Logits [B, C] in test mode, of a model with or without a projector."""
+    output = model.apply(variables, x, train=False)
+    return output[0] if isinstance(model, HocSLM) else output

@@ -1,0 +1,111 @@
+"""Distillation: a run learns from what finished runs, its teachers, say of its training clips.
+
+In: a `Run` and `config.distill`. Out: of a teacher `scores_train.npz`, its logits on the clips it
+was trained on, seen as a test sees them; of a student the `Run` with the teachers' probabilities of
+each training clip, by clip id. A batch carries those of its clips (`losses.Teacher`), whatever the
+augmentation made of them.
+"""
+
+import dataclasses
+import glob
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+from scipy.special import softmax
+
+from hocslm_jax.data.store import Store
+from hocslm_jax.errors import UserError
+from hocslm_jax.eval.classification import Scores
+from hocslm_jax.eval.scores import TRAIN_SCORES, Member, read_members
+from hocslm_jax.eval.weights import fuse, preset_weights
+from hocslm_jax.train import streams
+from hocslm_jax.train.metrics import say
+from hocslm_jax.train.result import share
+from hocslm_jax.train.setup import Run
+from hocslm_jax.train.stages import read_stages
+
+
+def tell(run: Run, variables: dict) -> dict:
+    """Scores the training clips into `scores_train.npz`, a file a stream; returns the counts."""
+    scores = streams.score(run, variables, run.test_batches(split="train"), "train")
+    streams.save(run, scores, TRAIN_SCORES)
+    say(f"training clips as a test sees them: {share(scores.correct, scores.total)}")
+    return {"train_clips": {"correct": scores.correct, "total": scores.total}}
+
+
+def check(config) -> None:
+    """Raises UserError for settings of `config.distill` that cannot be."""
+    distill = config.distill
+    if not 0 <= distill.share <= 1:
+        raise UserError(f"distill.share={distill.share} must be in [0, 1]")
+    if distill.temperature <= 0:
+        raise UserError(f"distill.temperature={distill.temperature} must be more than 0")
+    if bool(distill.share) != bool(distill.teacher):
+        raise UserError(
+            f"distill.share={distill.share} and distill.teacher={distill.teacher!r} go together: "
+            "set both, e.g. distill.share=0.5"
+        )
+    if distill.share and any(stage.language for stage in read_stages(config)):
+        raise UserError(
+            f"strategy={config.strategy} describes, which has no distillation: train the student "
+            "with strategy=T0, then the other with t0=STUDENT"
+        )
+
+
+def taught(run: Run) -> Run:
+    """The run with its teacher, and a mark of what that says in its config; without, as it is.
+
+    Raises:
+        UserError: no such runs, or of other clips or classes, or trained on the run's test clips.
+    """
+    distill = run.config.distill
+    if not distill.share:
+        return run
+    sources = sorted(glob.glob(distill.teacher))
+    if not sources:
+        raise UserError(f"distill.teacher={distill.teacher}: there is no such run")
+    members = read_members(sources, name=TRAIN_SCORES)
+    config = ConfigDict(run.config.copy_and_resolve_references())
+    config.distill.targets = digest(members, distill.temperature)
+    weights = preset_weights("equal", members) / len(members)
+    found = probabilities(fuse(members, weights), run.store, config)
+    say(f"taught by {len(members)} members: {', '.join(member.name for member in members)}")
+    return dataclasses.replace(run, config=config, teacher=found)
+
+
+def digest(members: Sequence[Member], temperature: float) -> str:
+    """Changes with any logit of any member and the temperature, not with the members' order."""
+    said = sorted(hashlib.sha256(member.scores.logits.tobytes()).digest() for member in members)
+    return hashlib.sha256(b"".join([f"{float(temperature)!r}".encode(), *said])).hexdigest()[:16]
+
+
+def probabilities(teacher: Scores, store: Store, config) -> np.ndarray:
+    """Those of the training clips, softened; float32 [clips of the store, C], NaN elsewhere.
+
+    Raises:
+        UserError: a training clip that the teacher has no scores of, or with another label; other
+            classes; a test clip that it was trained on.
+    """
+    protocol, where = config.data.protocol, f"distill.teacher={config.distill.teacher}"
+    if teacher.logits.shape[1] != len(store.classes) or teacher.classes not in ((), store.classes):
+        raise UserError(f"{where} has other classes than {store.name}: give runs of this dataset")
+    place = {clip: row for row, clip in enumerate(teacher.ids)}
+    rows, tested = (store.rows(protocol, split) for split in ("train", "test"))
+    if missing := [store.ids[row] for row in rows if store.ids[row] not in place]:
+        raise UserError(
+            f"{where} lacks {len(missing)} training clips of {protocol}, the first {missing[0]}: "
+            "give runs of the same data.protocol"
+        )
+    if seen := [store.ids[row] for row in tested if store.ids[row] in place]:
+        raise UserError(
+            f"{where} was trained on {len(seen)} test clips of {protocol}, the first {seen[0]}: "
+            "give runs of the same data.protocol"
+        )
+    order = np.array([place[store.ids[row]] for row in rows])
+    if (wrong := np.flatnonzero(teacher.labels[order] != store.labels[rows])).size:
+        raise UserError(f"{where} has another label of {store.ids[rows[wrong[0]]]} than the store")
+    found = np.full((len(store), len(store.classes)), np.nan, np.float32)
+    found[rows] = softmax(teacher.logits[order] / config.distill.temperature, axis=1)
+    return found
