@@ -1,12 +1,15 @@
-"""What every benchmark's result says of itself, and where it is written."""
+"""What every benchmark's result says of itself, and where it is written; tables in documents."""
 
 import json
 import os
+import re
 import shlex
 import sys
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
+from hocslm_jax.errors import UserError
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 
@@ -26,3 +29,28 @@ def write_result(path: Path | None, result: dict) -> None:
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table whose first column is text, and whose others are numbers."""
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (columns, rule, *lines))
+
+
+def write_tables(document: Path, tables: dict[str, str], check: bool = False) -> None:
+    """Puts every table between its markers, `<!-- NAME -->` and `<!-- end -->`.
+
+    Raises:
+        UserError: the document has no such place, or with `check` holds another table.
+    """
+    old = document.read_text(encoding="utf-8")
+    new = old
+    for name, made in tables.items():
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        if not marked.search(new):
+            raise UserError(f"{document} has no place for the table {name!r}: <!-- {name} -->")
+        new = marked.sub(lambda m, made=made: f"{m[1]}\n{made}\n\n{m[2]}", new)
+    if check and new != old:
+        raise UserError(f"{document} is stale: run this command without --check")
+    if not check:
+        document.write_text(new, encoding="utf-8")

@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.record import measured_here, write_result
+from benchmarks.record import measured_here, table, write_result, write_tables
 from hocslm_jax.errors import UserError
 from hocslm_jax.plan.estimate import needed
 
@@ -150,10 +150,7 @@ def tables(result: dict) -> dict[str, str]:
         if not lines:
             made[f"{strategy} {scaling}"] = "Not compiled yet."
             continue
-        rule = ["---", *["---:"] * (len(COLUMNS) - 1)]
-        made[f"{strategy} {scaling}"] = "\n".join(
-            "| " + " | ".join(line) + " |" for line in (COLUMNS, rule, *lines)
-        )
+        made[f"{strategy} {scaling}"] = table(COLUMNS, lines)
         if scaling == "weak":
             made[f"{strategy} {scaling}"] += ideal_lines(result, chosen)
     made["settings"] = settings_line(result)
@@ -185,21 +182,6 @@ def settings_line(result: dict) -> str:
     return f"{len(found)} rows of `configs/ntu60_xsub.py`{encoder}, by `{result['command']}`."
 
 
-def write(document: Path, result: dict, check: bool) -> None:
-    """Puts the tables between their markers, `<!-- NAME -->` and `<!-- end -->`."""
-    old = document.read_text(encoding="utf-8")
-    new = old
-    for name, table in tables(result).items():
-        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if not marked.search(new):
-            raise UserError(f"{document} has no place for the table {name!r}: <!-- {name} -->")
-        new = marked.sub(lambda m, table=table: f"{m[1]}\n{table}\n\n{m[2]}", new)
-    if check and new != old:
-        raise UserError(f"{document} is stale: run this command without --check")
-    if not check:
-        document.write_text(new, encoding="utf-8")
-
-
 def read(path: Path) -> dict:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -218,7 +200,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.docs:
-            write(args.docs, read(args.json), args.check)
+            write_tables(args.docs, tables(read(args.json)), args.check)
         else:
             fill(args)
     except UserError as error:
