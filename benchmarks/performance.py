@@ -7,11 +7,10 @@ they are stale. A benchmark that has no result yet is said to have none.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from benchmarks.record import table, write_tables
+from benchmarks.record import read_result, table, write_tables
 from hocslm_jax.errors import UserError
 
 NAMES = {
@@ -138,17 +137,10 @@ def tables(folder: Path) -> dict[str, str]:
     made = {}
     for name, make in TABLES.items():
         path = folder / f"{name}.json"
-        made[name] = make(read(path)) if path.is_file() else "Not measured yet."
+        made[name] = make(read_result(path)) if path.is_file() else "Not measured yet."
     changes = folder / "changes.json"
-    made["floor"] = floor_table(read(changes)) if changes.is_file() else "Not measured yet."
+    made["floor"] = floor_table(read_result(changes)) if changes.is_file() else "Not measured yet."
     return made
-
-
-def read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): measure it again") from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,6 +31,18 @@ def write_result(path: Path | None, result: dict) -> None:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
+def read_result(path: Path) -> dict:
+    """What `write_result` wrote.
+
+    Raises:
+        UserError: it is not there, or is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): measure it first") from None
+
+
 def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """A Markdown table whose first column is text, and whose others are numbers."""
     rule = ["---", *["---:"] * (len(columns) - 1)]

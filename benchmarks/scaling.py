@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.record import measured_here, table, write_result, write_tables
+from benchmarks.record import measured_here, read_result, table, write_result, write_tables
 from hocslm_jax.errors import UserError
 from hocslm_jax.plan.estimate import needed
 
@@ -97,7 +97,7 @@ def measure(row: Row, more: str, limit: int) -> dict:
 
 def fill(args: argparse.Namespace) -> None:
     """Adds the rows that are not there yet, or were made with other settings."""
-    result = read(args.json) if args.json.is_file() else {"benchmark": "scaling", "rows": {}}
+    result = read_result(args.json) if args.json.is_file() else {"benchmark": "scaling", "rows": {}}
     for row in rows(args.rows):
         known = result["rows"].get(row.name)
         if known and known["settings"] == row.settings(args.set):
@@ -182,13 +182,6 @@ def settings_line(result: dict) -> str:
     return f"{len(found)} rows of `configs/ntu60_xsub.py`{encoder}, by `{result['command']}`."
 
 
-def read(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): run without --docs first") from None
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--json", type=Path, required=True, help="the result, gone on with")
@@ -200,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.docs:
-            write_tables(args.docs, tables(read(args.json)), args.check)
+            write_tables(args.docs, tables(read_result(args.json)), args.check)
         else:
             fill(args)
     except UserError as error:
