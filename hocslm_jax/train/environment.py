@@ -38,7 +38,8 @@ SILENCE_S = 20
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
-# Measured on two cores with AVX-512: a train step costs 7 % less CPU time, a single clip a quarter.
+# On two cores with AVX-512 they make one clip faster (results/benchmarks/encoder.json), and a train
+# step a little (changes.json beside it).
 CPU_OPTIONS = {
     "xla_cpu_prefer_vector_width": 512,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
