@@ -14,7 +14,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 
 from benchmarks import encoder
 from benchmarks.joint_contestants import CONTESTANTS
-from benchmarks.record import write_result
+from benchmarks.record import timed, write_result
 from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, init_params
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
@@ -41,7 +40,7 @@ def attention(args: argparse.Namespace) -> dict:
         model = Qwen3(config, dtype, attention=implementation)
         loss = lambda x: jnp.sum(model.apply({"params": params}, x) * to)  # noqa: E731
         call = jax.jit(jax.value_and_grad(loss))
-        return call(x)[1], timed(lambda: call(x)[1])
+        return call(x)[1], timed(lambda: call(x)[1], REPETITIONS)
 
     with jax.default_matmul_precision("highest"):
         exact, _ = run("float32", "xla")
@@ -107,17 +106,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {
 def language_model(name: str, layers: int | None = None) -> Qwen3Config:
     config = TINY if name == "tiny" else SIZES[name]
     return dataclasses.replace(config, num_layers=layers) if layers else config
-
-
-def timed(call: Callable) -> list[float]:
-    """Seconds of each repetition after a first one."""
-    jax.block_until_ready(call())
-    seconds = []
-    for _ in range(REPETITIONS):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - start)
-    return seconds
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -10,18 +10,17 @@ at best: products a second, bytes a second. Float32, NW-UCLA's shape.
 import argparse
 import dataclasses
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import encoder
-from benchmarks.record import measured_here, write_result
+from benchmarks.record import measured_here, timed, write_result
 
 AS_IT_IS = "as it is"
 
 
 def one_product() -> None:
-    """Topologies are applied by one `einsum`, the form that other backends take."""
+    """Topologies are applied by one `einsum`, the form that GPUs take."""
     from hocslm_jax.models import layers
 
     layers._loops, layers._loops_backward = layers._products, layers._products_backward
@@ -81,19 +80,10 @@ def machine_rates(size: int = 2048) -> dict[str, float]:
     environment.keep_memory()
     square = jnp.ones((size, size))
     long = jnp.ones(64 * 2**20)  # 256 MB, more than a core's caches hold
-    product = timed(jax.jit(lambda a: a @ a), square)
-    addition = timed(jax.jit(lambda a: a + 1), long)
+    multiply, add = jax.jit(lambda a: a @ a), jax.jit(lambda a: a + 1)
+    product = statistics.median(timed(lambda: multiply(square), 11))
+    addition = statistics.median(timed(lambda: add(long), 11))
     return {"flops_per_s": 2 * size**3 / product, "bytes_per_s": 2 * long.nbytes / addition}
-
-
-def timed(call: Callable, *args) -> float:
-    """Median seconds of eleven calls after a first one."""
-    seconds = []
-    for _ in range(12):
-        start = time.perf_counter()
-        call(*args).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:])
 
 
 def summary(found: dict[str, dict], batch: int) -> dict[str, dict]:

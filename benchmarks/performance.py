@@ -102,6 +102,9 @@ def joint_table(result: dict) -> str:
     """The joint step beside PyTorch's."""
     lines = []
     for name, row in result["contestants"].items():
+        if "error" in row:
+            lines.append([f"`{name}`", row["error"], ""])
+            continue
         rate = row["clips_per_s"]
         ratios = [f"{ratio:.2f} of `{other}`" for other, ratio in row["ratio_to"].items()]
         lines.append(

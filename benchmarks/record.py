@@ -5,9 +5,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
+
+import jax
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.train.environment import describe_machine, describe_versions
@@ -41,6 +44,17 @@ def read_result(path: Path) -> dict:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): measure it first") from None
+
+
+def timed(call: Callable, repetitions: int) -> list[float]:
+    """Seconds of each repetition after a first one, until what it returns is there."""
+    jax.block_until_ready(call())
+    seconds = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -86,3 +86,9 @@ def test_a_result_that_cannot_be_read_is_named(tmp_path):
 def test_every_table_of_a_benchmark_names_one():
     for name in performance.TABLES:
         assert hasattr(importlib.import_module(f"benchmarks.{name}"), "main")
+
+
+def test_a_contestant_that_could_not_run_is_named_in_the_table():
+    result = json.loads((ROOT / "results/benchmarks/joint_speed.json").read_text())
+    result["contestants"]["torch+compile"] = {"error": "out of memory"}
+    assert "| `torch+compile` | out of memory |" in performance.joint_table(result)
