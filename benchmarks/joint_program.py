@@ -137,7 +137,7 @@ def has_logits(program: str, vocabulary: int, positions: int) -> bool:
 
 
 def flops(case: Case, remat: bool, chunk: int) -> dict:
-    """XLA's count and the formula's. XLA counts the body of a loop once, so loops are unrolled."""
+    """Of the products as they are written, and by the formula."""
     case = case.on(jax.devices("cpu")[0])  # counted before any compilation
     total, encoder = traced_flops(case.step(remat, chunk), case.target), 0.0
     if case.part == "joint":
@@ -148,9 +148,9 @@ def flops(case: Case, remat: bool, chunk: int) -> dict:
     again = remat * (part["linear"] - part["down"] + part["attention"])
     lm = 2 * part["linear"] + 3 * part["attention"] + 3 * part["head"] + again
     return {
-        "xla": total,
+        "products": total,
         "formula": lm + encoder,
-        "encoder_xla": encoder,
+        "encoder": encoder,
         "lm_forward": forward,
         "lm_passes": (total - encoder) / forward,
         "lm_passes_but_remat": (total - encoder - again - part["head"]) / forward,

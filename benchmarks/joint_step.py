@@ -33,8 +33,7 @@ SIZE_OPTIONS = ("part", "lm", "batch", "tokens", "chunk", "width", "stages", "fr
 NOTES = (
     "cpu: XLA:CPU keeps float32 copies of bfloat16 arrays, the frozen weights included, and its "
     "heuristics are another machine's: its temporaries say little about an accelerator's",
-    "flops: XLA's count of the program before its optimisations, loops unrolled, because it counts "
-    "the body of a loop once; the formula adds the encoder by XLA's count",
+    "flops: of the products as they are written; the formula adds those of the encoder",
     "peak: arguments + outputs - donated + temporaries",
 )
 
@@ -85,7 +84,7 @@ def results(args: argparse.Namespace, rows: list[dict]) -> dict:
 
 HEADER = (
     f"{'target':<11} {'variant':<12} {'state':>7} {'frozen':>7} {'temp':>8} {'peak':>8} GiB "
-    f"{'XLA':>9} {'formula':>9} TFLOP {'compile':>9}"
+    f"{'products':>9} {'formula':>9} TFLOP {'compile':>9}"
 )
 
 
@@ -94,7 +93,7 @@ def line(row: dict) -> str:
     sizes, counts = row["bytes"], row["flops"]
     gib = lambda name: sizes[name] / 2**30  # noqa: E731
     start = f"{row['target']:<11} {row['variant']:<12} {gib('state'):7.3f} {gib('frozen'):7.3f} "
-    cost = f"{counts['xla'] / 1e12:9.3f} {counts['formula'] / 1e12:9.3f}"
+    cost = f"{counts['products'] / 1e12:9.3f} {counts['formula'] / 1e12:9.3f}"
     if "does_not_fit" in row:
         return f"{start}  does not fit: {row['does_not_fit']} {cost}"
     rest = f"{gib('temporaries'):8.3f} {gib('peak'):8.3f}     {cost}"

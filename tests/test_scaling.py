@@ -64,6 +64,14 @@ def test_it_goes_on_where_it_stopped(made):
     assert len(result["rows"]) == 8 and {"machine", "versions", "command"} <= set(result)
 
 
+def test_one_step_on_one_slice_is_compiled_once(made):
+    argv, calls = made
+    assert scaling.main([*argv, "--rows", "T3 *v5e:4x4"]) == 0
+    assert calls == ["T3 weak v5e:4x4"]  # 16 clips on each of 16 chips are 256 clips
+    rows = json.loads(Path(argv[1]).read_text())["rows"]
+    assert rows["T3 strong v5e:4x4"] == rows["T3 weak v5e:4x4"]
+
+
 def test_tables_take_the_place_of_their_markers(made, tmp_path, capsys):
     argv, _ = made
     scaling.main([*argv, "--rows", "T3 weak v5e*", "--set", "width=16"])

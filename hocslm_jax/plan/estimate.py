@@ -14,7 +14,7 @@ from hocslm_jax.plan import program
 from hocslm_jax.plan.chips import Chip
 from hocslm_jax.plan.costs import read_costs
 
-REPEATED = 1.15  # matrix products over those of an even split: more means that some are redone
+REPEATED = 1.05  # products over those of an even split: more means that some are redone
 FULL = 0.9  # of the memory: the next batch and what the compiler does not see need room too
 
 
@@ -48,7 +48,7 @@ def estimate(
 
 
 def on_one_cpu(config, lm) -> program.Step:
-    """The same step, whole on one CPU device: where XLA can count it without compiling."""
+    """The same step, whole on one CPU device, as `traced_flops` counts it."""
     config = copy.deepcopy(config)
     config.mesh.update(data=1, model=1, stream=1)
     return program.build_step(config, jax.devices("cpu")[:1], lm)

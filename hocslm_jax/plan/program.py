@@ -26,6 +26,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20, Graph
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, param_shapes, read_config
+from hocslm_jax.plan.products import product_flops
 from hocslm_jax.train import checkpoint, optim, setup
 from hocslm_jax.train.language import Language, fusion_config
 from hocslm_jax.train.pretrain import lm_config
@@ -152,24 +153,16 @@ def tracing_for(platform: str) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def unrolled() -> Iterator[None]:
-    """Unrolls every scan, because XLA counts the FLOPs of a loop's body once."""
-    scan = jax.lax.scan
-    with mock.patch.object(jax.lax, "scan", lambda *a, **kw: scan(*a, **(kw | {"unroll": True}))):
-        yield
-
-
 def traced_flops(made: Step, platform: str) -> float:
-    """FLOPs of the whole batch as the program is written, before it is split or optimised.
+    """FLOPs of the whole batch's products as the program is written, before it is split.
 
     Args:
-        made: built on CPU devices, which is where lowering can count.
+        made: built on one device: a part that is split by hand is written for one device's share.
         platform: whose formulations to count; for a GPU a TPU's, without cuDNN's attention.
     """
-    with unrolled(), tracing_for("cpu" if platform == "cpu" else "tpu"):
-        lowered = made.jitted.lower(made.state, made.frozen, made.batch)
-    return float(lowered.cost_analysis()["flops"])
+    with tracing_for("cpu" if platform == "cpu" else "tpu"):
+        traced = made.jitted.trace(made.state, made.frozen, made.batch)
+    return product_flops(traced.jaxpr.jaxpr, platform)
 
 
 def compile_lowered(lowered, options: dict | None = None):

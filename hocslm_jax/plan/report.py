@@ -43,9 +43,9 @@ def _memory_lines(row: dict) -> list[str]:
 
 def _work_lines(row: dict) -> list[str]:
     counts = row["flops"]
-    even = f"{_tera(counts['ideal'])} TFLOP by an even split of the whole step"
+    even = f"{_tera(counts['ideal'])} TFLOP by an even split of the step"
     if "matrix" not in counts:
-        return [f"  arithmetic      {even}"]
+        return [f"  products        {even}"]
     found = [
         f"  products        {_tera(counts['matrix'])} TFLOP, and {_tera(counts['other'])} of other "
         f"arithmetic ({even})",

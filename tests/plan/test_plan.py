@@ -61,7 +61,7 @@ def test_nothing_is_promised_about_an_unknown_chip(row):
 
 
 def test_the_encoder_is_split_over_both_axes(row):
-    assert row["flops"]["matrix"] < row["flops"]["ideal"]  # of which some are no products
+    assert row["flops"]["matrix"] == pytest.approx(row["flops"]["ideal"], rel=0.01)
     assert not row["warnings"]
 
 

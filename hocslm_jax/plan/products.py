@@ -1,0 +1,60 @@
+"""Matrix products of a function as it is written, before any compiler sees it.
+
+In: a jaxpr. Out: FLOPs, a multiply and an add each, of its products and convolutions, those in the
+body of a loop as often as it runs, those of rematerialisation included.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from jax.extend import core
+
+
+def product_flops(jaxpr: core.Jaxpr, platform: str) -> float:
+    """Of one call, with what is written for the platform where there are several formulations.
+
+    Of any other conditional it is the larger branch, of a loop of unknown length one pass.
+    """
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        inner = [product_flops(body, platform) for body in _bodies(eqn.params)]
+        if eqn.primitive.name == "dot_general":
+            total += _dot(eqn)
+        elif eqn.primitive.name == "conv_general_dilated":
+            total += _convolution(eqn)
+        elif eqn.primitive.name == "cond":
+            total += _branch(inner, eqn.params.get("branches_platforms"), platform)
+        else:
+            total += sum(inner) * eqn.params.get("length", 1)  # a scan's
+    return total
+
+
+def _branch(counts: list[float], platforms: tuple | None, platform: str) -> float:
+    if not platforms:
+        return max(counts)
+    named = (platform in names if names else True for names in platforms)  # the default is last
+    return next(itertools.compress(counts, named))
+
+
+def _bodies(params: dict[str, Any]) -> Iterator[core.Jaxpr]:
+    for value in params.values():
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, core.ClosedJaxpr):
+                yield one.jaxpr
+            elif isinstance(one, core.Jaxpr):
+                yield one
+
+
+def _dot(eqn) -> float:
+    (contracted, _), _ = eqn.params["dimension_numbers"]
+    lhs = eqn.invars[0].aval.shape
+    return 2.0 * eqn.outvars[0].aval.size * math.prod(lhs[axis] for axis in contracted)
+
+
+def _convolution(eqn) -> float:
+    """As if padding were computed too."""
+    kernel = eqn.invars[1].aval
+    outputs = kernel.shape[eqn.params["dimension_numbers"].rhs_spec[0]]
+    return 2.0 * eqn.outvars[0].aval.size * kernel.size / outputs
