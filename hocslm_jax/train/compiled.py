@@ -39,6 +39,15 @@ def jit_step(update: Callable, placed, mesh, language: Language | None) -> Calla
     )
 
 
+def gathered(objective: Callable, placed: dict) -> Callable:
+    """An objective of parameters that lie as `placed` says, and are read whole along 'data'."""
+
+    def of_whole(params, *rest):
+        return objective(sharding.gather(params, placed), *rest)
+
+    return of_whole
+
+
 def gather_ends(params: dict, placed: dict) -> dict:
     """A language model's parameters, its embeddings and output matrix whole along 'data'."""
     ends = {name: value for name, value in params.items() if name != "blocks"}
@@ -55,14 +64,20 @@ def weight_shardings(language: Language) -> dict:
     return jax.tree.map(lambda leaf: leaf.sharding, language.params)
 
 
-def make_predict(model, mesh, batch_size: int, streams: int = 0) -> Callable:
-    """`(variables, x of this host) -> global logits [B, C]`, or [B, S, C] of several streams."""
+def make_predict(
+    model, mesh, batch_size: int, streams: int = 0, placed: dict | None = None
+) -> Callable:
+    """`(variables, x of this host) -> global logits [B, C]`, or [B, S, C] of several streams.
+
+    Variables that are split over 'data', as `placed` says, are read whole.
+    """
     of_one = stack.stacked_predict(functools.partial(class_logits, model), streams)
     rows, clips = sharding.batch_sharding(mesh), sharding.input_sharding(mesh)
     options = compiler_options(mesh.devices.flat[0].platform)
 
     @functools.partial(jax.jit, out_shardings=rows, compiler_options=options)
     def logits(variables, x):
+        variables = sharding.gather(variables, placed) if placed else variables
         return of_one(variables, sharding.spread(mesh, x))
 
     return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))

@@ -23,7 +23,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
 from hocslm_jax.train import checkpoint, optim, stack, state, step
-from hocslm_jax.train.compiled import gathering, jit_step, make_predict
+from hocslm_jax.train.compiled import gathered, gathering, jit_step, make_predict
 from hocslm_jax.train.language import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
 
@@ -182,6 +182,7 @@ def make_programs(
     init = state.make_init(model, tx, clip_shape, config.optim.ema > 0, trained_groups(config))
     abstract = jax.eval_shape(init, jax.random.key(0), {})
     placed = sharding.tree_shardings(abstract, mesh, sharding.state_rules(config.mesh.fsdp))
+    objective = gathered(objective, {**placed.fixed, **placed.params})
     abstract = stack.stacked_state(checkpoint.abstract(abstract, placed), streams)
     placed = jax.tree.map(lambda a: a.sharding, abstract)
     update = stack.stacked_update(step.make_train_step(objective, tx, config.optim.ema), streams)
@@ -189,7 +190,9 @@ def make_programs(
         "init": jax.jit(stack.stacked_init(init, streams), out_shardings=placed),
         "abstract_state": abstract,
         "train_step": jit_step(update, placed, mesh, language),
-        "predict": make_predict(model, mesh, config.train.eval_batch_size, streams),
+        "predict": make_predict(
+            model, mesh, config.train.eval_batch_size, streams, state.eval_variables(placed)
+        ),
     }
 
 
