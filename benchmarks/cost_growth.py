@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.record import measured_here, write_result
+from benchmarks.record import measured_here, one_line_errors, write_result
 from hocslm_jax.errors import UserError
 
 BASE = {"batch": 8, "frames": 32, "joints": 25, "devices": 1}
@@ -171,7 +171,8 @@ def _scale(axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def main(argv: list[str] | None = None) -> int:
+@one_line_errors
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost_growth")
     parser.add_argument("--json", type=Path, help="the result, gone on with")
     parser.add_argument("--png", type=Path, help="the figure")
@@ -179,19 +180,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)  # see `fill`
     args = parser.parse_args(argv)
-    try:
-        if args.point:
-            print(json.dumps(measure(args.point, args.repetitions)))
-            return 0
-        if not args.json:
-            raise UserError("name the file for the result: --json FILE")
-        result = fill(args)
-        if args.png:
-            draw(result, estimates(args.scaling), args.png)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if args.point:
+        print(json.dumps(measure(args.point, args.repetitions)))
+        return
+    if not args.json:
+        raise UserError("name the file for the result: --json FILE")
+    result = fill(args)
+    if args.png:
+        draw(result, estimates(args.scaling), args.png)
 
 
 if __name__ == "__main__":

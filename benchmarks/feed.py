@@ -23,10 +23,9 @@ import jax
 from absl import flags
 
 from benchmarks import ntu_shape
-from benchmarks.record import measured_here, write_result
+from benchmarks.record import measured_here, one_line_errors, write_result
 from hocslm_jax.data.pipeline import Feed, train_iterator
 from hocslm_jax.data.store import Store, open_store
-from hocslm_jax.errors import UserError
 from hocslm_jax.train import program, setup
 
 CONFIGS = {"nw_ucla": "nw_ucla", "ntu60": "ntu60_xsub", "ntu120": "ntu120_xsub"}
@@ -143,20 +142,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main() -> int:
+@one_line_errors
+def main() -> None:
     args = parse()
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
-    try:
-        if args.shape:
-            result = complete(ntu_shape.measure(args, clips_per_second, summary))
-        else:
-            result = complete(measure(args))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.shape:
+        result = complete(ntu_shape.measure(args, clips_per_second, summary))
+    else:
+        result = complete(measure(args))
     write_result(args.json, result)
     print(ntu_shape.report(result) if args.shape else report(result))
-    return 0
 
 
 if __name__ == "__main__":

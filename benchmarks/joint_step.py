@@ -22,7 +22,7 @@ from pathlib import Path
 import jax
 
 from benchmarks.joint_program import CLASSES, PROMPT, VARIANTS, Case, measure
-from benchmarks.record import measured_here, write_result
+from benchmarks.record import measured_here, one_line_errors, write_result
 from configs import ntu60_xsub
 from hocslm_jax.errors import UserError
 from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, num_params
@@ -136,23 +136,20 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+@one_line_errors
 def main(argv: list[str] | None = None) -> int:
     args, rows = parse(argv), []
-    try:
-        if args.row:
-            case = build(args, args.target[0])
-            args.row.write_text(json.dumps(measure(case, args.variants[0], args.effort)))
-            return 0
-        print(HEADER)
-        cases = list(itertools.product(args.target, args.variants))
-        with ThreadPoolExecutor(args.jobs) as pool:
-            for row in pool.map(lambda case: elsewhere(args, *case), cases):
-                rows.append(row)
-                print(line(row), flush=True)
-                write_result(args.json, results(args, rows))  # it may be interrupted
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if args.row:
+        case = build(args, args.target[0])
+        args.row.write_text(json.dumps(measure(case, args.variants[0], args.effort)))
+        return 0
+    print(HEADER)
+    cases = list(itertools.product(args.target, args.variants))
+    with ThreadPoolExecutor(args.jobs) as pool:
+        for row in pool.map(lambda case: elsewhere(args, *case), cases):
+            rows.append(row)
+            print(line(row), flush=True)
+            write_result(args.json, results(args, rows))  # it may be interrupted
     print(promises(rows), *NOTES, sep="\n")
     return 0 if all(all(row["promises"].values()) for row in rows) else 1
 

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.record import read_result, table, write_tables
+from benchmarks.record import one_line_errors, read_result, table, write_tables
 from hocslm_jax.errors import UserError
 
 NAMES = {
@@ -136,7 +136,13 @@ TABLES = {"encoder": encoder_table, "changes": changes_table, "joint_speed": joi
 
 
 def tables(folder: Path) -> dict[str, str]:
-    """Markdown by marker."""
+    """Markdown by marker.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder of results")
     made = {}
     for name, make in TABLES.items():
         path = folder / f"{name}.json"
@@ -146,18 +152,14 @@ def tables(folder: Path) -> dict[str, str]:
     return made
 
 
-def main(argv: list[str] | None = None) -> int:
+@one_line_errors
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.performance")
     parser.add_argument("--results", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--docs", type=Path, default=Path("docs/performance.md"))
     parser.add_argument("--check", action="store_true", help="only fail if stale")
     args = parser.parse_args(argv)
-    try:
-        write_tables(args.docs, tables(args.results), args.check)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    write_tables(args.docs, tables(args.results), args.check)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What every benchmark's result says of itself, and where it is written; tables in documents."""
 
+import functools
 import json
 import os
 import re
@@ -14,6 +15,20 @@ import jax
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.train.environment import describe_machine, describe_versions
+
+
+def one_line_errors(main: Callable[..., int | None]) -> Callable[..., int]:
+    """A command's `main` as its exit status: what a user can put right is one line and a 2."""
+
+    @functools.wraps(main)
+    def run(*arguments) -> int:
+        try:
+            return main(*arguments) or 0
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+    return run
 
 
 def measured_here(name: str, *packages: str, arguments: list[str] | None = None) -> dict:

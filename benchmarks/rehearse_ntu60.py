@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.record import write_result
+from benchmarks.record import one_line_errors, write_result
 from benchmarks.synthetic_ntu60 import draw, read_samples, some_names, write_zip, zip_bytes
 from benchmarks.watch import watch
 from hocslm_jax.data.ntu.missing import missing_ids
@@ -246,18 +246,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def main() -> int:
+@one_line_errors
+def main() -> None:
     args = parse()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without the process it watches
-    try:
-        result = rehearse(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    write_result(args.json, result)
+    write_result(args.json, rehearse(args))
     if args.clean:
         clean(args.scratch)
-    return 0
 
 
 if __name__ == "__main__":

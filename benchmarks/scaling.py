@@ -20,7 +20,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.record import measured_here, read_result, table, write_result, write_tables
+from benchmarks.record import (
+    measured_here,
+    one_line_errors,
+    read_result,
+    table,
+    write_result,
+    write_tables,
+)
 from hocslm_jax.errors import UserError
 from hocslm_jax.plan.estimate import needed
 
@@ -189,7 +196,8 @@ def settings_line(result: dict) -> str:
     return f"{len(found)} rows of `configs/ntu60_xsub.py`{encoder}, by `{result['command']}`."
 
 
-def main(argv: list[str] | None = None) -> int:
+@one_line_errors
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--json", type=Path, required=True, help="the result, gone on with")
     parser.add_argument("--rows", default="*", help="only those whose name matches: 'T3 weak v5e*'")
@@ -198,15 +206,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--docs", type=Path, help="make this document's tables, compile nothing")
     parser.add_argument("--check", action="store_true", help="with --docs: only fail if stale")
     args = parser.parse_args(argv)
-    try:
-        if args.docs:
-            write_tables(args.docs, tables(read_result(args.json)), args.check)
-        else:
-            fill(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    if args.docs:
+        write_tables(args.docs, tables(read_result(args.json)), args.check)
+    else:
+        fill(args)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.record import measured_here, write_result
+from benchmarks.record import measured_here, one_line_errors, write_result
 from hocslm_jax.data.feed import Feed
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
@@ -181,16 +181,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main() -> int:
+@one_line_errors
+def main() -> None:
     args = parse()
-    try:
-        result = measure(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    result = measure(args)
     write_result(args.json, result)
     print(report(result))
-    return 0
 
 
 if __name__ == "__main__":

@@ -96,11 +96,12 @@ def families(runs: dict[Path, dict], folder: Path) -> dict[str, dict[Path, dict]
     for path, result in runs.items():
         name = run_name(path, folder)
         head, stream, tail = name.rpartition(result["stream"])
-        key = (f"{head}*{tail}" if stream else name, result["encoder"], result["strategy"])
+        alike = tuple(result[key] for key in ("encoder", "strategy", "epochs"))
+        key = (f"{head}*{tail}" if stream else name, *alike)
         found.setdefault(key, {})[path] = result
     return {
-        f"{encoder}, {strategy} (`{name}`)": own
-        for (name, encoder, strategy), own in found.items()
+        f"{encoder}, {strategy}, {epochs} epochs (`{name}`)": own
+        for (name, encoder, strategy, epochs), own in found.items()
         if len({result["stream"] for result in own.values()}) > 1
     }
 
