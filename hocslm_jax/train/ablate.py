@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> None:
     if unknown := set(args.rows or ()) - set(table.rows):
         known = ", ".join(table.rows)
         raise UserError(f"{args.table} has no row {sorted(unknown)[0]!r}; its rows are {known}")
-    wanted = {name: arg for name, arg in table.rows.items() if name in (args.rows or table.rows)}
-    for folder, command in () if args.summarise else commands(table.config, wanted, args):
+    for folder, command in () if args.summarise else commands(table.config, table.rows, args):
         print(f"== {folder.name}: {' '.join(command[1:])}", flush=True)
         status = subprocess.run(command).returncode
         if status or not (folder / "result.json").is_file():
@@ -108,13 +107,16 @@ def commands(
 ) -> Iterator[tuple[Path, list[str]]]:
     """(workdir, command) of every run. A T0 row is the first stage of its seed's other rows."""
     first = next((name for name, arg in rows.items() if arg == T0), None)
+    chosen = {name: arg for name, arg in rows.items() if name in (args.rows or rows)}
     for seed in args.seeds:
-        for name, arg in rows.items():
+        before = args.workdir / f"{first}_seed{seed}"
+        known = first in chosen or (before / "result.json").is_file()
+        for name, arg in chosen.items():
             placed = arg.replace("{workdir}", str(args.workdir)).replace("{seed}", str(seed))
             settings = [placed, f"seed={seed}", *filter(None, [args.set])]
             alike = arg.startswith("strategy=") and "," not in arg  # nothing but the strategy
-            if first and name != first and alike and starts_with_t0(config, arg):
-                settings.append(f"t0={args.workdir / f'{first}_seed{seed}'}")
+            if known and name != first and alike and starts_with_t0(config, arg):
+                settings.append(f"t0={before}")
             folder = args.workdir / f"{name}_seed{seed}"
             language = f"--config.lm.folder={args.workdir / f'lm_seed{seed}'}"
             flags = [f"--config={config}:{','.join(settings)}", f"--workdir={folder}", language]

@@ -81,7 +81,9 @@ def test_six_streams_of_two_seeds(tmp_path):
     assert row(text, "joint")[2] == "461, 461 / 464"
     assert row(text, "6 streams × 2 seeds")[1:3] == ["all", "462 / 464"]
     assert row(text, "six streams, T0, equal weights, mean of the seeds")[3] == "hit"
-    assert "463 clips, hglnet, T0, 65 epochs (`six/*`), 4 streams, equal weights, no. 1 | hit" in text
+    assert (
+        "463 clips, hglnet, T0, 65 epochs (`six/*`), 4 streams, equal weights, no. 1 | hit" in text
+    )
     assert (
         "## Other runs" not in text
         and "of all 12 members" in text

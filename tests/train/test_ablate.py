@@ -73,6 +73,13 @@ def test_a_row_may_name_the_run_of_another(launched, tmp_path):
     assert (tmp_path / "runs/first_seed3").is_dir()
 
 
+def test_a_row_run_alone_goes_on_from_a_finished_t0(launched, tmp_path):
+    commands, _ = launched
+    for rows in ("T1", "T0", "T3"):
+        ablate.run(arguments(tmp_path, "--seeds", "0", "--rows", rows))
+    assert [",t0=" in config for config, *_ in commands] == [False, False, True]
+
+
 def test_rows_can_be_chosen_and_a_failure_stops(launched, tmp_path):
     commands, failing = launched
     failing.append("T2_seed0")
