@@ -46,9 +46,6 @@ class Case:
     target: str
     part: str = "joint"  # or "language": the caption loss and its gradient in the prefix
 
-    def on(self, device: jax.Device) -> "Case":
-        return dataclasses.replace(self, device=device)
-
     def step(self, remat: bool, chunk: int, terms: tuple[str, ...] = ("cls", "gen")) -> Step:
         config = stage_config(self.config, 1)
         config.lm.update(remat=remat, chunk=chunk)
@@ -138,10 +135,9 @@ def has_logits(program: str, vocabulary: int, positions: int) -> bool:
 
 def flops(case: Case, remat: bool, chunk: int) -> dict:
     """Of the products as they are written, and by the formula."""
-    case = case.on(jax.devices("cpu")[0])  # counted before any compilation
-    total, encoder = traced_flops(case.step(remat, chunk), case.target), 0.0
+    total, encoder = traced_flops(case.step(remat, chunk)), 0.0
     if case.part == "joint":
-        encoder = traced_flops(case.step(remat, chunk, ("cls",)), case.target)
+        encoder = traced_flops(case.step(remat, chunk, ("cls",)))
     part = lm_flops(case.lm, case.config.train.batch_size, case.config.lm.max_tokens)
     forward = part["linear"] + part["attention"] + part["head"]
     # The gradient makes no `down` product again: nothing in the block depends on it.
@@ -162,8 +158,7 @@ def needed_flops(case: Case) -> float:
 
     Of frozen weights there is no gradient, so a product with one costs two passes and not three.
     """
-    here = case.on(jax.devices("cpu")[0])
-    encoder = traced_flops(here.step(False, case.config.lm.chunk, ("cls",)), case.target)
+    encoder = traced_flops(case.step(False, case.config.lm.chunk, ("cls",)))
     part = lm_flops(case.lm, case.config.train.batch_size, case.config.lm.max_tokens)
     return encoder + 2 * (part["linear"] + part["head"]) + 3 * part["attention"]
 

@@ -27,7 +27,7 @@ def estimate(
         UserError: as `program.build_step`.
     """
     made = program.build_step(config, devices)
-    total = program.traced_flops(on_one_cpu(config, made.lm), made.platform)
+    total = program.traced_flops(on_one_device(config, devices, made.lm))
     row = {
         "devices": len(devices),
         "mesh": {name: int(size) for name, size in made.mesh.shape.items()},
@@ -47,11 +47,11 @@ def estimate(
     return row
 
 
-def on_one_cpu(config, lm) -> program.Step:
-    """The same step, whole on one CPU device, as `traced_flops` counts it."""
+def on_one_device(config, devices: Sequence[jax.Device], lm) -> program.Step:
+    """The same step, whole on one of the devices, as `traced_flops` counts it."""
     config = copy.deepcopy(config)
     config.mesh.update(data=1, model=1, stream=1)
-    return program.build_step(config, jax.devices("cpu")[:1], lm)
+    return program.build_step(config, devices[:1], lm)
 
 
 def compiled_numbers(row: dict, made: program.Step, chip: Chip | None) -> dict:

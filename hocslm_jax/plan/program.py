@@ -153,16 +153,14 @@ def tracing_for(platform: str) -> Iterator[None]:
         yield
 
 
-def traced_flops(made: Step, platform: str) -> float:
-    """FLOPs of the whole batch's products as the program is written, before it is split.
+def traced_flops(made: Step) -> float:
+    """FLOPs of the whole batch's products as the program of one device is written.
 
-    Args:
-        made: built on one device: a part that is split by hand is written for one device's share.
-        platform: whose formulations to count; for a GPU a TPU's, without cuDNN's attention.
+    For a GPU without cuDNN's attention, whose products are none that can be read.
     """
-    with tracing_for("cpu" if platform == "cpu" else "tpu"):
+    with tracing_for("cpu" if made.platform == "cpu" else "tpu"):
         traced = made.jitted.trace(made.state, made.frozen, made.batch)
-    return product_flops(traced.jaxpr.jaxpr, platform)
+    return product_flops(traced.jaxpr.jaxpr, made.platform)
 
 
 def compile_lowered(lowered, options: dict | None = None):
