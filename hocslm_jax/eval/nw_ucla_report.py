@@ -246,7 +246,8 @@ def _pictures(clips: Sequence[dict], folder: Path) -> list[str]:
             lines += [f"![{said}]({path})", ""]
     out = "results/nw_ucla/wrong/ID.png"
     command = f"python -m hocslm_jax render --dataset nw_ucla --clip ID --workdir RUN --out {out}"
-    return [*lines, f"To draw one: `{command}`."]
+    said = ["The bars are of the one run that a picture was drawn with.", ""] if lines else []
+    return [*said, *lines, f"To draw one: `{command}`."]
 
 
 def _against_joint(fused, members: Sequence[Member]) -> str:

@@ -18,18 +18,8 @@ _SILENT = {  # no bytes of their own
 }
 _ELEMENTWISE = {
     *("add", "subtract", "multiply", "divide", "maximum", "minimum", "negate", "abs", "compare"),
-    *(
-        "select",
-        "exponential",
-        "log",
-        "logistic",
-        "tanh",
-        "rsqrt",
-        "sqrt",
-        "power",
-        "cosine",
-        "sine",
-    ),
+    *("select", "exponential", "log", "logistic", "tanh", "rsqrt", "sqrt", "power", "cosine"),
+    "sine",
 }
 _SLICES = ("dynamic-slice", "slice", "gather")
 
