@@ -1,6 +1,6 @@
 """Tables of `plan`: the train step of NTU60 on TPU slices of 4 to 256 chips.
 
-    python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows 'T3 weak v5e*']
+    python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows 'ctrgcn T3 *']
     python -m benchmarks.scaling --json results/benchmarks/scaling.json --docs docs/scaling.md
 
 In: nothing but the configs; needs libtpu and no TPU. Out: a JSON file that grows by one row at a
@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import fnmatch
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -55,10 +54,11 @@ class Row:
     scaling: str
     chip: str
     place: int
+    encoder: str = "ctrgcn"
 
     @property
     def name(self) -> str:
-        return f"{self.strategy} {self.scaling} {self.topology}"
+        return f"{self.encoder} {self.strategy} {self.scaling} {self.topology}"
 
     @property
     def twin(self) -> str:
@@ -75,12 +75,13 @@ class Row:
 
     def settings(self, more: str) -> str:
         sizes = f"batch_size={self.batch},eval_batch_size={self.batch}"
-        return ",".join(filter(None, [sizes, more]))
+        return ",".join(filter(None, [sizes, f"model.encoder={self.encoder}", more]))
 
 
 def rows(pattern: str = "*") -> list[Row]:
     """Those whose name matches, the most telling ones first."""
-    every = [
+    every = [Row("T3", "weak", "v5e", place, "hglnet") for place in (3, 1)]
+    every += [
         Row(strategy, scaling, chip, place)
         for strategy, scaling in (("T3", "weak"), ("T0", "weak"), ("T3", "strong"))
         for chip in SLICES
@@ -154,20 +155,18 @@ def cells(row: Row, found: dict) -> list[str]:
 
 
 def tables(result: dict) -> dict[str, str]:
-    """Markdown by marker: the rows that are there, by strategy and kind of scaling."""
-    made = {}
-    for strategy, scaling in (("T3", "weak"), ("T3", "strong"), ("T0", "weak")):
-        chosen = sorted(rows(f"{strategy} {scaling} *"), key=lambda row: (row.chip, row.place))
-        lines = [
-            cells(row, result["rows"][row.name]) for row in chosen if row.name in result["rows"]
-        ]
-        if not lines:
-            made[f"{strategy} {scaling}"] = "Not compiled yet."
-            continue
-        made[f"{strategy} {scaling}"] = table(COLUMNS, lines)
-        if scaling == "weak":
-            made[f"{strategy} {scaling}"] += ideal_lines(result, chosen)
-    made["settings"] = settings_line(result)
+    """Markdown by marker: the rows that are there, by encoder, strategy and kind of scaling."""
+    made, every = {}, rows()
+    for kind in dict.fromkeys(row.name.rpartition(" ")[0] for row in every):
+        chosen = [row for row in every if row.name.startswith(f"{kind} ")]
+        chosen.sort(key=lambda row: (row.chip, row.place))
+        known = [row for row in chosen if row.name in result["rows"]]
+        lines = [cells(row, result["rows"][row.name]) for row in known]
+        made[kind] = table(COLUMNS, lines) if lines else "Not compiled yet."
+        if lines and "weak" in kind:
+            made[kind] += ideal_lines(result, chosen)
+    found, whole = len(result["rows"]), len(every)
+    made["settings"] = f"{found} of {whole} rows are compiled, by `{result['command']}`."
     return made
 
 
@@ -177,30 +176,18 @@ def ideal_lines(result: dict, chosen: list[Row]) -> str:
     for chip in SLICES:
         ends = [row.name for row in chosen if row.chip == chip and CHIPS[row.place] in (16, 256)]
         counts = [result["rows"].get(name, {}).get("flops", {}).get("matrix") for name in ends]
-        if all(counts):
+        if len(counts) == 2 and all(counts):
             change = counts[1] / counts[0] - 1
             said += f"\n\n{chip}: from 16 to 256 chips the products of one chip change by "
             said += f"{change:+.2%}."
     return said
 
 
-def settings_line(result: dict) -> str:
-    """What was compiled, in one sentence."""
-    found = list(result["rows"].values())
-    if not found:
-        return "No row is compiled yet."
-    named = (re.split(r",(?![^(]*\))", one["settings"]) for one in found)
-    shared = set.intersection(*(set(one) for one in named))
-    shared = {setting for setting in shared if "batch_size=" not in setting}
-    encoder = f" with {', '.join(f'`{setting}`' for setting in sorted(shared))}" if shared else ""
-    return f"{len(found)} rows of `configs/ntu60_xsub.py`{encoder}, by `{result['command']}`."
-
-
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
     parser.add_argument("--json", type=Path, required=True, help="the result, gone on with")
-    parser.add_argument("--rows", default="*", help="only those whose name matches: 'T3 weak v5e*'")
+    parser.add_argument("--rows", default="*", help="only those whose name matches")
     parser.add_argument("--set", default="", metavar="k=v,k=v", help="more settings, for all rows")
     parser.add_argument("--limit", type=int, default=7200, help="seconds for one row")
     parser.add_argument("--docs", type=Path, help="make this document's tables, compile nothing")

@@ -10,6 +10,7 @@ from benchmarks import cost_growth, scaling
 from hocslm_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
+KINDS = ("T3 weak", "T0 weak", "T3 strong")
 RESULT, DOCUMENT = ROOT / "results/benchmarks/scaling.json", ROOT / "docs/scaling.md"
 
 
@@ -45,56 +46,58 @@ def made(tmp_path, monkeypatch):
 
 def test_the_grid_holds_what_it_should():
     rows = {row.name: row for row in scaling.rows()}
-    weak, strong = rows["T3 weak v5e:16x16"], rows["T3 strong v5e:16x16"]
+    weak, strong = rows["ctrgcn T3 weak v5e:16x16"], rows["ctrgcn T3 strong v5e:16x16"]
     assert (weak.batch, strong.batch) == (16 * 256, 256)
-    assert rows["T0 weak v5p:4x8x8"].batch == weak.batch
-    assert "batch_size=4096,eval_batch_size=4096" in weak.settings("")
-    assert {row.strategy for row in scaling.rows("T0 *")} == {"T0"}
+    assert rows["ctrgcn T0 weak v5p:4x8x8"].batch == weak.batch
+    assert "batch_size=4096,eval_batch_size=4096,model.encoder=ctrgcn" in weak.settings("")
+    assert {row.strategy for row in scaling.rows("* T0 *")} == {"T0"}
+    assert {row.place for row in scaling.rows("hglnet *")} == {1, 3}
 
 
 def test_it_goes_on_where_it_stopped(made):
     argv, calls = made
-    assert scaling.main([*argv, "--rows", "T3 weak v5e*"]) == 0
+    assert scaling.main([*argv, "--rows", "ctrgcn T3 weak v5e*"]) == 0
     assert len(calls) == 4
-    assert scaling.main([*argv, "--rows", "T3 weak *"]) == 0
+    assert scaling.main([*argv, "--rows", "ctrgcn T3 weak *"]) == 0
     assert len(calls) == 8 and len(set(calls)) == 8
-    assert scaling.main([*argv, "--rows", "T3 weak v5e:4x4", "--set", "width=16"]) == 0
-    assert calls[8:] == ["T3 weak v5e:4x4"]
+    assert scaling.main([*argv, "--rows", "ctrgcn T3 weak v5e:4x4", "--set", "width=16"]) == 0
+    assert calls[8:] == ["ctrgcn T3 weak v5e:4x4"]
     result = json.loads(Path(argv[1]).read_text())
     assert len(result["rows"]) == 8 and {"machine", "versions", "command"} <= set(result)
 
 
 def test_one_step_on_one_slice_is_compiled_once(made):
     argv, calls = made
-    assert scaling.main([*argv, "--rows", "T3 *v5e:4x4"]) == 0
-    assert calls == ["T3 weak v5e:4x4"]  # 16 clips on each of 16 chips are 256 clips
+    assert scaling.main([*argv, "--rows", "ctrgcn T3 *v5e:4x4"]) == 0
+    assert calls == ["ctrgcn T3 weak v5e:4x4"]  # 16 clips on each of 16 chips are 256 clips
     rows = json.loads(Path(argv[1]).read_text())["rows"]
-    assert rows["T3 strong v5e:4x4"] == rows["T3 weak v5e:4x4"]
+    assert rows["ctrgcn T3 strong v5e:4x4"] == rows["ctrgcn T3 weak v5e:4x4"]
 
 
 def test_tables_take_the_place_of_their_markers(made, tmp_path, capsys):
     argv, _ = made
-    scaling.main([*argv, "--rows", "T3 weak v5e*", "--set", "width=16"])
+    scaling.main([*argv, "--rows", "* T3 weak v5e*", "--set", "width=16"])
     document = tmp_path / "scaling.md"
-    names = ("settings", "T3 weak", "T3 strong", "T0 weak")
+    names = ("settings", "hglnet T3 weak", *(f"ctrgcn {kind}" for kind in KINDS))
     document.write_text("".join(f"{name}:\n<!-- {name} -->\nold\n<!-- end -->\n" for name in names))
     docs = [*argv, "--docs", str(document)]
     assert scaling.main([*docs, "--check"]) == 2 and "stale" in capsys.readouterr().err
     assert scaling.main(docs) == 0 and scaling.main([*docs, "--check"]) == 0
     text = document.read_text()
-    assert "old" not in text and "4 rows of `configs/ntu60_xsub.py` with `width=16`" in text
+    assert "old" not in text and "6 of 26 rows are compiled, by `python" in text
     lines = [line for line in text.splitlines() if line.startswith("| `v5e")]
-    assert [line.split(" | ")[1] for line in lines] == ["4", "16", "64", "256"]
+    chips = [line.split(" | ")[1] for line in lines]
+    assert chips == ["16", "256", "4", "16", "64", "256"]  # of HGLNet, then of CTR-GCN
     assert "| 256 | 4,096 | 14.0 | 22.00 | 1.10 | 0.03 | 130.0 | arithmetic | 320 |" in lines[-1]
     assert "12,800 to 31,508" in lines[-1]
     assert "v5e: from 16 to 256 chips the products of one chip change by +0.00%." in text
     assert "v5p: from" not in text
     document.write_text("no place")
-    assert scaling.main(docs) == 2 and "<!-- T3 weak -->" in capsys.readouterr().err
+    assert scaling.main(docs) == 2 and "<!-- hglnet T3 weak -->" in capsys.readouterr().err
 
 
 def test_a_step_that_does_not_fit_is_a_row_too():
-    row = scaling.rows("T3 strong v5e:2x2")[0]
+    row = scaling.rows("ctrgcn T3 strong v5e:2x2")[0]
     found = {"devices": 4, "batch_size": 256, "bytes": {}, "does_not_fit": "Used 40G of 15.75G hbm"}
     line = scaling.cells(row, found)
     assert len(line) == len(scaling.COLUMNS) and "Used 40G" in line[3]
@@ -126,11 +129,11 @@ def test_the_figure_shows_measurements_and_plans(tmp_path):
     for point in cost_growth.points():
         result["points"][cost_growth.key(point)] = {"clips_per_s": 100 / point["frames"]}
     planned_file = tmp_path / "scaling.json"
-    rows = scaling.rows("T3 weak *")
+    rows = scaling.rows("ctrgcn T3 weak *")
     planned_file.write_text(json.dumps({"rows": {row.name: planned(row) for row in rows}}))
     found = cost_growth.estimates(planned_file)
-    assert list(found) == ["T3 weak v5e", "T3 weak v5p"]
-    assert list(found["T3 weak v5e"]) == [4, 16, 64, 256]
+    assert list(found) == ["ctrgcn T3 weak v5e", "ctrgcn T3 weak v5p"]
+    assert list(found["ctrgcn T3 weak v5e"]) == [4, 16, 64, 256]
     assert cost_growth.lines(result)["frames"][64] == 100 / 64
     cost_growth.draw(result, found, tmp_path / "new" / "growth.png")
     assert (tmp_path / "new" / "growth.png").stat().st_size > 10_000
