@@ -31,6 +31,14 @@ CHANGES = {  # of benchmarks.changes: what is undone
     "default compiler": "XLA's default options (`environment.compiler_options`)",
 }
 
+FIRST_STEP = {  # of benchmarks.first_step
+    "as it is": "as it is",
+    "no norm": "no gradient norm, which watches for what is not finite",
+    "no momentum": "nor momentum and weight decay",
+    "LLVM level 2": "LLVM at level 2, not 3",
+    "LLVM level 1": "LLVM at level 1",
+}
+
 
 def encoder_table(result: dict) -> str:
     """Train steps and single clips, beside PyTorch's."""
@@ -83,6 +91,23 @@ def changes_table(result: dict) -> str:
     return table(columns, lines) + below(result)
 
 
+def first_step_table(result: dict) -> str:
+    """Seconds before the first step, with a part of the step left out."""
+    lines = []
+    for name, row in result["rows"].items():
+        rate = row["train_clips_per_s"]
+        lines.append(
+            [
+                FIRST_STEP[name],
+                f"{row['first_step_s']:.1f}",
+                f"{row['lower_s']:.1f}",
+                f"{rate['median']:.1f} ({rate['min']:.1f}–{rate['max']:.1f})",
+            ]
+        )
+    columns = ["", "s to a first step", "of which traced and lowered", "clips/s"]
+    return table(columns, lines) + below(result)
+
+
 def floor_table(result: dict) -> str:
     """The two numbers of a step, and the time that each takes at best on the machine."""
     row, rates = result["rows"]["as it is"], result["machine_rates"]
@@ -132,7 +157,12 @@ def below(result: dict) -> str:
     )
 
 
-TABLES = {"encoder": encoder_table, "changes": changes_table, "joint_speed": joint_table}
+TABLES = {
+    "encoder": encoder_table,
+    "changes": changes_table,
+    "first_step": first_step_table,
+    "joint_speed": joint_table,
+}
 
 
 def tables(folder: Path) -> dict[str, str]:

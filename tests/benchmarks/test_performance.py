@@ -7,14 +7,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from benchmarks import changes, performance
+from benchmarks import changes, first_step, performance
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
 from hocslm_jax.models import layers
 from hocslm_jax.models.encoder import EncoderConfig, Recogniser
-from hocslm_jax.train import environment
+from hocslm_jax.train import environment, optim
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUCHED = (
@@ -60,6 +61,17 @@ def test_a_choice_undone_changes_the_cost_and_nothing_else(name, as_it_is, monke
         gradients(),
         as_it_is,
     )
+
+
+@pytest.mark.parametrize("name", list(first_step.VARIANTS)[1:])
+def test_what_is_left_out_of_the_first_step_is_named(name, monkeypatch):
+    touched = [(optax.tree, "norm"), (optim, "make_optimizer"), (environment, "compiler_options")]
+    before = [getattr(module, attribute) for module, attribute in touched]
+    for (module, attribute), value in zip(touched, before, strict=True):
+        monkeypatch.setattr(module, attribute, value)  # what undoes the leaving out
+    first_step.VARIANTS[name]()
+    assert [getattr(module, attribute) for module, attribute in touched] != before
+    assert set(first_step.VARIANTS) == set(performance.FIRST_STEP)
 
 
 def test_the_document_holds_the_results_and_no_others(tmp_path, capsys):
