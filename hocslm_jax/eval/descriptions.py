@@ -98,12 +98,14 @@ def describe_clips(
     batches: Iterable[dict[str, np.ndarray]],
     decoding: Decoding,
     sentences: tuple[np.ndarray, np.ndarray],
+    likelihoods: Callable,
 ) -> tuple[dict[int, str], dict[int, np.ndarray]]:
     """Row of the store -> its sentence, and -> its log-likelihoods [C, K].
 
     Args:
         prefixes: a batch of this host to the global prefixes [B, 1 + P, H] and rows [B].
         sentences: of `class_sentences`.
+        likelihoods: `log_likelihoods` of this language model, given the rest of its arguments.
     """
     tokens, lengths = sentences
     flat = (tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
@@ -111,7 +113,7 @@ def describe_clips(
     for batch in batches:
         prefix, rows = prefixes(batch)
         texts = describe(language, prefix, decoding)
-        loglik = log_likelihoods(language.model, language.params, prefix, *flat)
+        loglik = likelihoods(prefix, *flat)
         rows, loglik = multihost_utils.process_allgather((rows, loglik), tiled=True)
         for row, text, values in zip(rows.tolist(), texts, loglik, strict=True):
             if row >= 0:

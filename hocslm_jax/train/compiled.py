@@ -1,7 +1,8 @@
 """A run's programs for its mesh: where arguments lie, and what is moved before it is computed with.
 
-In: an update, a model and a language model, which know nothing of devices. Out: the jitted step and
-prediction, and the language model with what brings together the split weights of its layers.
+In: an update, a model and a language model, which know nothing of devices. Out: the jitted step,
+prediction and likelihoods, and the language model with what brings together the split weights of
+its layers.
 """
 
 import functools
@@ -10,6 +11,7 @@ from collections.abc import Callable
 import jax
 
 from hocslm_jax import sharding
+from hocslm_jax.eval.descriptions import log_likelihoods
 from hocslm_jax.models import HocSLM
 from hocslm_jax.models.qwen3 import Qwen3
 from hocslm_jax.train import stack
@@ -58,6 +60,21 @@ def gathering(language: Language) -> Qwen3:
     """The language model of a train step, which gathers each layer where `lm.fsdp` splits them."""
     layers = weight_shardings(language).get("blocks", {})
     return language.model.clone(gather=sharding.gather_layer(layers))
+
+
+def make_likelihoods(language: Language) -> Callable:
+    """`(prefix, tokens, lengths) -> log-probabilities` of sentences, see `log_likelihoods`.
+
+    A sentence is as long as those of training, so split weights are gathered as there. Decoding
+    leaves them where they are: the activations of one token are less than a layer's weights.
+    """
+    lm, placed = gathering(language), weight_shardings(language)
+
+    @jax.jit
+    def of_sentences(params, prefix, tokens, lengths):
+        return log_likelihoods(lm, gather_ends(params, placed), prefix, tokens, lengths)
+
+    return functools.partial(of_sentences, language.params)
 
 
 def weight_shardings(language: Language) -> dict:

@@ -12,6 +12,7 @@ from hocslm_jax import sharding
 from hocslm_jax.data.captions import bank, caption_table
 from hocslm_jax.eval.captions import DESCRIPTIONS, write_captions
 from hocslm_jax.eval.descriptions import Decoding, class_sentences, describe_clips, summarise
+from hocslm_jax.train.compiled import make_likelihoods
 from hocslm_jax.train.language import Language
 from hocslm_jax.train.metrics import say
 from hocslm_jax.train.result import share
@@ -30,6 +31,7 @@ def tell(run: Run, language: Language, variables: dict) -> dict:
         run.test_batches(lm.describe),
         Decoding(max_new_tokens=lm.max_tokens),
         class_sentences(language, bank(store.classes), SENTENCES, lm.max_tokens),
+        make_likelihoods(language),
     )
     table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions)
     rows, scores = summarise(store, said, likelihood, table.sentences)

@@ -1,5 +1,6 @@
 """Sentences and likelihoods of a batch of clips, against one clip and one sentence at a time."""
 
+import functools
 import types
 
 import jax
@@ -71,11 +72,13 @@ def test_padding_is_not_described(language):
     batches = [{"row": np.array([5, -1])}, {"row": np.array([2, 3])}]
     decoding = descriptions.Decoding(max_new_tokens=4)
     prefixes = lambda batch: (prefix, batch["row"])  # noqa: E731
-    said, likelihood = descriptions.describe_clips(language, prefixes, batches, decoding, tokens)
+    score = functools.partial(descriptions.log_likelihoods, language.model, language.params)
+    rest = (decoding, tokens, score)
+    said, likelihood = descriptions.describe_clips(language, prefixes, batches, *rest)
     assert set(said) == set(likelihood) == {2, 3, 5}
     assert said[5] == said[2] and likelihood[2].shape == (2, 1)
     with pytest.raises(UserError, match="no test clips"):
-        descriptions.describe_clips(language, prefixes, [], decoding, tokens)
+        descriptions.describe_clips(language, prefixes, [], *rest)
 
 
 def test_the_summary_counts_names_and_likelihoods():

@@ -11,6 +11,7 @@ import pytest
 import tiny_run
 
 from hocslm_jax import sharding
+from hocslm_jax.eval.descriptions import log_likelihoods
 from hocslm_jax.graph import NTU25
 from hocslm_jax.models import FusionConfig, build_model, packing
 from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, init_cache, init_params
@@ -151,6 +152,20 @@ def test_fsdp_moves_the_language_model_s_weights_and_no_activations(split):
     clips = {name: BATCH // LAYOUTS[name][0] for name in ("both", "tensor")}
     a_clip = {name: in_loops(name, "all-reduce") / count for name, count in clips.items()}
     assert a_clip["both"] == pytest.approx(a_clip["tensor"], rel=0.02)
+
+
+def test_likelihoods_gather_the_weights_too(split):
+    joint = split["fsdp"][0]
+    rng = np.random.default_rng(0)
+    prefix = rng.normal(size=(BATCH, 4, LM.hidden_size)).astype(np.float32)
+    sentences = rng.integers(LM.vocab_size, size=(3, 10)), np.array([10, 7, 1])
+    language = types.SimpleNamespace(model=Qwen3(LM, "float32"), params=joint.lm)
+    score = compiled.make_likelihoods(language)
+    placed = jax.device_put(prefix, sharding.batch_sharding(joint.mesh))
+    alone = log_likelihoods(language.model, jax.device_get(joint.lm), prefix, *sentences)
+    np.testing.assert_allclose(score(placed, *sentences), alone, rtol=1e-4)
+    text = score.func.lower(joint.lm, placed, *sentences).compile().as_text()
+    assert set(read_costs(text, joint.mesh.size).collectives) == {"all-gather"}
 
 
 def test_packed_examples_are_gathered_for_too(whole):
