@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hocslm_jax.data.streams import PAPER_STREAMS
+from hocslm_jax.eval.encoder_table import encoder_pairs, pair_lines, setting
 from hocslm_jax.eval.mistakes import markdown, mistakes
 from hocslm_jax.eval.nw_ucla_targets import target_lines
 from hocslm_jax.eval.results import command_lines, group_runs, known, percent, run_name, table
@@ -37,6 +38,10 @@ Cross-view: views 1 and 2 train, view 3 tests, {total} clips, so one clip is {cl
 Top-1 is that of the **last** epoch; with several seeds it is the mean ± the sample standard
 deviation, and the counts are listed by seed.
 """
+PAIR_NOTE = (
+    "All settings but the encoder are the same, and ensembles have equal weights. Only: clips that "
+    "the other one gets wrong; p of McNemar's exact test on these."
+)
 LOOK_HEADER = (
     *("run", "protocol", "turns", "crops", "mirrored", "looks", "seeds", "plain"),
     *("with looks", "top-1 with looks"),
@@ -69,13 +74,16 @@ def render(runs: dict[Path, dict], command: str, folder: Path) -> str:
     held_out = {path: result for path, result in runs.items() if result["protocol"] == HELD_OUT}
     held_out = list(families(held_out, folder).values())
     sets = [stream_set(name, own, held_out) for name, own in families(tested, folder).items()]
+    pairs = encoder_pairs(sets)
     single = {
         run_name(next(iter(group)), folder): list(group.values()) for group in group_runs(tested)
     }
     lines = [PREAMBLE.format(command=command, total=total, clip=100 / total)]
-    lines += ["## Targets", "", *target_lines(single, sets), ""]
+    lines += ["## Targets", "", *target_lines(single, sets, pairs), ""]
     for found in sets:
         lines += [f"## Streams: {found['name']}", "", *_stream_lines(found), ""]
+    for pair in pairs:
+        lines += [f"## Encoders: {pair['name']}", "", PAIR_NOTE, "", *pair_lines(pair), ""]
     tables = sorted(folder.glob("**/table_*.md"))
     lines += _others(single, sets, [path.parent.relative_to(folder).as_posix() for path in tables])
     lines += [BEST_NOTE, *([NOTES.format(held_out=HELD_OUT)] if sets else []), ""]
@@ -107,7 +115,7 @@ def families(runs: dict[Path, dict], folder: Path) -> dict[str, dict[Path, dict]
 
 
 def stream_set(name: str, own: dict[Path, dict], held_out: Sequence[dict[Path, dict]]) -> dict:
-    """One family: its results, its members with scores, its rows under each weighting.
+    """One family: its results and setting, its members with scores, its rows by weighting.
 
     Args:
         held_out: families of runs on held-out training clips.
@@ -117,7 +125,8 @@ def stream_set(name: str, own: dict[Path, dict], held_out: Sequence[dict[Path, d
     rows = {preset: stream_table(members, preset) for preset in ("equal", "ctrgcn", "infogcn")}
     rows = {preset: {row["row"]: row for row in found} for preset, found in rows.items()}
     rows["fit"] = _fitted(members, _members(alike))
-    return {"name": name, "results": list(own.values()), "members": members, "rows": rows}
+    about = {"name": name, "results": list(own.values()), "setting": setting(own)}
+    return about | {"members": members, "rows": rows}
 
 
 def _kind(family: dict[Path, dict]) -> tuple[str, str]:

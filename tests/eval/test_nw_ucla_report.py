@@ -118,6 +118,24 @@ def test_weights_are_fitted_on_held_out_runs_of_the_same_kind(tmp_path):
     assert "val/joint_seed0" in text and "`val/*`" not in text  # no result on the test view
 
 
+def test_encoders_with_the_same_settings_are_compared(tmp_path):
+    folder = tmp_path / "results/nw_ucla"
+    wrong = {"ctrgcn": (range(10), range(5)), "hglnet": (range(4, 10), range(5, 8))}
+    for encoder, (joint, bone) in wrong.items():
+        add_run(folder / f"{encoder}/joint_seed0", wrong=joint, encoder=encoder)
+        add_run(folder / f"{encoder}/bone_seed0", wrong=bone, encoder=encoder, stream="bone")
+    text = write(tmp_path)
+    assert "## Encoders: ctrgcn, T0, 65 epochs (`ctrgcn/*`) and hglnet, T0, 65" in text
+    compared = text.partition("## Encoders")[2]
+    assert row(compared, "joint")[1:6] == ["0", "454 / 464", "458 / 464", "0", "4"]
+    assert row(compared, "joint")[6:] == ["0.12", "454 / 464"]
+    assert row(compared, "2 streams")[2:4] == ["454 / 464", "458 / 464"]
+    assert "the best of the 13 systems here" in text  # 4 runs, 2 x 3 ensembles, 3 of both encoders
+    path = folder / "hglnet/bone_seed0/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs": 3}))
+    assert "## Encoders" not in write(tmp_path)
+
+
 def test_a_student_is_shown_but_is_no_single_streams_result(tmp_path):
     folder = tmp_path / "results/nw_ucla"
     add_run(folder / "hglnet_joint_seed0", correct=430, scores=False)
