@@ -147,6 +147,41 @@ def joint_table(result: dict) -> str:
     return made + table(["", "clips/s", "ratio"], lines) + below(result)
 
 
+def streams_table(result: dict) -> str:
+    """Several streams in one program, beside a program of each."""
+    lines, rows = [], result["rows"]
+    for name, row in rows.items():
+        lines.append(
+            [
+                name if name == "separate" else f"one program, {name}",
+                f"{row['median']:.2f} ({row['min']:.2f}–{row['max']:.2f})",
+                f"{rows['separate']['median'] / row['median']:.2f}",
+                f"{row['temporary_bytes'] / 1e9:.2f}",
+                f"{row['compile_s']:.0f}",
+            ]
+        )
+    kind = f"{NAMES[result['model']['encoder']]}, {result['shape']}, batch {result['batch_size']}; "
+    kind += f"here `streams=all` takes them {result['chosen']}.\n\n"
+    columns = ["s for a step of all", "ratio", "temporaries, GB", "s to compile"]
+    return kind + table([f"{result['streams']} streams", *columns], lines) + below(result)
+
+
+def packing_table(result: dict) -> str:
+    """Captions packed into rows, beside one a row."""
+    lines = []
+    for name, rate in result["tokens_per_s"].items():
+        share = result["positions"]["real"] / result["positions"][name]
+        ratio = rate / result["tokens_per_s"]["unpacked"]
+        lines.append([name, f"{rate:,.0f}", f"{ratio:.2f}", f"{share:.0%}"])
+    settings = result["settings"]
+    kind = f"Captions of {settings['mean']:g} tokens on average and {settings['tokens']} at most, "
+    kind += (
+        f"{settings['batch']} in a batch; language model `{settings['lm']}`, {settings['dtype']}."
+    )
+    columns = ["", "caption tokens/s", "ratio", "positions that are no padding"]
+    return f"{kind}\n\n" + table(columns, lines) + below(result)
+
+
 def below(result: dict) -> str:
     """Where and with what it was measured."""
     machine, versions = result["machine"], result["versions"]
@@ -161,7 +196,9 @@ TABLES = {
     "encoder": encoder_table,
     "changes": changes_table,
     "first_step": first_step_table,
+    "streams": streams_table,
     "joint_speed": joint_table,
+    "packing": packing_table,
 }
 
 

@@ -88,14 +88,15 @@ def make_predict(
 
     Variables that are split over 'data', as `placed` says, are read whole.
     """
-    of_one = stack.stacked_predict(functools.partial(class_logits, model), streams)
+    one = functools.partial(class_logits, model)
+    of_all = stack.stacked_predict(one, streams, stack.takes_turns(mesh))
     rows, clips = sharding.batch_sharding(mesh), sharding.input_sharding(mesh)
     options = compiler_options(mesh.devices.flat[0].platform)
 
     @functools.partial(jax.jit, out_shardings=rows, compiler_options=options)
     def logits(variables, x):
         variables = sharding.gather(variables, placed) if placed else variables
-        return of_one(variables, sharding.spread(mesh, x))
+        return of_all(variables, sharding.spread(mesh, x))
 
     return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))
 

@@ -185,7 +185,8 @@ def make_programs(
     objective = gathered(objective, {**placed.fixed, **placed.params})
     abstract = stack.stacked_state(checkpoint.abstract(abstract, placed), streams)
     placed = jax.tree.map(lambda a: a.sharding, abstract)
-    update = stack.stacked_update(step.make_train_step(objective, tx, config.optim.ema), streams)
+    update = step.make_train_step(objective, tx, config.optim.ema)
+    update = stack.stacked_update(update, streams, stack.takes_turns(mesh))
     return {
         "init": jax.jit(stack.stacked_init(init, streams), out_shardings=placed),
         "abstract_state": abstract,

@@ -1,14 +1,16 @@
 """Several streams in one program: an axis of size S in front of all that a stream has for itself.
 
-In: `init`, `update` and `predict` of one stream. Out: those of S streams side by side, by `vmap`.
-The step, the random key, labels and mask are shared, so each stream draws what it would draw alone;
-its loss, gradient clipping and BatchNorm see no other stream. With S = 0 all stays as it is.
+In: `init`, `update` and `predict` of one stream. Out: those of S streams side by side, by `vmap`,
+or in turn, by `lax.map`. The step, the random key, labels and mask are shared, so each stream draws
+what it would draw alone; its loss, gradient clipping and BatchNorm see no other stream. With S = 0
+all stays as it is.
 """
 
 from collections.abc import Callable, Sequence
 
 import jax
-from jax.sharding import NamedSharding
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hocslm_jax.train.state import TrainState
@@ -24,7 +26,15 @@ def stacked_init(init: Callable, size: int) -> Callable:
     return jax.vmap(init, in_axes=(None, 0), out_axes=AXES, axis_size=size)
 
 
-def stacked_update(update: Callable, size: int) -> Callable:
+def takes_turns(mesh: Mesh) -> bool:
+    """Whether a mesh computes its streams one after another: on CPUs, which one alone keeps busy.
+
+    There it is the faster way (results/benchmarks/streams.json), and needs the temporaries of one.
+    """
+    return mesh.devices.flat[0].platform == "cpu" and mesh.shape.get("stream", 1) == 1
+
+
+def stacked_update(update: Callable, size: int, in_turn: bool = False) -> Callable:
     """`(state, frozen, batch) -> (state, metrics, finite)`.
 
     Of the batch only x has the streams, [B, S, M, T, V, C]. Each number of the metrics is [S], and
@@ -33,17 +43,33 @@ def stacked_update(update: Callable, size: int) -> Callable:
     if not size:
         return update
 
+    def one_by_one(state: TrainState, frozen: dict, batch: dict):
+        def one(stream):
+            own, x = stream
+            return update(state.replace(**own), frozen, batch | {"x": x})
+
+        own = {name: getattr(state, name) for name in OWN}
+        new, metrics, finite = jax.lax.map(one, (own, jnp.moveaxis(batch["x"], 1, 0)))
+        return new.replace(step=new.step[0], rng=new.rng[0]), metrics, finite
+
     def step(state: TrainState, frozen: dict, batch: dict):
         shared = {name: 1 if name == "x" else None for name in batch}
         side_by_side = jax.vmap(update, in_axes=(AXES, None, shared), out_axes=(AXES, 0, 0))
         return side_by_side(state, frozen, batch)
 
-    return step
+    return one_by_one if in_turn else step
 
 
-def stacked_predict(predict: Callable, size: int) -> Callable:
+def stacked_predict(predict: Callable, size: int, in_turn: bool = False) -> Callable:
     """`(variables, x [B, S, M, T, V, C]) -> logits [B, S, C]`."""
-    return jax.vmap(predict, in_axes=(0, 1), out_axes=1) if size else predict
+    if not size:
+        return predict
+
+    def one_by_one(variables: dict, x: jax.Array) -> jax.Array:
+        logits = jax.lax.map(lambda own: predict(*own), (variables, jnp.moveaxis(x, 1, 0)))
+        return jnp.moveaxis(logits, 0, 1)
+
+    return one_by_one if in_turn else jax.vmap(predict, in_axes=(0, 1), out_axes=1)
 
 
 def stacked_state(one: TrainState, size: int) -> TrainState:
