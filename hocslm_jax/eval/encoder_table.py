@@ -25,10 +25,10 @@ def setting(runs: Iterable[Path]) -> dict | None:
     for run in runs:
         try:
             config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        except OSError:
+        except (OSError, ValueError):
             return None
-        for group, key in ((config.get("model", {}), "encoder"), (config["data"], "stream")):
-            group.pop(key, None)
+        for group, key in (("model", "encoder"), ("data", "stream")):
+            config.get(group, {}).pop(key, None)
         config.pop("seed", None)
         if shared not in (None, config):
             return None
