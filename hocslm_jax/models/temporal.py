@@ -54,13 +54,15 @@ class GTA(nn.Module):
     """Global temporal attention, HocSLM eq. 8: every joint attends over all frames of its own.
 
     Our reading: single head, queries and keys of a quarter of the channels, values of all, softmax
-    over the frames in float32, at stride s queries from frames 0, s, 2s, ... The closing BatchNorm
-    starts at 0, so that the block starts as LTC alone. `position="relative"` adds a learnable bias
-    per frame distance; the paper mentions none.
+    over the frames in float32, at stride s queries from frames 0, s, 2s, ... `position="relative"`
+    adds a learnable bias per frame distance; the paper mentions none. The scales of the closing
+    BatchNorm start at 0 beside LTC, so that the block starts as LTC alone. `alone`, they start
+    near 1 like LTC's: the first block has no shortcut, and zeros would stay zeros for ever.
     """
 
     stride: int = 1
     position: str = "none"
+    alone: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -76,7 +78,8 @@ class GTA(nn.Module):
         attention = jax.nn.softmax(logits)
         keep_map(self, "attention", attention)  # [B, V, T', T]
         y = jnp.einsum("bvts,bvsc->bvtc", attention.astype(self.dtype), value)
-        y = BatchNorm(train, self.dtype, nn.initializers.zeros, name="bn")(y, bias)
+        start = jittered_ones if self.alone else nn.initializers.zeros
+        y = BatchNorm(train, self.dtype, start, name="bn")(y, bias)
         return y.swapaxes(1, 2)
 
     def relative_bias(self, frames: int) -> jax.Array:
@@ -102,7 +105,8 @@ class DHT(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         parts = []
         if self.gta:
-            parts.append(GTA(self.stride, self.position, self.dtype, name="gta")(x, train))
+            gta = GTA(self.stride, self.position, not self.ltc, self.dtype, name="gta")
+            parts.append(gta(x, train))
         if self.ltc:
             parts.append(LTC(self.stride, self.dtype, name="ltc")(x, train))
         if len(parts) == 1:

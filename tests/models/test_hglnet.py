@@ -227,6 +227,14 @@ def test_averaging_over_time_first_changes_nothing():
     np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+def test_every_row_starts_with_logits_that_depend_on_the_clip(clip, row):
+    """The first block has no shortcut: with scales of zero it would be silent, and stay so."""
+    model = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, **row))
+    logits, _ = model.init_with_output(jax.random.key(0), clip, False)
+    assert np.abs(logits[0] - logits[1]).max() > 1e-4
+
+
 def test_every_parameter_has_a_gradient(clip):
     model = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, gta_position="relative"))
     variables = model.init(jax.random.key(0), clip, False)
