@@ -148,7 +148,7 @@ def draw(result: dict, planned: dict, path: Path) -> None:
         for label, line in planned.items():
             panels[-1].plot(list(line), list(line.values()), marker="o", label=label)
         panels[-1].set(xlabel="TPU chips", title="planned")
-        panels[-1].legend(fontsize=7, frameon=False)
+        figure.legend(loc="outside right center", fontsize=8, frameon=False)
     for axes in panels:
         _scale(axes)
     panels[0].set_ylabel("clips a second")
