@@ -17,6 +17,7 @@ from hocslm_jax.errors import UserError
 
 LEVEL = 0.95
 HEADER = ("row", "seeds", "correct / total", "top-1, %", "gain", "beyond noise")
+EPOCHS = "epochs, last stage"
 PUBLISHED = ("paper, %", "paper's gain")
 NOTE = """\
 Gain is over the first row, in points, with its 95 % interval{paired}; beyond noise where that
@@ -25,7 +26,8 @@ OF_PAPER = " The paper's numbers are of NTU60 X-Sub, one run each."
 
 
 def make_rows(results: Mapping[str, Sequence[dict]], published: Mapping[str, float]) -> list[dict]:
-    """Rows {"row", "published", "seeds", "correct", "total"} of results as training writes them.
+    """Rows {"row", "published", "seeds", "correct", "total", "epochs"} of results as training
+    writes them.
 
     Rows without a finished run keep empty lists; seeds are sorted.
 
@@ -45,6 +47,7 @@ def make_rows(results: Mapping[str, Sequence[dict]], published: Mapping[str, flo
                 "seeds": [result["seed"] for result in runs],
                 "correct": [result["correct"] for result in runs],
                 "total": totals.pop() if totals else 0,
+                "epochs": sorted({result["epochs"] for result in runs if "epochs" in result}),
             }
         )
     return rows
@@ -84,13 +87,20 @@ def percents(row: dict) -> list[float]:
 
 
 def markdown(table: dict) -> list[str]:
-    """The table as Markdown: gains are over its first row, for the paper's as for ours."""
+    """The table as Markdown: gains are over its first row, for the paper's as for ours.
+
+    Rows that were trained for unlike numbers of epochs say for how many.
+    """
     rows, paired = table["rows"], table.get("paired", False)
     with_paper = any(row["published"] is not None for row in rows)
-    header = HEADER + (PUBLISHED if with_paper else ())
+    lengths = [row.get("epochs", []) for row in rows]
+    unlike = len({epoch for length in lengths for epoch in length}) > 1
+    header = HEADER + ((EPOCHS,) if unlike else ()) + (PUBLISHED if with_paper else ())
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    for row in rows:
-        cells = _cells(row, rows[0], paired) + (_paper(row, rows[0]) if with_paper else [])
+    for row, length in zip(rows, lengths, strict=True):
+        cells = _cells(row, rows[0], paired)
+        cells += [", ".join(map(str, length)) or "–"] if unlike else []
+        cells += _paper(row, rows[0]) if with_paper else []
         lines.append("| " + " | ".join(cells) + " |")
     note = NOTE.format(paired=", seed by seed" if paired else "")
     return [*lines, "", note + OF_PAPER * with_paper]

@@ -19,7 +19,7 @@ from hocslm_jax.eval.stream_table import ENSEMBLES, members_by_seed, stream_tabl
 from hocslm_jax.eval.weights import fit_weights, fuse
 
 PROTOCOL, HELD_OUT = "xview", "xview_val"
-FULL = 65  # epochs of CTR-GCN's recipe; a shorter run is no part of the plan
+FULL, WIDTH = 65, 64  # CTR-GCN's epochs and channels; a smaller run is no part of the plan
 PLANNED = 2 * 2 * 6 * 3  # encoders, strategies T0 and T3, streams, seeds
 STREAM_HEADER = (
     *("streams", "seeds", "correct / total", "top-1, last epoch", "best epoch ¹"),
@@ -273,7 +273,16 @@ def _against_joint(fused, members: Sequence[Member]) -> str:
 
 def _done(runs: dict[Path, dict]) -> int:
     """How many runs of the plan are here."""
-    planned = [r for r in runs.values() if r["strategy"] in ("T0", "T3") and "distill" not in r]
-    full = [r for r in planned if r["epochs"] >= FULL]
+    planned = {
+        path: result
+        for path, result in runs.items()
+        if result["strategy"] in ("T0", "T3") and "distill" not in result
+    }
+    full = [r for path, r in planned.items() if r["epochs"] >= FULL and _width(path) >= WIDTH]
     kinds = {(r["encoder"], r["stream"], r["strategy"], r["seed"]) for r in full}
     return len({kind for kind in kinds if kind[1] in PAPER_STREAMS and kind[3] < 3})
+
+
+def _width(run: Path) -> int:
+    """Channels of its encoder's first stage; a run without a config has the dataset's own."""
+    return (setting([run]) or {}).get("model", {}).get("width", WIDTH)

@@ -47,6 +47,14 @@ def test_the_text_has_both_gains():
     assert "paper" not in markdown({"rows": rows[2:]})[0]
 
 
+def test_rows_of_unlike_length_say_so():
+    runs = {name: [{"seed": 0, "correct": 1, "total": 2, "epochs": 3}] for name in "ab"}
+    assert "epochs" not in markdown({"rows": make_rows(runs, {})})[0]
+    runs["b"].append({"seed": 1, "correct": 1, "total": 2, "epochs": 85})
+    lines = markdown({"rows": make_rows(runs, {})})
+    assert lines[0].endswith("| epochs, last stage |") and lines[3].endswith("| 3, 85 |")
+
+
 def test_seeds_of_other_totals_are_no_row():
     runs = [{"seed": seed, "correct": 1, "total": total} for seed, total in ((0, 2), (1, 3))]
     with pytest.raises(UserError, match="seeds of"):

@@ -65,6 +65,9 @@ def test_single_runs_without_scores_are_enough(tmp_path):
     assert "not run yet" in row(text, "six streams, T0, equal weights, mean of the seeds")[3]
     assert "missed by 16 clips" in text and "1 of them are here" in text
     assert "## Wrong clips" not in text and "## Streams" not in text
+    path = folder / "hglnet_joint_seed0/config.json"
+    path.write_text(json.dumps({"model": {"width": 16}}))
+    assert "0 of them are here" in write(tmp_path)
     assert row(text, "hglnet_joint")[5:8] == ["0", "440 / 464", "**94.83**"]
 
 
