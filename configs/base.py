@@ -5,7 +5,8 @@ Out: a locked-key `ConfigDict`; any single value can still be changed with `--co
 An option's short name is its last word (`stream`, `encoder`, `lr`, `epochs`); the full dotted name
 works too. `recipe=` swaps the optimiser recipe as a whole and is applied before everything else;
 `strategy=` chooses the list of training stages, `llm=` the language model; `streams=all` trains the
-paper's six streams in one program, `streams=joint+bone` these two.
+paper's six streams in one program, `streams=joint+bone` these two; `start=RUN` takes the encoder of
+a finished run, of whatever classes, to begin with.
 """
 
 import difflib
@@ -230,7 +231,7 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
     """Sets `k=v,k=v` on `config`. Raises UserError for an unknown name or an unreadable value."""
     pairs = [item.partition("=") for item in (arg or "").split(",") if item.strip()]
     settings = [(key.strip(), sep, value.strip()) for key, sep, value in pairs]
-    settings.sort(key=lambda item: item[0] != "recipe")
+    settings.sort(key=lambda item: (item[0] != "recipe", item[0] == "start"))
     for key, sep, value in settings:
         if not sep:
             raise UserError(f"config argument {key!r} has no value: write {key}=…")
@@ -238,6 +239,8 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
             config.update_from_flattened_dict(choose(RECIPES, "recipe", value))
         elif key == "strategy":
             config.update(strategy=value, stages=choose(STRATEGIES, "strategy", value))
+        elif key == "start":
+            start_from(config, value)
         else:
             path = full_name(config, key)
             value = parse(path, value, flatten(config)[path])
@@ -245,6 +248,20 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
             if path == "lm.name":
                 config.lm.init = "load"
     return config
+
+
+def start_from(config: ConfigDict, run: str) -> None:
+    """Classification (T0) that begins with the encoder of the run in that workdir.
+
+    Raises:
+        UserError: another strategy is chosen.
+    """
+    if config.strategy != "T0":
+        raise UserError(
+            f"start={run} begins a run of strategy T0; for {config.strategy} give that run as t0=…"
+        )
+    (stage,) = STRATEGIES["T0"]
+    config.update(strategy="custom", stages=({**stage, "start": run, "take": ("encoder",)},))
 
 
 def choose(table: dict, kind: str, name: str):
@@ -260,7 +277,7 @@ def full_name(config: ConfigDict, key: str) -> str:
     if key in names:
         return key
     if key not in short:
-        known = names if "." in key else [*short, "recipe", "strategy"]
+        known = names if "." in key else [*short, "recipe", "start", "strategy"]
         raise UserError(f"unknown config argument {key!r}{nearest(key, known)}")
     return short[key]
 

@@ -56,6 +56,14 @@ def test_the_ctrgcn_recipe(name, decay, milestones, batch, second):
     )
 
 
+def test_a_run_can_start_with_another_runs_encoder():
+    config = load("nw_ucla", "start=runs/ntu,width=32")
+    (stage,) = read_stages(config)
+    assert stage == Stage(start="runs/ntu", take=("encoder",)) and config.model.width == 32
+    with pytest.raises(UserError, match="for T3 give that run as t0="):
+        load("nw_ucla", "start=runs/ntu,strategy=T3")
+
+
 def test_arguments_by_short_and_dotted_name():
     config = load("nw_ucla", "stream=bone,encoder=ctrgcn,seed=3,lr=0.2,gsm=false,model.width=32")
     assert (config.data.stream, config.model.encoder, config.seed) == ("bone", "ctrgcn", 3)

@@ -143,8 +143,18 @@ def warm_start(run: setup.Run, language: Language | None, previous: Path | None)
             raise UserError(f"this model has no {', '.join(missing)} to take from {source}")
         wanted = {name: every[name] for name in stage.take}
         stats = state.batch_stats if "encoder" in stage.take else {}
-        found = checkpoint.restore_variables(source, {"params": wanted, "batch_stats": stats})
+        found = _restore(source, {"params": wanted, "batch_stats": stats}, run.config)
         params, batch_stats = found["params"], found["batch_stats"]
     if "prompt" in every and "prompt" not in stage.take:
         params["prompt"] = jax.device_put(language.prompt, every["prompt"].sharding)
     return {"params": params, "batch_stats": batch_stats}
+
+
+def _restore(source: Path, wanted: dict, config) -> dict:
+    """`restore_variables`; of weights that do not fit it says which setting of the model differs."""
+    try:
+        return checkpoint.restore_variables(source, wanted)
+    except UserError:
+        saved = checkpoint.read_run(source)["config"]
+        checkpoint.check_config(saved, checkpoint.plain(config), source, only=("model.",))
+        raise

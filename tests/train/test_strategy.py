@@ -1,5 +1,6 @@
 """Stages: what each trains, what it leaves alone, and that they go on where they stopped."""
 
+import dataclasses
 import json
 
 import jax
@@ -253,10 +254,29 @@ def test_a_stage_can_start_from_another_run(joint, tmp_path):
     run = tiny_run.make_run_with(config, tmp_path, None)
     warm = strategy.warm_start(run, None, None)
     assert same(warm["params"], weights(joint / "stages/1")["params"])
+    config.stages = ({**stage, "take": ("encoder",)},)
+    run = tiny_run.make_run_with(config, tmp_path, None)
+    warm = strategy.warm_start(run, None, None)
+    assert set(warm["params"]) == {"encoder"} and warm["batch_stats"]
     config.stages = ({**stage, "take": ("projector",)},)
     run = tiny_run.make_run_with(config, tmp_path, None)
     with pytest.raises(UserError, match="no projector to take"):
         strategy.warm_start(run, None, None)
+
+
+def test_a_start_from_another_model_says_what_differs(joint, tmp_path, monkeypatch):
+    stage = {"start": str(joint / "stages/1"), "take": ("encoder",)}
+    config = tiny_run.make_config({**tiny_run.LANGUAGE, "model.width": 24})
+    config.update(strategy="custom", stages=(stage,))
+    run = tiny_run.make_run_with(config, tmp_path, None)
+    other = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((*x.shape, 2), x.dtype, sharding=x.sharding),
+        run.abstract_state,
+    )
+    run = dataclasses.replace(run, abstract_state=other)
+    with pytest.raises(UserError, match=r"model.width \(64 there, 24 here\)"):
+        strategy.warm_start(run, None, None)
+
 
 
 @pytest.mark.parametrize(
