@@ -151,7 +151,7 @@ def warm_start(run: setup.Run, language: Language | None, previous: Path | None)
 
 
 def _restore(source: Path, wanted: dict, config) -> dict:
-    """`restore_variables`; of weights that do not fit it says which setting of the model differs."""
+    """`restore_variables`; where weights do not fit it names the settings that differ."""
     try:
         return checkpoint.restore_variables(source, wanted)
     except UserError:

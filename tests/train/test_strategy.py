@@ -278,7 +278,6 @@ def test_a_start_from_another_model_says_what_differs(joint, tmp_path, monkeypat
         strategy.warm_start(run, None, None)
 
 
-
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
