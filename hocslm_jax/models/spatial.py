@@ -1,10 +1,11 @@
 """Spatial modules: from joint features to topologies, and the graph convolution that applies them.
 
-`pairwise` turns time-averaged features into a relation vector for every ordered pair of joints
-(eq. 1). `CTRGC` refines a learnable graph with it (CTR-GCN); `CTS` combines a global topology
-(`GSM`, eqs. 2-5) with a local one (`LSE`, eq. 6) as in eq. 7 of HocSLM. Either gives, for each
-subset, a topology [B, V, V, O] per sample and channel, which `SpatialUnit` applies. Maps are sown
-into the "maps" collection.
+`Relations` turns time-averaged features into two vectors a joint, which `relate` makes the relation
+of any ordered pair of joints (eq. 1). Subsets lead, and a module forms its pairs in the order that
+it multiplies them in, so that they need no copy. `CTRGC` refines a learnable graph with them
+(CTR-GCN); `CTS` combines a global topology (`GSM`, eqs. 2-5) with a local one (`LSE`, eq. 6) as in
+eq. 7 of HocSLM. Either gives, for each subset, a topology [B, V, V, O] per sample and channel,
+which `SpatialUnit` applies. Maps are sown into the "maps" collection.
 """
 
 import jax
@@ -24,21 +25,24 @@ from hocslm_jax.models.layers import (
 PAIR_MODES = ("tanh_diff", "diff", "product")
 
 
-def pairwise(a: jax.Array, b: jax.Array, mode: str = "tanh_diff") -> jax.Array:
-    """Relation of every ordered pair of joints: a, b [B, V, S, R] -> [B, S, V, V, R] (eq. 1).
+def relate(a: jax.Array, b: jax.Array, mode: str = "tanh_diff") -> jax.Array:
+    """Relation of receivers a to senders b, which broadcast against each other (eq. 1).
 
-    Entry [i, j] relates receiver i to sender j. `tanh_diff` is CTR-GCN's tanh(a_i - b_j) and our
-    reading of the paper, which fixes only that all pairs are present.
+    `tanh_diff` is CTR-GCN's tanh(a_i - b_j) and our reading of the paper, which fixes only that all
+    pairs are present.
     """
-    a = a.transpose(0, 2, 1, 3)[:, :, :, None]  # [B, S, V, 1, R]
-    b = b.transpose(0, 2, 1, 3)[:, :, None]  # [B, S, 1, V, R]
     if mode == "product":
         return a * b
     return jnp.tanh(a - b) if mode == "tanh_diff" else a - b
 
 
+def all_pairs(a: jax.Array, b: jax.Array, mode: str) -> jax.Array:
+    """The pairwise tensor: a, b [S, B, V, R] -> F [S, B, V, V, R]; [i, j]: i receives, j sends."""
+    return relate(a[..., None, :], b[..., None, :, :], mode)
+
+
 class Expand(nn.Module):
-    """A gated 1x1 convolution per subset on top of a graph: F [B, S, V, V, R] -> S x [B, V, V, O].
+    """A gated 1x1 convolution per subset on top of a graph: F [S, B, V, V, R] -> S x [B, V, V, O].
 
     Topology s is graph[s] + gate[s] * (W_s F_s + b_s). The gate scales the weights, which are
     small, and not the result.
@@ -49,37 +53,37 @@ class Expand(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, graph: jax.Array, gate: jax.Array) -> list[jax.Array]:
-        batch, subsets, joints, _, channels = x.shape
+        subsets, batch, joints, _, channels = x.shape
         shape = (subsets, channels, self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape)
         bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
         kernel = (gate[:, None, None] * kernel).astype(self.dtype)
         bias = (gate[:, None] * bias).astype(self.dtype)
         # One plain product a subset: XLA:CPU runs a batched one far below its speed.
-        rows = [x[:, s].reshape(-1, channels) @ kernel[s] + bias[s] for s in range(subsets)]
+        rows = [x[s].reshape(-1, channels) @ kernel[s] + bias[s] for s in range(subsets)]
         grid, graph = (batch, joints, joints, self.features), graph.astype(self.dtype)
         return [r.reshape(grid) + graph[s, ..., None] for s, r in enumerate(rows)]
 
 
 class Relations(nn.Module):
-    """Time-averaged features to the pairwise tensor: [B, T, V, C] -> F [B, S, V, V, R] (eq. 1).
+    """What a joint is as receiver and as sender: [B, T, V, C] -> a, b [S, B, V, R] (eq. 1).
 
     Averaging over time before the 1x1 convolutions equals CTR-GCN's order and costs T times less.
     R = C / 8, at least 8.
     """
 
     subsets: int
-    pair_mode: str = "tanh_diff"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         relation = max(8, x.shape[-1] // 8)
         pooled = x.mean(axis=1)  # [B, V, C]
         init = fan_out_normal(relation)
         ab = Pointwise(2 * self.subsets * relation, kernel_init=init, dtype=self.dtype, name="ab")
         ab = ab(pooled).reshape(*pooled.shape[:2], 2, self.subsets, relation)
-        return pairwise(ab[:, :, 0], ab[:, :, 1], self.pair_mode)
+        a, b = ab.transpose(2, 3, 0, 1, 4)
+        return a, b
 
 
 class CTRGC(nn.Module):
@@ -97,12 +101,13 @@ class CTRGC(nn.Module):
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         prior = self.param("graph", lambda _: jnp.asarray(adjacency(self.graph)))
         alpha = self.param("alpha", nn.initializers.zeros, (1,))
-        pairs = Relations(prior.shape[0], self.pair_mode, self.dtype, name="relations")(x)
-        return Expand(self.features, self.dtype, name="expand")(pairs, prior, alpha)
+        a, b = Relations(prior.shape[0], self.dtype, name="relations")(x)
+        expand = Expand(self.features, self.dtype, name="expand")
+        return expand(all_pairs(a, b, self.pair_mode), prior, alpha)
 
 
 class GSM(nn.Module):
-    """Global semantic modelling, HocSLM eqs. 2-5: F [B, S, V, V, R] -> S x [B, V, V, features].
+    """Global semantic modelling, HocSLM eqs. 2-5: a, b [S, B, V, R] -> S x [B, V, V, features].
 
     The token of joint i in channel r is its association row F[i, :, r]; projections are shared by
     all channels, so that every channel is a head. Our reading where the paper is silent: softmax
@@ -115,48 +120,54 @@ class GSM(nn.Module):
     graph: Graph
     width: int = 16
     use_attention: bool = True
+    pair_mode: str = "tanh_diff"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, pairs: jax.Array, weight: jax.Array, rest: jax.Array) -> list[jax.Array]:
+    def __call__(
+        self, a: jax.Array, b: jax.Array, weight: jax.Array, rest: jax.Array
+    ) -> list[jax.Array]:
         """weight * A_G + rest: `weight` is w_G of eq. 7, `rest` [S, V, V] the static part of other
         terms."""
         prior = self.param("graph", lambda _: jnp.asarray(adjacency(self.graph)))  # [S, V, V]
         gamma = self.param("gamma", nn.initializers.zeros, (prior.shape[0],))
-        mixed = self.mix(pairs) if self.use_attention else pairs
+        mixed = self.mix(a, b) if self.use_attention else all_pairs(a, b, self.pair_mode)
         expand = Expand(self.features, self.dtype, name="expand")
         return expand(mixed, weight * prior + rest, weight * gamma)
 
-    def mix(self, pairs: jax.Array) -> jax.Array:
-        """Eqs. 2-4: G = Bse * (1 + alpha Sim) + beta Dst, [B, S, V, V, R]."""
-        subsets, joints = pairs.shape[1:3]
+    def mix(self, a: jax.Array, b: jax.Array) -> jax.Array:
+        """Eqs. 2-4: G = Bse * (1 + alpha Sim) + beta Dst, [S, B, V, V, R]."""
+        subsets, batch, joints, relation = a.shape
         lecun = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=0)
-        query = self.param("query", lecun, (subsets, joints, self.width)).astype(self.dtype)
-        key = self.param("key", lecun, (subsets, joints, self.width)).astype(self.dtype)
+        query = self.param("query", lecun, (subsets, joints, self.width))
+        key = self.param("key", lecun, (subsets, joints, self.width))
         eye = self.param("value", lambda _: jnp.tile(jnp.eye(joints), (subsets, 1, 1)))
         small = nn.initializers.normal(1.0 / self.width**0.5)
         ends = self.param("distance", small, (2, subsets, self.width)).astype(self.dtype)
         gates = self.param("gates", nn.initializers.ones, (2, subsets)).astype(self.dtype)
-        alpha, beta = gates[:, None, :, None, None, None]
+        alpha, beta = gates[:, :, None, None, None, None]
 
-        tokens = pairs.transpose(0, 1, 4, 2, 3)  # [B, S, R, V, V]
-        q = jnp.einsum("bsrij,sjd->bsrid", tokens, query)
-        k = jnp.einsum("bsrij,sjd->bsrid", tokens, key)
-        value = jnp.einsum("bsrij,sjv->bsriv", tokens, eye.astype(self.dtype))
-        logits = jnp.einsum("bsrid,bsrjd->bsrij", q, k).astype(jnp.float32) / self.width**0.5
+        a, b = a.swapaxes(2, 3), b.swapaxes(2, 3)
+        tokens = relate(a[..., None], b[..., None, :], self.pair_mode)  # [S, B, R, V, V]
+        kernel = jnp.concatenate([query, key, eye], axis=-1).astype(self.dtype)
+        # One product a subset, whose rows stand in the order of the tokens.
+        qkv = jnp.einsum("snj,sjd->snd", tokens.reshape(subsets, -1, joints), kernel)
+        qkv = qkv.reshape(subsets, batch, relation, joints, -1)
+        q, k, value = jnp.split(qkv, [self.width, 2 * self.width], axis=-1)
+        logits = jnp.einsum("sbrid,sbrjd->sbrij", q, k).astype(jnp.float32) / self.width**0.5
         attention = jax.nn.softmax(logits).astype(self.dtype)
-        base = jnp.einsum("bsrij,bsrjv->bsriv", attention, value)  # eq. 2
+        base = jnp.einsum("sbrij,sbrjv->sbriv", attention, value)  # eq. 2
         similarity = jax.nn.sigmoid(logits).astype(self.dtype)  # eq. 3
-        q_end = jnp.einsum("bsrid,sd->bsri", q, ends[0])
-        k_end = jnp.einsum("bsrid,sd->bsri", k, ends[1])
+        q_end = jnp.einsum("sbrid,sd->sbri", q, ends[0])
+        k_end = jnp.einsum("sbrid,sd->sbri", k, ends[1])
         distance = jnp.tanh(q_end[..., None] - k_end[..., None, :])
         keep_map(self, "attention", attention)
         mixed = base * (1.0 + alpha * similarity) + beta * distance  # eq. 4
-        return mixed.transpose(0, 1, 3, 4, 2)  # [B, S, V, V, R]
+        return mixed.transpose(0, 1, 3, 4, 2)
 
 
 class LSE(nn.Module):
-    """Local structure enhancement, HocSLM eq. 6: F [B, S, V, V, R] -> A_L in two parts.
+    """Local structure enhancement, HocSLM eq. 6: a, b [S, B, V, R] -> A_L in two parts.
 
     A_L = W_l[M * sigmoid(F W_2 + b_2) * ReLU(F W_1 + b_1)] + lambda * A, on the support M of each
     subset only. W_l has no bias, which keeps the mask, and starts at 0, so that A_L starts as the
@@ -170,11 +181,12 @@ class LSE(nn.Module):
 
     features: int
     graph: Graph
+    pair_mode: str = "tanh_diff"
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, pairs: jax.Array) -> tuple[list[jax.Array], jax.Array]:
-        graph, relation = adjacency(self.graph), pairs.shape[-1]
+    def __call__(self, a: jax.Array, b: jax.Array) -> tuple[list[jax.Array], jax.Array]:
+        graph, relation = adjacency(self.graph), a.shape[-1]
         subsets = graph.shape[0]
         residual = self.param("residual", nn.initializers.ones, (subsets,))  # lambda
         square, init = (subsets, relation, relation), fan_out_normal(relation)
@@ -187,7 +199,8 @@ class LSE(nn.Module):
         expand = self.param("expand", zeros, shape).astype(self.dtype)
         bones = []
         for s in range(subsets):
-            edges = pairs[:, s][:, *np.nonzero(graph[s])]  # [B, E, R]
+            receive, send = np.nonzero(graph[s])
+            edges = relate(a[s][:, receive], b[s][:, send], self.pair_mode)  # [B, E, R]
             rows = edges.reshape(-1, relation)
             gated = jax.nn.relu(rows @ energy[s] + energy_bias[s])
             gated = gated * jax.nn.sigmoid(rows @ gate[s] + gate_bias[s])
@@ -216,18 +229,19 @@ class CTS(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         graph = adjacency(self.graph)
-        pairs = Relations(graph.shape[0], self.pair_mode, self.dtype, name="relations")(x)
+        a, b = Relations(graph.shape[0], self.dtype, name="relations")(x)
         weights = jnp.ones(2)
         if self.gsm and self.lse:
             weights = self.param("fusion", nn.initializers.constant(0.5), (2,))
         bones, rest = [], jnp.zeros(graph.shape)
         if self.lse:
-            bones, local = LSE(self.features, self.graph, self.dtype, name="lse")(pairs)
+            lse = LSE(self.features, self.graph, self.pair_mode, self.dtype, name="lse")
+            bones, local = lse(a, b)
             rest = weights[1] * local
         if self.gsm:
-            options = (self.gsm_width, self.gsm_attention, self.dtype)
+            options = (self.gsm_width, self.gsm_attention, self.pair_mode, self.dtype)
             gsm = GSM(self.features, self.graph, *options, name="gsm")
-            topologies = gsm(pairs, weights[0], rest)
+            topologies = gsm(a, b, weights[0], rest)
         else:
             shape = (x.shape[0], *graph.shape[1:], self.features)
             rest = rest[..., None].astype(self.dtype)

@@ -10,6 +10,7 @@ from hocslm_jax.models.layers import (
     BatchNorm,
     Pointwise,
     TemporalConv,
+    fan_out_normal,
     jittered_ones,
     keep_map,
     max_pool_time,
@@ -68,18 +69,23 @@ class GTA(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         channels, width = x.shape[-1], x.shape[-1] // 4
-        x = x.swapaxes(1, 2)  # [B, V, T, C], once, and no product needs a copy of its own
-        query = Pointwise(width, dtype=self.dtype, name="query")(x[:, :, :: self.stride])
-        key = Pointwise(width, dtype=self.dtype, name="key")(x)
-        value, bias = Pointwise(channels, True, dtype=self.dtype, name="value")(x)
+        features = {"query": width, "key": width, "value": channels}
+        parts = {name: self.param(name, projection, (channels, n)) for name, n in features.items()}
+        kernel = jnp.concatenate([part["kernel"] for part in parts.values()], axis=-1)
+        # One product for all three, whose result is copied once, to [B, V, T, ...].
+        qkv = x.reshape(-1, channels).astype(self.dtype) @ kernel.astype(self.dtype)
+        qkv = qkv.reshape(*x.shape[:-1], -1).swapaxes(1, 2)
+        query, key, value = jnp.split(qkv, [width, 2 * width], axis=-1)
+        query = query[:, :, :: self.stride] + parts["query"]["bias"].astype(self.dtype)
+        key = key + parts["key"]["bias"].astype(self.dtype)
         logits = jnp.einsum("bvtd,bvsd->bvts", query, key).astype(jnp.float32) / width**0.5
         if self.position == "relative":
-            logits = logits + self.relative_bias(x.shape[2])
+            logits = logits + self.relative_bias(x.shape[1])
         attention = jax.nn.softmax(logits)
         keep_map(self, "attention", attention)  # [B, V, T', T]
         y = jnp.einsum("bvts,bvsc->bvtc", attention.astype(self.dtype), value)
         start = jittered_ones if self.alone else nn.initializers.zeros
-        y = BatchNorm(train, self.dtype, start, name="bn")(y, bias)
+        y = BatchNorm(train, self.dtype, start, name="bn")(y, parts["value"]["bias"])
         return y.swapaxes(1, 2)
 
     def relative_bias(self, frames: int) -> jax.Array:
@@ -87,6 +93,11 @@ class GTA(nn.Module):
         table = self.param("relative_bias", nn.initializers.zeros, (2 * frames - 1,))
         queries = jnp.arange(0, frames, self.stride)[:, None]
         return table[queries - jnp.arange(frames) + frames - 1]
+
+
+def projection(key: jax.Array, shape: tuple[int, int]) -> dict[str, jax.Array]:
+    """Kernel [C, O] and bias [O] as `Pointwise` begins with them."""
+    return {"kernel": fan_out_normal(shape[-1])(key, shape), "bias": jnp.zeros(shape[-1])}
 
 
 class DHT(nn.Module):

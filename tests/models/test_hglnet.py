@@ -11,7 +11,7 @@ from flax import traverse_util
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20, Graph, adjacency
 from hocslm_jax.models import CTRGCN, HGLNET, Recogniser, build_model
-from hocslm_jax.models.spatial import CTS, GSM, LSE, Relations
+from hocslm_jax.models.spatial import CTS, GSM, LSE, Relations, all_pairs
 from hocslm_jax.models.temporal import DHT, GTA
 
 CHAIN = Graph("chain", ("a", "b", "c", "d"), ((0, 1), (2, 1), (3, 2)), 1)
@@ -76,13 +76,13 @@ def test_every_row_of_tables_4_and_5_is_one_setting(clip):
 
 def test_gsm_equations_2_to_5():
     relation, width, features = 3, 16, 6
-    pairs = jax.random.normal(jax.random.key(0), (1, 3, 4, 4, relation))
+    a, b = jax.random.normal(jax.random.key(0), (2, 3, 1, 4, relation))
     module = GSM(features, CHAIN)
-    args = (pairs, jnp.float32(0.7), jnp.zeros((3, 4, 4)))
+    args = (a, b, jnp.float32(0.7), jnp.zeros((3, 4, 4)))
     params = shaken(module.init(jax.random.key(1), *args)["params"])
     got = module.apply({"params": params}, *args)
     p = jax.tree.map(np.asarray, params)
-    f = np.asarray(pairs)[0]
+    f = np.tanh(np.asarray(a)[:, 0, :, None] - np.asarray(b)[:, 0, None])
     for s in range(3):
         mixed = np.zeros((4, 4, relation))
         for r in range(relation):
@@ -103,17 +103,17 @@ def test_gsm_equations_2_to_5():
 
 
 def test_lse_equation_6_stays_on_the_bones():
-    pairs = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 3))
+    a, b = jax.random.normal(jax.random.key(0), (2, 3, 2, 4, 3))
     module = LSE(5, CHAIN)
-    params = shaken(module.init(jax.random.key(1), pairs)["params"])
-    bones, static = module.apply({"params": params}, pairs)
+    params = shaken(module.init(jax.random.key(1), a, b)["params"])
+    bones, static = module.apply({"params": params}, a, b)
     graph = adjacency(CHAIN)
     p = jax.tree.map(np.asarray, params)
     for s in range(3):
         edges = list(zip(*np.nonzero(graph[s]), strict=True))
         assert bones[s].shape == (2, len(edges), 5)
         for e, (i, j) in enumerate(edges):
-            f = np.asarray(pairs)[1, s, i, j]
+            f = np.tanh(a[s, 1, i] - b[s, 1, j])
             energy = np.maximum(f @ p["energy"][s] + p["energy_bias"][s], 0)
             gate = 1 / (1 + np.exp(-(f @ p["gate"][s] + p["gate_bias"][s])))
             expected = (energy * gate) @ p["expand"][s]
@@ -220,11 +220,10 @@ def test_averaging_over_time_first_changes_nothing():
     variables = module.init(jax.random.key(1), x)
     ab = variables["params"]["ab"]
     late = (x @ ab["kernel"] + ab["bias"]).mean(axis=1).reshape(2, 4, 2, 3, 8)
-    expected = jnp.tanh(
-        late[:, :, 0].transpose(0, 2, 1, 3)[:, :, :, None]
-        - late[:, :, 1].transpose(0, 2, 1, 3)[:, :, None]
-    )
-    np.testing.assert_allclose(module.apply(variables, x), expected, atol=1e-5)
+    a, b = late[:, :, 0].swapaxes(1, 2), late[:, :, 1].swapaxes(1, 2)  # [B, S, V, R]
+    expected = jnp.tanh(a[:, :, :, None] - b[:, :, None]).swapaxes(0, 1)
+    got = all_pairs(*module.apply(variables, x), "tanh_diff")
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
