@@ -154,8 +154,12 @@ def test_what_cannot_be_released_or_loaded(workdir, tmp_path):
         hocslm_jax.load_pretrained(tmp_path / "out")
 
 
-def test_a_committed_release_reproduces_its_count(shared, tmp_path):
+def test_the_best_committed_release_reproduces_its_count(shared, tmp_path):
     """On the real test view, the count that its model card states, to the clip."""
+
+    def claimed(loaded):
+        return loaded.metadata["released"]["correct"]
+
     found = sorted((ROOT / "results").glob("nw_ucla/**/model.safetensors"))
     if not found:
         pytest.skip("no weights are committed under results/nw_ucla")
@@ -164,6 +168,6 @@ def test_a_committed_release_reproduces_its_count(shared, tmp_path):
     prepare.add_arguments(parser)
     archive = str(shared / "data/nw_ucla/all_sqe.tar.xz")
     prepare.run(parser.parse_args(["nw_ucla", "--source", archive, "--data-dir", str(tmp_path)]))
-    loaded = hocslm_jax.load_pretrained(found[0].parent)
+    loaded = max(map(hocslm_jax.load_pretrained, {path.parent for path in found}), key=claimed)
     scores = pretrained.evaluate(loaded, tmp_path)
     assert {"correct": scores.correct, "total": scores.total} == loaded.metadata["released"]
