@@ -54,7 +54,8 @@ def make_rows(results: Mapping[str, Sequence[dict]], published: Mapping[str, flo
 
 
 def gain(row: dict, reference: dict, paired: bool = False) -> dict | None:
-    """Difference of the mean accuracies in points, with its interval; None where one is missing.
+    """Difference of the mean accuracies in points, with its interval; None where one is missing, or
+    where they are not of the same clips.
 
     Args:
         paired: seeds belong together; without the same seeds in both rows there is no interval.
@@ -63,7 +64,7 @@ def gain(row: dict, reference: dict, paired: bool = False) -> dict | None:
         {"points", "interval": [low, high] or None, "beyond_noise": bool or None}.
     """
     here, there = (percents(r) for r in (row, reference))
-    if not here or not there:
+    if not here or not there or row["total"] != reference["total"]:
         return None
     points = statistics.fmean(here) - statistics.fmean(there)
     found = {"points": points, "interval": None, "beyond_noise": None}

@@ -27,6 +27,13 @@ def test_one_seed_says_nothing_of_noise():
     assert gain(row("b"), row("a", 440)) is None
 
 
+def test_rows_of_other_clips_have_no_gain():
+    puzzle = make_rows({"b": [{"seed": 0, "correct": 9, "total": 10}]}, {})[0]
+    assert gain(puzzle, row("a", 440)) is None
+    lines = markdown({"rows": [row("a", 440), puzzle]})
+    assert lines[3] == "| b | 0 | 9 / 10 | **90.00** | – | – |"
+
+
 def test_seeds_that_belong_together_are_compared_one_by_one():
     reference, better = row("a", 400, 430, 415), row("b", 404, 433, 420)
     assert gain(better, reference)["beyond_noise"] is False
