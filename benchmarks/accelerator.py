@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from benchmarks import encoder
 from benchmarks.joint_contestants import CONTESTANTS
 from benchmarks.record import timed, write_result
-from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, init_params
+from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, attention_for, init_params
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 TINY = Qwen3Config(512, 64, 128, 2, 4, 2, 16)
@@ -36,7 +36,7 @@ def attention(args: argparse.Namespace) -> dict:
     params = init_params(config, jax.random.key(0))
     x, to = jax.random.normal(jax.random.key(1), (2, 8, 72, config.hidden_size))
 
-    def run(dtype: str, implementation: str | None):
+    def run(dtype: str, implementation: str):
         model = Qwen3(config, dtype, attention=implementation)
         loss = lambda x: jnp.sum(model.apply({"params": params}, x) * to)  # noqa: E731
         call = jax.jit(jax.value_and_grad(loss))
@@ -45,7 +45,8 @@ def attention(args: argparse.Namespace) -> dict:
     with jax.default_matmul_precision("highest"):
         exact, _ = run("float32", "xla")
     result = {}
-    for name, implementation in (("xla", "xla"), ("chosen", None)):
+    chosen = attention_for(jax.default_backend(), config, "bfloat16")
+    for name, implementation in (("xla", "xla"), ("chosen", chosen)):
         gradient, seconds = run("bfloat16", implementation)
         error = jnp.linalg.norm(gradient - exact) / jnp.linalg.norm(exact)
         result[name] = {"gradient_error": float(error), "seconds": seconds}

@@ -46,22 +46,29 @@ class Case:
     target: str
     part: str = "joint"  # or "language": the caption loss and its gradient in the prefix
 
-    def step(self, remat: bool, chunk: int, terms: tuple[str, ...] = ("cls", "gen")) -> Step:
+    def step(
+        self,
+        remat: bool,
+        chunk: int,
+        terms: tuple[str, ...] = ("cls", "gen"),
+        attention: str | None = None,
+    ) -> Step:
         config = stage_config(self.config, 1)
         config.lm.update(remat=remat, chunk=chunk)
         if self.part == "language":
-            return language_step(self, config)
+            return language_step(self, config, attention)
         stage = dataclasses.replace(read_stages(config)[1], losses=terms)
-        return build_step(config, [self.device], self.lm, stage)
+        return build_step(config, [self.device], self.lm, stage, attention)
 
 
-def language_step(case: Case, config) -> Step:
+def language_step(case: Case, config, attention: str | None) -> Step:
     """What the language model adds to the step: the gradient that the projector receives.
 
     In the place of the state stands the prefix, in that of its update the prefix's gradient.
     """
     mesh = sharding.make_mesh(1, 1, [case.device])
-    language, rows = shapes_of(config.lm, case.lm, mesh), sharding.batch_sharding(mesh)
+    rows = sharding.batch_sharding(mesh)
+    language = shapes_of(config.lm, case.lm, mesh, attention)
     size, tokens = config.train.batch_size, config.lm.max_tokens
     like = lambda *a: jax.ShapeDtypeStruct(*a, sharding=rows)  # noqa: E731
     captions = {"tokens": like((size, tokens), np.int32), "lengths": like((size,), np.int32)}
@@ -135,9 +142,9 @@ def has_logits(program: str, vocabulary: int, positions: int) -> bool:
 
 def flops(case: Case, remat: bool, chunk: int) -> dict:
     """Of the products as they are written, and by the formula."""
-    total, encoder = traced_flops(case.step(remat, chunk)), 0.0
+    total, encoder = traced_flops(case.step(remat, chunk, attention="xla")), 0.0
     if case.part == "joint":
-        encoder = traced_flops(case.step(remat, chunk, ("cls",)))
+        encoder = traced_flops(case.step(remat, chunk, ("cls",), "xla"))
     part = lm_flops(case.lm, case.config.train.batch_size, case.config.lm.max_tokens)
     forward = part["linear"] + part["attention"] + part["head"]
     # The gradient makes no `down` product again: nothing in the block depends on it.
@@ -158,7 +165,7 @@ def needed_flops(case: Case) -> float:
 
     Of frozen weights there is no gradient, so a product with one costs two passes and not three.
     """
-    encoder = traced_flops(case.step(False, case.config.lm.chunk, ("cls",)))
+    encoder = traced_flops(case.step(False, case.config.lm.chunk, ("cls",), "xla"))
     part = lm_flops(case.lm, case.config.train.batch_size, case.config.lm.max_tokens)
     return encoder + 2 * (part["linear"] + part["head"]) + 3 * part["attention"]
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.record import measured_here, write_result
 from hocslm_jax.models.packing import choose_grid
-from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, init_params
+from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, attention_for, init_params
 from hocslm_jax.train.step import caption_loss
 
 PROMPT = 8  # "Describe the action performed by the person:"
@@ -54,7 +54,8 @@ def measure(args: argparse.Namespace) -> dict:
     whole = PROMPT + args.tokens
     grid = choose_grid(PROMPT + corpus, np.ones(len(corpus)), args.batch, 1, whole)
     params = init_params(config, jax.random.key(args.seed), dtype=args.dtype)
-    lm, batch = Qwen3(config, args.dtype, remat=args.remat), jax.device_put(batch)
+    attention = attention_for(jax.default_backend(), config, args.dtype)
+    lm, batch = Qwen3(config, args.dtype, args.remat, attention), jax.device_put(batch)
     steps = {}
     for name, where in (("unpacked", None), ("packed", grid)):
         if name == "packed" and grid is None:

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
-from hocslm_jax.models.layers import BatchNorm, Pointwise
+from hocslm_jax.models.layers import BatchNorm, Pointwise, subsample
 from hocslm_jax.models.spatial import CTRGC, CTS, PAIR_MODES, SpatialUnit
 from hocslm_jax.models.temporal import DHT, LTC
 
@@ -104,7 +104,8 @@ class Block(nn.Module):
         if not self.residual:
             return jax.nn.relu(y)
         if self.stride != 1 or x.shape[-1] != self.features:
-            x = Pointwise(self.features, True, dtype=dtype, name="shortcut")(x[:, :: self.stride])
+            shortcut = Pointwise(self.features, True, dtype=dtype, name="shortcut")
+            x = shortcut(subsample(x, self.stride))
             x = BatchNorm(train, dtype, name="shortcut_bn")(*x)
         return jax.nn.relu(y + x)
 

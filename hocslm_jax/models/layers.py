@@ -182,6 +182,20 @@ def _convolve_backward(stride, dilation, saved, grad):
 convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
+def subsample(x: jax.Array, stride: int) -> jax.Array:
+    """Frames 0, s, 2s, ... of x [B, T, V, C] -> [B, ceil(T / s), V, C].
+
+    It is `x[:, ::s]`, written as a reshape and a slice without a stride: XLA's GPU compiler aborts
+    on some matrix products that read a strided slice.
+    """
+    if stride == 1:
+        return x
+    batch, frames, *rest = x.shape
+    kept = -(-frames // stride)
+    x = jnp.pad(x, ((0, 0), (0, kept * stride - frames), (0, 0), (0, 0)))
+    return x.reshape(batch, kept, stride, *rest)[:, :, 0]
+
+
 def shifted(x: jax.Array, taps: int, dilation: int, stride: int, pad: int, fill: float):
     """`taps` views of x [B, T, V, C], shifted along time and padded with `fill`: [B, T', V, C]."""
     frames = x.shape[1]

@@ -14,6 +14,7 @@ from hocslm_jax.models.layers import (
     jittered_ones,
     keep_map,
     max_pool_time,
+    subsample,
 )
 
 
@@ -41,7 +42,8 @@ class LTC(nn.Module):
         wide = TemporalConv(width, 5, self.stride, 2, self.dtype, name="conv2")
         first, second, third = jnp.split(y, 3, axis=-1)
         pooled = max_pool_time(third, self.stride), jnp.zeros(width)
-        skip = Pointwise(width, True, dtype=self.dtype, name="skip")(x[:, :: self.stride])
+        skip = Pointwise(width, True, dtype=self.dtype, name="skip")
+        skip = skip(subsample(x, self.stride))
         branches, biases = zip(near(first), wide(second), pooled, skip, strict=True)
         return norm("bn")(jnp.concatenate(branches, axis=-1), jnp.concatenate(biases))
 

@@ -1,7 +1,8 @@
-"""The devices to plan for: of this machine, or of a TPU slice that need not be here.
+"""The devices to plan for: of this machine, or TPUs and GPUs that need not be here.
 
-In: a topology such as `v5e:16x16`, or `local`. Out: JAX devices to compile for, and what a chip of
-theirs can do at best. Ahead of time, libtpu is the compiler alone and never looks for a TPU.
+In: a topology such as `v5e:16x16` or `h100:8`, or `local`. Out: JAX devices to compile for, and
+what a chip of theirs can do at best. Ahead of time, libtpu and XLA's CUDA plugin are compilers alone and
+never look for a device.
 """
 
 import dataclasses
@@ -12,8 +13,10 @@ import jax
 from jax.experimental import topologies
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.plan.gpus import GPUS, target_config
 
 GB = 1e9
+GPUS_PER_HOST = 8
 TPU_ENVIRONMENT = {  # there is no TPU here to ask or to wait for
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -45,13 +48,15 @@ class Chip:
 
 # TPUs: the pages v5e, v5p and v6e under docs.cloud.google.com/tpu/docs; v5e and v5p have four
 # matrix units of 128 x 128 in a core, v5p two cores in a chip. GPUs: NVIDIA's data sheets of the
-# SXM boards, NVLink in one direction.
+# SXM boards, dense products, NVLink in one direction; memory as in `gpus.GPUS`.
 CHIPS = {
     "v5e": Chip(16 * 2**30, 197e12, 819 * GB, 200 * GB, 197e12 / (2 * 4 * 128**2)),
     "v5p": Chip(95 * 2**30, 459e12, 2765 * GB, 600 * GB, 459e12 / (2 * 8 * 128**2)),
     "v6e": Chip(32 * 2**30, 918e12, 1638 * GB, 400 * GB),
-    "H100": Chip(80 * GB, 989e12, 3350 * GB, 450 * GB),
-    "H200": Chip(141 * GB, 989e12, 4800 * GB, 450 * GB),
+    "a100": Chip(GPUS["a100"].memory, 312e12, 2039 * GB, 300 * GB),
+    "h100": Chip(GPUS["h100"].memory, 989e12, 3350 * GB, 450 * GB),
+    "h200": Chip(GPUS["h200"].memory, 989e12, 4800 * GB, 450 * GB),
+    "b200": Chip(GPUS["b200"].memory, 2250e12, 7700 * GB, 900 * GB),
 }
 
 
@@ -59,33 +64,64 @@ def open_devices(topology: str) -> tuple[list[jax.Device], Chip | None]:
     """The devices of a topology, and their chip where its figures are known.
 
     Raises:
-        UserError: no TPU compiler, or a topology that it does not know.
+        UserError: no compiler for them, or a topology that it does not know.
     """
     if topology == "local":
         devices = jax.devices()
         return devices, find_chip(devices[0].device_kind)
-    check_compiler(topology)
     name, _, shape = topology.partition(":")
-    for variable, value in TPU_ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
     if "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
+    devices = open_gpus(name, shape) if name in GPUS else open_tpus(topology, shape)
+    return devices, CHIPS.get(name)
+
+
+def open_gpus(name: str, count: str) -> list[jax.Device]:
+    """`count` GPUs of that name, eight to a host where there are more.
+
+    Raises:
+        UserError: no CUDA compiler, or a count that cannot be.
+    """
+    topology = f"{name}:{count}"
+    if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (13, 12)):
+        raise UserError(f'{topology} needs XLA\'s CUDA compiler: pip install "jax[cuda13]"')
+    number = int(count) if count.isdigit() else 0
+    hosts = -(-number // GPUS_PER_HOST)
+    if number < 1 or number % hosts:
+        raise UserError(
+            f"{topology} is not a number of GPUs: write {name}:1 to {name}:{GPUS_PER_HOST}, or a "
+            f"multiple of {GPUS_PER_HOST}"
+        )
+    described = {"target_config": target_config(GPUS[name])}
+    shape = f"1x{hosts}x{number // hosts}"
+    return list(topologies.get_topology_desc(name, "cuda", topology=shape, **described).devices)
+
+
+def open_tpus(topology: str, shape: str) -> list[jax.Device]:
+    """The chips of a TPU slice.
+
+    Raises:
+        UserError: no TPU compiler, or a slice that it does not know.
+    """
+    check_compiler(topology)
+    for variable, value in TPU_ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
     try:
         sides = [int(side) for side in shape.split("x")]
         one = {"chips_per_host_bounds": (1, 1, 1)} if set(sides) == {1} else {}
-        devices = topologies.get_topology_desc(topology, "tpu", **one).devices
+        return list(topologies.get_topology_desc(topology, "tpu", **one).devices)
     except (ValueError, jax.errors.JaxRuntimeError) as error:
         said = str(error).splitlines()[0]
-        hint = "give a slice like v5e:4x4 or v5p:2x2x4"
-        raise UserError(f"{topology} is no TPU topology ({said}): {hint}") from None
-    return list(devices), CHIPS.get(name)
+        known = ", ".join(f"{gpu}:8" for gpu in GPUS)
+        hint = f"give a TPU slice like v5e:4x4 or v5p:2x2x4, or GPUs like {known}"
+        raise UserError(f"{topology} is not a topology ({said}): {hint}") from None
 
 
 def find_chip(kind: str) -> Chip | None:
     """The chip of a `device_kind` such as "NVIDIA H100 80GB HBM3"; None where it is not known."""
     kinds = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
     return CHIPS.get(kinds.get(kind, "")) or next(
-        (chip for name, chip in CHIPS.items() if name in kind), None
+        (chip for name, chip in CHIPS.items() if name in kind.lower()), None
     )
 
 

@@ -44,6 +44,8 @@ class Costs:
       hbm_bytes: read and written by each instruction; what stays in a TPU's VMEM is left out.
       cycles: the sum of the compiler's estimates, where it makes any.
       collectives: by kind.
+      kernels: launches of a GPU, or what runs on its own elsewhere; library calls are not in it.
+      library_calls: by library, such as "cublas" and "cudnn".
       unknown_loops: loops that are counted once because their length is not known.
     """
 
@@ -52,6 +54,8 @@ class Costs:
     hbm_bytes: float = 0.0
     cycles: float = 0.0
     collectives: dict[str, Collective] = dataclasses.field(default_factory=dict)
+    kernels: int = 0
+    library_calls: dict[str, int] = dataclasses.field(default_factory=dict)
     unknown_loops: int = 0
 
     @property
@@ -89,6 +93,7 @@ class _Walk:
             self.collective(name, scope, instruction, times, seen)
         if not fused:
             costs.hbm_bytes += times * self.traffic(scope, instruction)
+            self.launch(instruction, times)
             if estimate := re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes):
                 costs.cycles += times * int(estimate[1])
         if opcode == "while":
@@ -122,6 +127,14 @@ class _Walk:
         total.bytes += times * size
         total.sent += times * size * _ring(kind, group)
         total.in_loops += times * size * (times > 1)
+
+    def launch(self, instruction, times) -> None:
+        opcode, costs = instruction.opcode, self.costs
+        library = hlo.library(instruction)
+        if library:
+            costs.library_calls[library] = costs.library_calls.get(library, 0) + times
+        elif opcode not in _SILENT and opcode.removesuffix("-start") not in KINDS:
+            costs.kernels += 0 if opcode.endswith(("-done", "-update")) else times
 
     def traffic(self, scope, instruction) -> float:
         """Bytes that an instruction reads from and writes to main memory."""

@@ -51,7 +51,7 @@ def on_one_device(config, devices: Sequence[jax.Device], lm) -> program.Step:
     """The same step, whole on one of the devices, as `traced_flops` counts it."""
     config = copy.deepcopy(config)
     config.mesh.update(data=1, model=1, stream=1)
-    return program.build_step(config, devices[:1], lm)
+    return program.build_step(config, devices[:1], lm, attention="xla")
 
 
 def compiled_numbers(row: dict, made: program.Step, chip: Chip | None) -> dict:
@@ -65,6 +65,8 @@ def compiled_numbers(row: dict, made: program.Step, chip: Chip | None) -> dict:
         "flops": row["flops"] | {"matrix": costs.matrix_flops, "other": costs.other_flops},
         "hbm_traffic": costs.hbm_bytes,
         "collectives": {kind: vars(one) for kind, one in sorted(costs.collectives.items())},
+        "kernels": costs.kernels,
+        "library_calls": costs.library_calls,
         "compiler_cycles": costs.cycles,
         "unknown_loops": costs.unknown_loops,
         "seconds": {"compile": seconds},

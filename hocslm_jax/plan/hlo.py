@@ -140,6 +140,13 @@ def passes(program: Program, caller: Computation, loop: Instruction) -> int | No
     return None
 
 
+def library(instruction: Instruction) -> str:
+    """The library that an instruction calls, such as "cublas" or "cudnn"; "" for none."""
+    pattern = r'custom_call_target="__(cublas|cudnn|cusolver|cufft)'
+    called = re.search(pattern, instruction.attributes)
+    return called[1] if called and instruction.opcode == "custom-call" else ""
+
+
 def product_flops(scope: Computation, instruction: Instruction) -> float:
     """FLOPs of a matrix product or convolution, a multiply and an add each; of anything else 0."""
     gemm = instruction.opcode == "custom-call" and "cublas" in instruction.attributes

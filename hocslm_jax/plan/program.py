@@ -4,16 +4,14 @@ In: a config and devices. Out: a `Step`, made of the very functions that trainin
 shapes in the place of arrays; and its compiled program with what it costs.
 """
 
-import contextlib
 import dataclasses
 import math
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
@@ -25,7 +23,14 @@ from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20, Graph
 from hocslm_jax.models import build_model
-from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, param_shapes, read_config
+from hocslm_jax.models.qwen3 import (
+    SIZES,
+    Qwen3,
+    Qwen3Config,
+    attention_for,
+    param_shapes,
+    read_config,
+)
 from hocslm_jax.plan.products import product_flops
 from hocslm_jax.train import checkpoint, optim, setup
 from hocslm_jax.train.language import Language, fusion_config
@@ -59,12 +64,15 @@ class Step:
         return self.mesh.devices.flat[0].platform
 
     def lower(self):
-        with tracing_for(self.platform):
-            return self.jitted.lower(self.state, self.frozen, self.batch)
+        return self.jitted.lower(self.state, self.frozen, self.batch)
 
 
 def build_step(
-    config, devices: Sequence[jax.Device], lm: Qwen3Config | None = None, stage: Stage | None = None
+    config,
+    devices: Sequence[jax.Device],
+    lm: Qwen3Config | None = None,
+    stage: Stage | None = None,
+    attention: str | None = None,
 ) -> Step:
     """The step of `config.stage`, built as `setup.build_run` builds it.
 
@@ -74,6 +82,7 @@ def build_step(
         config: as `stage_config` makes it.
         lm: sizes of the language model in the place of the config's.
         stage: in the place of the config's.
+        attention: of the language model, in the place of the devices' fastest.
 
     Raises:
         UserError: as `setup.build_run`, or a language model whose sizes are not known.
@@ -86,7 +95,7 @@ def build_step(
     graph, num_classes = skeleton(config.data, feed)
     language, fusion = None, {}
     if fused(stages, config.stage):
-        language = shapes_of(config.lm, lm or lm_sizes(config.lm), mesh)
+        language = shapes_of(config.lm, lm or lm_sizes(config.lm), mesh, attention)
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
     model = build_model(config.model, graph=graph, num_classes=num_classes, **fusion)
     objective = setup.make_objective(config, stage, model, mesh, language)
@@ -135,7 +144,7 @@ def lm_sizes(lm) -> Qwen3Config:
     return SIZES[released[1]]
 
 
-def shapes_of(lm, sizes: Qwen3Config, mesh) -> Language:
+def shapes_of(lm, sizes: Qwen3Config, mesh, attention: str | None = None) -> Language:
     """The language model as `open_language` places it, with shapes for weights."""
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
     shapes = param_shapes(sizes, dtype)
@@ -143,23 +152,17 @@ def shapes_of(lm, sizes: Qwen3Config, mesh) -> Language:
     words = re.findall(r"\w+|[^\w\s]", lm.prompt)  # a common word is one token
     prompt = np.zeros((len(words), sizes.hidden_size), np.float32)
     params = checkpoint.abstract(shapes, placed)
-    return Language("shapes", Qwen3(sizes, dtype, remat=lm.remat), params, None, prompt, 1.0)
-
-
-@contextlib.contextmanager
-def tracing_for(platform: str) -> Iterator[None]:
-    """Lets the models choose their formulations for the platform that is compiled for."""
-    with mock.patch.object(jax, "default_backend", lambda: platform):
-        yield
+    attention = attention or attention_for(mesh.devices.flat[0].platform, sizes, dtype)
+    model = Qwen3(sizes, dtype, lm.remat, attention)
+    return Language("shapes", model, params, None, prompt, 1.0)
 
 
 def traced_flops(made: Step) -> float:
-    """FLOPs of the whole batch's products as the program of one device is written.
+    """FLOPs of the whole batch's products as the program is written.
 
-    For a GPU without cuDNN's attention, whose products are none that can be read.
+    Of a step with attention="xla": the products inside cuDNN's cannot be read.
     """
-    with tracing_for("cpu" if made.platform == "cpu" else "tpu"):
-        traced = made.jitted.trace(made.state, made.frozen, made.batch)
+    traced = made.jitted.trace(made.state, made.frozen, made.batch)
     return product_flops(traced.jaxpr.jaxpr, made.platform)
 
 

@@ -22,6 +22,7 @@ from hocslm_jax.models.packing import Grid, choose_grid
 from hocslm_jax.models.qwen3 import (
     Qwen3,
     Qwen3Config,
+    attention_for,
     load_params,
     param_shapes,
     read_config,
@@ -64,6 +65,8 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
     """
     sketch = sketch_language(lm, folder)
     config, dtype = sketch.model.config, sketch.model.dtype
+    platform = mesh.devices.flat[0].platform
+    model = sketch.model.clone(attention=attention_for(platform, config, dtype))
     placed = sharding.tree_shardings(param_shapes(config), mesh, sharding.lm_rules(lm.fsdp))
     params = load_params(resolve(folder), config, shardings=placed, dtype=dtype)
     words = np.asarray(sketch.tokenizer.encode(lm.prompt))
@@ -75,7 +78,8 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
         return table[words], jnp.sqrt(jnp.mean(jnp.square(table)))
 
     prompt, gain = jax.device_get(summary(params["embed"]["embedding"]))
-    return dataclasses.replace(sketch, params=params, prompt=prompt, gain=float(gain))
+    found = {"params": params, "prompt": prompt, "gain": float(gain)}
+    return dataclasses.replace(sketch, model=model, **found)
 
 
 def sketch_language(lm, folder: str | Path) -> Language:

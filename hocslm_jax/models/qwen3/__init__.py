@@ -6,6 +6,7 @@ from hocslm_jax.models.qwen3.load import load_params, resolve, save_params
 from hocslm_jax.models.qwen3.model import (
     QWEN3_RULES,
     Qwen3,
+    attention_for,
     head_matrix,
     init_cache,
     init_params,
@@ -18,6 +19,7 @@ __all__ = [
     "SIZES",
     "Qwen3",
     "Qwen3Config",
+    "attention_for",
     "filter_logits",
     "from_hf",
     "generate",

@@ -38,8 +38,7 @@ class Qwen3(nn.Module):
         dtype: of the computation; parameters are cast to it where they are used and keep their own.
             RMSNorm, RoPE and softmax are computed in float32.
         remat: recompute each layer in the backward pass instead of keeping its activations.
-        attention: `implementation` of `jax.nn.dot_product_attention`; None takes cuDNN's where the
-            backend is a GPU and it takes these sizes, else XLA's.
+        attention: `implementation` of `jax.nn.dot_product_attention`, see `attention_for`.
         gather: `{"params": layer} -> {"params": layer}`, applied to every layer where it is used,
             to bring together what is split. Implies `remat`: gathered layers are not kept.
     """
@@ -47,7 +46,7 @@ class Qwen3(nn.Module):
     config: Qwen3Config
     dtype: str = "bfloat16"
     remat: bool = True
-    attention: str | None = None
+    attention: str = "xla"
     gather: Callable | None = None
 
     def setup(self):
@@ -132,7 +131,7 @@ class Block(nn.Module):
 
     config: Qwen3Config
     dtype: str
-    attention: str | None
+    attention: str
 
     @nn.compact
     def __call__(self, x: jax.Array, rope, window, cache):
@@ -221,8 +220,17 @@ def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
     return turned.astype(x.dtype)
 
 
+def attention_for(platform: str, config: Qwen3Config, dtype: str) -> str:
+    """The fastest attention of a platform ("cpu", "gpu", "tpu"): cuDNN's on a GPU, else XLA's.
+
+    cuDNN's takes 16-bit types and heads of at most 128 channels, a multiple of 8.
+    """
+    fits = config.head_dim <= 128 and config.head_dim % 8 == 0 and jnp.dtype(dtype).itemsize == 2
+    return "cudnn" if fits and platform == "gpu" else "xla"
+
+
 def causal_attention(
-    query, key, value, implementation: str | None = None, seen: jax.Array | None = None
+    query, key, value, implementation: str = "xla", seen: jax.Array | None = None
 ) -> jax.Array:
     """softmax(QK' / sqrt(H)) V over earlier positions: [B, T, N, H], grouped keys [B, T, K, H].
 
@@ -231,9 +239,6 @@ def causal_attention(
     """
     if seen is not None:
         implementation = "xla"
-    elif implementation is None:
-        fits = query.shape[-1] <= 128 and query.shape[-1] % 8 == 0 and query.dtype.itemsize == 2
-        implementation = "cudnn" if fits and jax.default_backend() == "gpu" else "xla"
     return jax.nn.dot_product_attention(
         query, key, value, mask=seen, is_causal=True, implementation=implementation
     )

@@ -1,5 +1,7 @@
 """The Qwen3 module itself: its tree, its two ends, positions, cache, precision, sharding, cost."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from hocslm_jax.models.qwen3 import (
     SIZES,
     Qwen3,
     Qwen3Config,
+    attention_for,
     head_matrix,
     init_cache,
     init_params,
@@ -212,7 +215,11 @@ def test_the_rules_fit_every_published_size(size):
         ("cpu", "bfloat16", 128, "xla"),
     ],
 )
-def test_cudnn_attention_where_it_can_be_had(backend, dtype, head_dim, chosen, monkeypatch):
+def test_cudnn_attention_where_it_can_be_had(backend, dtype, head_dim, chosen):
+    assert attention_for(backend, dataclasses.replace(TIED, head_dim=head_dim), dtype) == chosen
+
+
+def test_a_mask_takes_xlas_attention(monkeypatch):
     asked = []
 
     def attention(query, key, value, *, mask, is_causal, implementation):
@@ -220,9 +227,8 @@ def test_cudnn_attention_where_it_can_be_had(backend, dtype, head_dim, chosen, m
         asked.append((is_causal, implementation))
         return query
 
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax.nn, "dot_product_attention", attention)
-    x = jnp.zeros((1, 2, 1, head_dim), dtype)
-    causal_attention(x, x, x)
-    causal_attention(x, x, x, "xla")
-    assert asked == [(True, chosen), (True, "xla")]
+    x = jnp.zeros((1, 2, 1, 8))
+    causal_attention(x, x, x, "cudnn")
+    causal_attention(x, x, x, "cudnn", jnp.ones((1, 1, 2, 2), bool))
+    assert asked == [(True, "cudnn"), (True, "xla")]

@@ -1,0 +1,133 @@
+"""NVIDIA GPUs as XLA's compiler knows them, so that one can be compiled for without being there.
+
+In: a name such as `h100`. Out: the text of a `stream_executor.GpuTargetConfigProto`. The figures
+are those of OpenXLA's device descriptions (xla/backends/gpu/target_config/specs: a100_sxm_80,
+h100_sxm, h200, b200), which are read off the boards.
+"""
+
+import dataclasses
+import textwrap
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpu:
+    """One board.
+
+    Attributes:
+      name: `device_kind` of the JAX device.
+      capability: CUDA compute capability, major and minor.
+      cores: streaming multiprocessors.
+      fpus: float32 units of each.
+      memory, memory_rate: bytes, and bytes a second.
+      l2: bytes of the cache that all cores share.
+      shared, shared_optin: bytes of fast memory of a core, and the most that a block may ask for.
+      clock: GHz.
+      accelerated: whether the instructions of this very generation (sm_90a, sm_100a) are used.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    cores: int
+    fpus: int
+    memory: int
+    memory_rate: int
+    l2: int
+    shared: int
+    shared_optin: int
+    clock: float
+    accelerated: bool
+
+
+GPUS = {
+    "a100": Gpu(
+        name="NVIDIA A100-SXM4-80GB",
+        capability=(8, 0),
+        cores=108,
+        fpus=64,
+        memory=85_100_068_864,
+        memory_rate=2_039_040_000_000,
+        l2=41_943_040,
+        shared=167_936,
+        shared_optin=166_912,
+        clock=1.41,
+        accelerated=False,
+    ),
+    "h100": Gpu(
+        name="NVIDIA H100 80GB HBM3",
+        capability=(9, 0),
+        cores=132,
+        fpus=128,
+        memory=84_942_979_072,
+        memory_rate=3_352_320_000_000,
+        l2=52_428_800,
+        shared=233_472,
+        shared_optin=232_448,
+        clock=1.98,
+        accelerated=True,
+    ),
+    "h200": Gpu(
+        name="NVIDIA H200 141GB HBM3e",
+        capability=(9, 0),
+        cores=132,
+        fpus=128,
+        memory=151_397_597_184,
+        memory_rate=4_800_000_000_000,
+        l2=52_428_800,
+        shared=233_472,
+        shared_optin=232_448,
+        clock=1.98,
+        accelerated=True,
+    ),
+    "b200": Gpu(
+        name="NVIDIA B200",
+        capability=(10, 0),
+        cores=148,
+        fpus=128,
+        memory=191_514_411_008,
+        memory_rate=7_672_320_000_000,
+        l2=132_644_864,
+        shared=233_472,
+        shared_optin=232_448,
+        clock=1.965,
+        accelerated=True,
+    ),
+}
+
+
+def target_config(gpu: Gpu) -> str:
+    """The description that `topologies.get_topology_desc` takes as `target_config`."""
+    major, minor = gpu.capability
+    extension = "feature_extension: ACCELERATED_FEATURES" if gpu.accelerated else ""
+    return textwrap.dedent(f"""\
+        gpu_device_info {{
+          threads_per_block_limit: 1024
+          threads_per_warp: 32
+          shared_memory_per_block: 49152
+          shared_memory_per_core: {gpu.shared}
+          shared_memory_per_block_optin: {gpu.shared_optin}
+          threads_per_core_limit: 2048
+          core_count: {gpu.cores}
+          fpus_per_core: {gpu.fpus}
+          block_dim_limit_x: 2147483647
+          block_dim_limit_y: 65535
+          block_dim_limit_z: 65535
+          thread_dim_limit_x: 1024
+          thread_dim_limit_y: 1024
+          thread_dim_limit_z: 64
+          memory_bandwidth: {gpu.memory_rate}
+          l2_cache_size: {gpu.l2}
+          clock_rate_ghz: {gpu.clock}
+          device_memory_size: {gpu.memory}
+          cuda_compute_capability {{ major: {major} minor: {minor} {extension} }}
+          registers_per_core_limit: 65536
+          registers_per_block_limit: 65536
+          driver_version: "13.0.0"
+          runtime_version: "13.0.0"
+          compile_time_toolkit_version: "13.0.0"
+          dnn_version: "9.10.0"
+          name: "{gpu.name}"
+        }}
+        platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 10 }}
+        device_description_str: "{gpu.name}"
+        """)
