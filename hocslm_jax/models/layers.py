@@ -119,7 +119,7 @@ class Pointwise(nn.Module):
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
         y = (rows @ kernel.astype(self.dtype)).reshape(*x.shape[:-1], self.features)
         bias = self.param("bias", self.bias_init, (self.features,))
-        return (y, bias) if self.defer_bias else y + bias.astype(self.dtype)
+        return (y, bias) if self.defer_bias else (y + bias).astype(self.dtype)
 
 
 class TemporalConv(nn.Module):

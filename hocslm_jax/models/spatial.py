@@ -58,11 +58,11 @@ class Expand(nn.Module):
         kernel = self.param("kernel", fan_out_normal(self.features), shape)
         bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
         kernel = (gate[:, None, None] * kernel).astype(self.dtype)
-        bias = (gate[:, None] * bias).astype(self.dtype)
+        static = graph[..., None] + (gate[:, None] * bias)[:, None, None]  # [S, V, V, O]
         # One plain product a subset: XLA:CPU runs a batched one far below its speed.
-        rows = [x[s].reshape(-1, channels) @ kernel[s] + bias[s] for s in range(subsets)]
-        grid, graph = (batch, joints, joints, self.features), graph.astype(self.dtype)
-        return [r.reshape(grid) + graph[s, ..., None] for s, r in enumerate(rows)]
+        rows = [x[s].reshape(-1, channels) @ kernel[s] for s in range(subsets)]
+        grid = (batch, joints, joints, self.features)
+        return [(r.reshape(grid) + static[s]).astype(self.dtype) for s, r in enumerate(rows)]
 
 
 class Relations(nn.Module):
@@ -144,7 +144,7 @@ class GSM(nn.Module):
         eye = self.param("value", lambda _: jnp.tile(jnp.eye(joints), (subsets, 1, 1)))
         small = nn.initializers.normal(1.0 / self.width**0.5)
         ends = self.param("distance", small, (2, subsets, self.width)).astype(self.dtype)
-        gates = self.param("gates", nn.initializers.ones, (2, subsets)).astype(self.dtype)
+        gates = self.param("gates", nn.initializers.ones, (2, subsets))
         alpha, beta = gates[:, :, None, None, None, None]
 
         a, b = a.swapaxes(2, 3), b.swapaxes(2, 3)
@@ -162,8 +162,8 @@ class GSM(nn.Module):
         k_end = jnp.einsum("sbrid,sd->sbri", k, ends[1])
         distance = jnp.tanh(q_end[..., None] - k_end[..., None, :])
         keep_map(self, "attention", attention)
-        mixed = base * (1.0 + alpha * similarity) + beta * distance  # eq. 4
-        return mixed.transpose(0, 1, 3, 4, 2)
+        mixed = base * (1.0 + alpha * similarity) + beta * distance  # eq. 4, float32
+        return mixed.astype(self.dtype).transpose(0, 1, 3, 4, 2)
 
 
 class LSE(nn.Module):
@@ -192,9 +192,9 @@ class LSE(nn.Module):
         square, init = (subsets, relation, relation), fan_out_normal(relation)
         zeros, warm = nn.initializers.zeros, nn.initializers.constant(0.1)
         energy = self.param("energy", init, square).astype(self.dtype)
-        energy_bias = self.param("energy_bias", warm, (subsets, relation)).astype(self.dtype)
+        energy_bias = self.param("energy_bias", warm, (subsets, relation))
         gate = self.param("gate", init, square).astype(self.dtype)
-        gate_bias = self.param("gate_bias", zeros, (subsets, relation)).astype(self.dtype)
+        gate_bias = self.param("gate_bias", zeros, (subsets, relation))
         shape = (subsets, relation, self.features)
         expand = self.param("expand", zeros, shape).astype(self.dtype)
         bones = []
@@ -204,7 +204,8 @@ class LSE(nn.Module):
             rows = edges.reshape(-1, relation)
             gated = jax.nn.relu(rows @ energy[s] + energy_bias[s])
             gated = gated * jax.nn.sigmoid(rows @ gate[s] + gate_bias[s])
-            bones.append((gated @ expand[s]).reshape(*edges.shape[:2], self.features))
+            added = gated.astype(self.dtype) @ expand[s]
+            bones.append(added.reshape(*edges.shape[:2], self.features))
         return bones, residual[:, None, None] * graph
 
 
@@ -246,11 +247,11 @@ class CTS(nn.Module):
             shape = (x.shape[0], *graph.shape[1:], self.features)
             rest = rest[..., None].astype(self.dtype)
             topologies = [jnp.broadcast_to(r, shape) for r in rest]
-        weight = weights[1].astype(self.dtype)
         keep_map(self, "fusion", weights)
         for s, bone in enumerate(bones):
             where = (slice(None), *np.nonzero(graph[s]))
-            topologies[s] = topologies[s].at[where].add(weight * bone, unique_indices=True)
+            bone = (weights[1] * bone).astype(self.dtype)
+            topologies[s] = topologies[s].at[where].add(bone, unique_indices=True)
         return topologies
 
 
@@ -265,9 +266,9 @@ class Values(nn.Module):
     def __call__(self, x: jax.Array) -> list[jax.Array]:
         shape = (self.subsets, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[::2]).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[::2])
         rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        values = [rows @ k + b for k, b in zip(kernel, bias, strict=True)]
+        values = [(rows @ k + b).astype(self.dtype) for k, b in zip(kernel, bias, strict=True)]
         return [value.reshape(*x.shape[:-1], self.features) for value in values]
 
 

@@ -78,8 +78,8 @@ class GTA(nn.Module):
         qkv = x.reshape(-1, channels).astype(self.dtype) @ kernel.astype(self.dtype)
         qkv = qkv.reshape(*x.shape[:-1], -1).swapaxes(1, 2)
         query, key, value = jnp.split(qkv, [width, 2 * width], axis=-1)
-        query = query[:, :, :: self.stride] + parts["query"]["bias"].astype(self.dtype)
-        key = key + parts["key"]["bias"].astype(self.dtype)
+        query = (query[:, :, :: self.stride] + parts["query"]["bias"]).astype(self.dtype)
+        key = (key + parts["key"]["bias"]).astype(self.dtype)
         logits = jnp.einsum("bvtd,bvsd->bvts", query, key).astype(jnp.float32) / width**0.5
         if self.position == "relative":
             logits = logits + self.relative_bias(x.shape[1])
@@ -124,5 +124,5 @@ class DHT(nn.Module):
             parts.append(LTC(self.stride, self.dtype, name="ltc")(x, train))
         if len(parts) == 1:
             return parts[0]
-        weights = self.param("fusion", nn.initializers.ones, (2,)).astype(self.dtype)
-        return weights[0] * parts[0] + weights[1] * parts[1]
+        weights = self.param("fusion", nn.initializers.ones, (2,))  # float32, as their gradients
+        return (weights[0] * parts[0] + weights[1] * parts[1]).astype(self.dtype)
