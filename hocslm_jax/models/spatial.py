@@ -20,6 +20,7 @@ from hocslm_jax.models.layers import (
     aggregate,
     fan_out_normal,
     keep_map,
+    product,
 )
 
 PAIR_MODES = ("tanh_diff", "diff", "product")
@@ -53,16 +54,15 @@ class Expand(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, graph: jax.Array, gate: jax.Array) -> list[jax.Array]:
-        subsets, batch, joints, _, channels = x.shape
+        subsets, channels = x.shape[0], x.shape[-1]
         shape = (subsets, channels, self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape)
         bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
         kernel = (gate[:, None, None] * kernel).astype(self.dtype)
         static = graph[..., None] + (gate[:, None] * bias)[:, None, None]  # [S, V, V, O]
         # One plain product a subset: XLA:CPU runs a batched one far below its speed.
-        rows = [x[s].reshape(-1, channels) @ kernel[s] for s in range(subsets)]
-        grid = (batch, joints, joints, self.features)
-        return [(r.reshape(grid) + static[s]).astype(self.dtype) for s, r in enumerate(rows)]
+        made = [product(x[s], kernel[s]) for s in range(subsets)]
+        return [(y + static[s]).astype(self.dtype) for s, y in enumerate(made)]
 
 
 class Relations(nn.Module):
@@ -267,9 +267,9 @@ class Values(nn.Module):
         shape = (self.subsets, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, shape[::2])
-        rows = x.reshape(-1, x.shape[-1]).astype(self.dtype)
-        values = [(rows @ k + b).astype(self.dtype) for k, b in zip(kernel, bias, strict=True)]
-        return [value.reshape(*x.shape[:-1], self.features) for value in values]
+        x = x.astype(self.dtype)
+        values = (product(x, k) + b for k, b in zip(kernel, bias, strict=True))
+        return [value.astype(self.dtype) for value in values]
 
 
 class SpatialUnit(nn.Module):

@@ -14,6 +14,7 @@ from hocslm_jax.models.layers import (
     jittered_ones,
     keep_map,
     max_pool_time,
+    product,
     subsample,
 )
 
@@ -75,8 +76,7 @@ class GTA(nn.Module):
         parts = {name: self.param(name, projection, (channels, n)) for name, n in features.items()}
         kernel = jnp.concatenate([part["kernel"] for part in parts.values()], axis=-1)
         # One product for all three, whose result is copied once, to [B, V, T, ...].
-        qkv = x.reshape(-1, channels).astype(self.dtype) @ kernel.astype(self.dtype)
-        qkv = qkv.reshape(*x.shape[:-1], -1).swapaxes(1, 2)
+        qkv = product(x.astype(self.dtype), kernel.astype(self.dtype)).swapaxes(1, 2)
         query, key, value = jnp.split(qkv, [width, 2 * width], axis=-1)
         query = (query[:, :, :: self.stride] + parts["query"]["bias"]).astype(self.dtype)
         key = (key + parts["key"]["bias"]).astype(self.dtype)

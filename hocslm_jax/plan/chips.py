@@ -1,8 +1,8 @@
 """The devices to plan for: of this machine, or TPUs and GPUs that need not be here.
 
 In: a topology such as `v5e:16x16` or `h100:8`, or `local`. Out: JAX devices to compile for, and
-what a chip of theirs can do at best. Ahead of time, libtpu and XLA's CUDA plugin are compilers alone and
-never look for a device.
+what a chip of theirs can do at best. Ahead of time, libtpu and XLA's CUDA plugin are compilers
+alone and never look for a device.
 """
 
 import dataclasses
