@@ -21,6 +21,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with :k=v
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; an unfinished one is resumed.")
 MODE = flags.DEFINE_enum("mode", "train", ["train", "eval"], "What to do.")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts' processes.")
+JOIN_TIMEOUT = flags.DEFINE_float(
+    "join_timeout", 120, "Seconds to wait for the other hosts' processes to start.", lower_bound=1
+)
 
 
 def fail(error: object) -> None:
@@ -57,19 +60,23 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    try:
-        from hocslm_jax.train import environment, strategy  # seconds: after the flags are read
+    from hocslm_jax.train import environment, host, strategy  # seconds: after the flags are read
 
+    try:
         environment.use_compilation_cache(CONFIG.value.compilation_cache)
         if DISTRIBUTED.value:
-            environment.join_processes()
+            environment.join_processes(JOIN_TIMEOUT.value)
         environment.keep_memory()
         act = strategy.train if MODE.value == "train" else strategy.evaluate
-        sys.exit(act(CONFIG.value, WORKDIR.value))
-    except UserError as error:
-        fail(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        status = act(CONFIG.value, WORKDIR.value)
+    except BaseException as error:  # the other processes wait for this one, whatever it was
+        host.end_all(error)
+        if isinstance(error, UserError):
+            fail(error)
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(130)
+        raise
+    sys.exit(status)
 
 
 if __name__ == "__main__":

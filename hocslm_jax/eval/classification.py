@@ -200,9 +200,7 @@ def per_class(scores: Scores, classes: Sequence[str]) -> list[dict]:
 
 
 def write_report(workdir: str | Path, scores: Scores, classes: Sequence[str]) -> None:
-    """Writes scores.npz, per_class.json, confusion.json and confusion.png; process 0 only."""
-    if jax.process_index() != 0:
-        return
+    """Writes scores.npz, per_class.json, confusion.json and confusion.png."""
     workdir = Path(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     table = per_class(scores, classes)

@@ -13,6 +13,7 @@ import orbax.checkpoint as ocp
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.sharding import path_name
+from hocslm_jax.train import host
 from hocslm_jax.train.stages import fixed_groups
 
 # What may differ between the run that wrote a checkpoint and the one that continues it.
@@ -51,9 +52,28 @@ def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
 
+def latest_step(folder: Path) -> int | None:
+    """The latest complete checkpoint that process 0 finds in `folder`, on every process."""
+
+    def look() -> int | None:
+        return max(ocp.utils.checkpoint_steps(folder), default=None)
+
+    step = host.on_first(look)
+    if step is not None:
+        host.wait_to_see(Path(folder) / str(step))
+    return step
+
+
+def _latest_meta(folder: Path) -> dict | None:
+    step = latest_step(folder)
+    if step is None:
+        return None
+    return host.on_first(lambda: json.loads((folder / str(step) / "meta/metadata").read_text()))
+
+
 def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:
     """Starts writing; returns once the state is copied, so it may be donated afterwards."""
-    if manager.latest_step() == step:
+    if latest_step(manager.directory) == step:
         return
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     manager.save(step, args=args, force=True)
@@ -61,10 +81,7 @@ def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:
 
 def read_meta(manager: ocp.CheckpointManager) -> dict | None:
     """`meta` of the latest complete checkpoint, or None when there is none."""
-    step = manager.latest_step()
-    if step is None:
-        return None
-    return manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    return _latest_meta(Path(manager.directory))
 
 
 def read_run(workdir: Path) -> dict:
@@ -73,11 +90,9 @@ def read_run(workdir: Path) -> dict:
     Raises:
         UserError: there is none.
     """
-    if (Path(workdir) / "checkpoints").is_dir():
-        with open_manager(Path(workdir)) as manager:
-            meta = read_meta(manager)
-        if meta is not None:
-            return meta
+    meta = _latest_meta(Path(workdir) / "checkpoints")
+    if meta is not None:
+        return meta
     raise UserError(f"{workdir} holds no complete checkpoint: train first, or check the path")
 
 
@@ -87,7 +102,7 @@ def restore(manager: ocp.CheckpointManager, abstract_state):
     Raises:
         UserError: the checkpoint's tree is not that of this model.
     """
-    step = manager.latest_step()
+    step = latest_step(manager.directory)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
     try:
         return manager.restore(step, args=args).state
@@ -142,7 +157,7 @@ def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...]
     Args:
         only: prefixes of the keys that matter; all of them by default.
     """
-    old, new = _flat(saved), _flat(config)
+    old, new = flat(saved), flat(config)
     keys = [k for k in sorted(old.keys() | new.keys()) if k.startswith(only)]
     keys = [k for k in keys if not k.startswith(FREE_TO_CHANGE)]
     # A setting that a run is older than was off.
@@ -167,12 +182,13 @@ def abstract(tree, shardings):
     )
 
 
-def _flat(config: dict, prefix: str = "") -> dict:
-    flat = {}
+def flat(config: dict, prefix: str = "") -> dict:
+    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
+    found = {}
     for key, value in config.items():
         nested = isinstance(value, dict)
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
+        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return found
 
 
 def _misfit(folder, step, error) -> UserError:

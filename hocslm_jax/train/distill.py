@@ -20,7 +20,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores
 from hocslm_jax.eval.scores import TRAIN_SCORES, Member, read_members
 from hocslm_jax.eval.weights import fuse, preset_weights
-from hocslm_jax.train import streams
+from hocslm_jax.train import host, streams
 from hocslm_jax.train.metrics import say
 from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
@@ -63,7 +63,7 @@ def taught(run: Run) -> Run:
     distill = run.config.distill
     if not distill.share:
         return run
-    sources = sorted(glob.glob(distill.teacher))
+    sources = host.on_first(lambda: sorted(glob.glob(distill.teacher)))
     if not sources:
         raise UserError(f"distill.teacher={distill.teacher}: there is no such run")
     members = read_members(sources, name=TRAIN_SCORES)

@@ -12,6 +12,7 @@ import platform
 import resource
 import shlex
 import sys
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.train import host
 
 PACKAGES = (
     "jax",
@@ -32,8 +34,12 @@ PACKAGES = (
 )
 
 
-# Until the others notice that a process is gone. JAX's 100 and 300 s are long for a person to wait.
+# Until the others notice that a process is gone. JAX's 100 s are long for a person to wait.
 SILENCE_S = 20
+# Until a process gives up on others that never come.
+JOIN_S = 120
+# Between the first and the last process that leaves. What takes longer they wait for before.
+LEAVE_S = 300
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
@@ -51,29 +57,40 @@ def compiler_options(platform: str) -> dict | None:
     return CPU_OPTIONS if platform == "cpu" else None
 
 
-def join_processes() -> None:
+def join_processes(join_s: float = JOIN_S) -> None:
     """Joins the other processes of a run on several hosts; CPUs talk by gloo.
 
     Who is who comes from Slurm, Open MPI or a TPU pod, else from JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID. From here on the death of one process ends them all: JAX
-    says which one is missing and aborts the rest, which would wait for it forever.
+    says which one is missing and aborts the rest, which would wait for it forever. Where the others
+    are not there within `join_s` seconds this process says so and exits with status 2.
 
     Raises:
-        UserError: nothing says who is who, or the others are not there.
+        UserError: nothing says who is who.
     """
     faulthandler.disable()  # its stack of every thread hides what JAX said
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     said = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+    # JAX aborts with a stack of C++ at its own limit, so it never gets there.
+    patience = threading.Timer(join_s, host.give_up, [join_s])
+    patience.daemon = True
+    patience.start()
     try:
         sizes = {name: int(value) for name, value in said.items() if value}
         jax.distributed.initialize(
-            **sizes, heartbeat_timeout_seconds=SILENCE_S, shutdown_timeout_seconds=SILENCE_S
+            **sizes,
+            initialization_timeout=int(join_s) + 3600,
+            heartbeat_timeout_seconds=SILENCE_S,
+            shutdown_timeout_seconds=LEAVE_S,
         )
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed: {str(error).splitlines()[0]} (JAX_COORDINATOR_ADDRESS, "
             "JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who where no Slurm does)"
         ) from error
+    finally:
+        patience.cancel()
+    host.join_watch()
     # So that one may later wait long for another: gloo gives up a first meeting after 30 s.
     multihost_utils.sync_global_devices("joined")
 

@@ -5,22 +5,25 @@ from its latest complete checkpoint with the same batches, augmentations and dro
 """
 
 import contextlib
+import dataclasses
+import functools
 import json
-import signal
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores, write_report
-from hocslm_jax.train import checkpoint, streams
+from hocslm_jax.train import checkpoint, host, streams
+from hocslm_jax.train.fingerprint import checksum, fingerprint
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar, say
 from hocslm_jax.train.program import compile_step, describe_model
 from hocslm_jax.train.result import make_result, share, summary, write_json
-from hocslm_jax.train.setup import Run, wait_for_all
-from hocslm_jax.train.signals import Interrupted, catch_signals, until_signal
+from hocslm_jax.train.setup import Run
+from hocslm_jax.train.signals import Interrupted, Stop, catch_signals, until_told
 from hocslm_jax.train.stack import named_metrics
 from hocslm_jax.train.state import eval_variables
 
@@ -28,10 +31,25 @@ from hocslm_jax.train.state import eval_variables
 AHEAD = 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How `train` ended, the same on all processes but for `status`.
+
+    Attributes:
+      finished: the last step is done and its result written.
+      stopped: a signal came: nothing more should be begun.
+      status: the exit status of a process that stops here, 130 after Ctrl-C.
+    """
+
+    finished: bool
+    stopped: bool = False
+    status: int = 0
+
+
 def train(
     run: Run, warm: Callable[[], dict] = dict, tell: Callable[[dict], dict] | None = None
-) -> int:
-    """Trains to the end, or until SIGTERM or Ctrl-C; returns the exit status (130 for Ctrl-C).
+) -> Ending:
+    """Trains to the end, or until SIGTERM or Ctrl-C.
 
     Args:
         warm: called when the run starts anew; gives {"params", "batch_stats"} of the groups that do
@@ -39,26 +57,26 @@ def train(
         tell: called with the last weights; gives more entries of `result.json`.
 
     Raises:
-        UserError: the workdir holds another experiment, or a loss or gradient is not finite.
+        UserError: the workdir holds another experiment, a loss or gradient is not finite, or the
+            processes of the run were given different things.
     """
-    try:
-        run.workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir {run.workdir}: {error.strerror}; choose another") from error
+    host.check_same("settings or data", lambda: fingerprint(run))
+    make_folder(run.workdir)
     with (
-        catch_signals() as received,
+        catch_signals() as stop,
         checkpoint.open_manager(run.workdir, run.config.train.keep) as manager,
         contextlib.closing(run.train_iterator()) as iterator,
     ):
         state, totals = start_or_resume(run, manager, iterator, warm)
         if int(state.step) >= run.total_steps and finished(run):
-            return 0
-        write_json(run.workdir / "config.json", checkpoint.plain(run.config))
+            return Ending(finished=True)
         step, flops = compile_step(run)
-        wait_for_all("compiled")  # gloo gives up on a process that starts 30 s after another
+        config = checkpoint.plain(run.config)
+        host.on_first(lambda: write_json(run.workdir / "config.json", config))
         describe_model(run, flops)
+        host.wait_for_all()  # gloo gives up on a process that starts 30 s after another
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
-            trainer = Trainer(run, manager, iterator, writer, totals, received)
+            trainer = Trainer(run, manager, iterator, writer, totals, stop)
             return trainer.go(state, step, tell)
 
 
@@ -71,6 +89,7 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
     Raises:
         UserError: no complete checkpoint, or one of another model or other data.
     """
+    host.check_same("settings or data", lambda: fingerprint(run))
     meta = checkpoint.read_run(run.workdir)
     config = checkpoint.plain(run.config)
     checkpoint.check_config(meta["config"], config, run.workdir, checkpoint.EVALUATED)
@@ -80,7 +99,7 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
         tell(variables)
     scores = streams.score(run, variables, run.test_batches())
     for one, found in streams.single_runs(run, scores):
-        write_report(one.workdir, found, run.store.classes)
+        host.on_first(functools.partial(write_report, one.workdir, found, run.store.classes))
         where = f"{one.workdir}/scores.npz"
         say(f"step {meta['step']}: test {share(found.correct, found.total)}; {where}")
     if scores.parts:
@@ -108,26 +127,37 @@ def start_or_resume(run: Run, manager, iterator, warm: Callable[[], dict]):
 def finished(run: Run) -> bool:
     """Whether the run's result is already there; says so."""
     path = run.workdir / "result.json"
-    if not path.exists():
-        return False
-    result = json.loads(path.read_text())
-    if result["steps"] != run.total_steps:
+    result = host.on_first(lambda: json.loads(path.read_text()) if path.exists() else None)
+    if result is None or result["steps"] != run.total_steps:
         return False
     say(f"{run.workdir} is finished: " + summary(result))
     return True
 
 
+def make_folder(workdir: Path) -> None:
+    """Process 0 makes the workdir. Raises UserError if it cannot, or if a process sees none."""
+
+    def make() -> None:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"--workdir {workdir}: {error.strerror}; choose another") from error
+
+    host.on_first(make)
+    host.wait_to_see(workdir)
+
+
 class Trainer:
     """One process's part of a run: from the state it starts with until it ends or must stop."""
 
-    def __init__(self, run: Run, manager, iterator, writer, totals: Totals, received: list):
+    def __init__(self, run: Run, manager, iterator, writer, totals: Totals, stop: Stop):
         self.run, self.manager, self.iterator = run, manager, iterator
-        self.writer, self.totals, self.received = writer, totals, received
+        self.writer, self.totals, self.stop = writer, totals, stop
         self.pending: deque = deque()  # (step, host batch, metrics, finite) not read yet
         self.clock, self.lap = Stopwatch(), Stopwatch()
         self.timed = 0
 
-    def go(self, state, train_step, tell=None) -> int:
+    def go(self, state, train_step, tell=None) -> Ending:
         """The loop. `state.step` updates are done before the first pass."""
         run, cadence = self.run, self.run.config.train
         start = int(state.step)
@@ -183,11 +213,11 @@ class Trainer:
         every = run.config.train.eval_every * run.steps_per_epoch
         last = step == run.total_steps
         due = last or (every and step and step % every == 0 and step != totals.evaluated_step)
-        if not due or (self.received and not last):
+        if not due or (self.stop.told and not last):
             return None
         self.settle()
         try:
-            batches = until_signal(run.test_batches(), self.received)
+            batches = until_told(run.test_batches(), self.stop)
             scores = streams.score(run, eval_variables(state), batches)
         except Interrupted:
             return None
@@ -227,6 +257,11 @@ class Trainer:
 
     def save(self, state, step: int) -> None:
         self.settle()  # a state that is not finite never becomes a checkpoint
+        host.check_same(
+            f"the weights of step {step}",
+            lambda: {"checksum": checksum(state)},
+            "neither is saved; use hosts of one kind, and look for a faulty one",
+        )
         self.totals.wall_clock_s += self.clock.lap()
         checkpoint.save(self.manager, step, state, self.meta(step))
         self.lap.lap()
@@ -242,26 +277,28 @@ class Trainer:
         return checkpoint.plain(meta)
 
     def told_to_stop(self, step: int) -> bool:
-        return bool(self.received) or self.manager.reached_preemption(step)
+        del step
+        return self.stop.ask()
 
-    def leave(self, step: int) -> int:
+    def leave(self, step: int) -> Ending:
         self.manager.wait_until_finished()
         where = f"step {step} is saved in {self.run.workdir}"
         say(f"stopped: {where}; the same command goes on from it")
-        return 130 if signal.SIGINT in self.received else 0
+        return Ending(finished=False, stopped=True, status=self.stop.status)
 
-    def finish(self, state, scores: Scores, told: dict) -> int:
+    def finish(self, state, scores: Scores, told: dict) -> Ending:
         """Writes the reports and `result.json`, and says the result in one line."""
         run, totals = self.run, self.totals
         self.manager.wait_until_finished()
         if not scores.parts:
-            write_report(run.workdir, scores, run.store.classes)
+            host.on_first(lambda: write_report(run.workdir, scores, run.store.classes))
         totals.wall_clock_s += self.clock.lap()
         streams.write_single_runs(run, state, scores, totals, self.meta(run.total_steps))
         result = make_result(run, totals, scores) | told
-        write_json(run.workdir / "result.json", result)
+        host.on_first(lambda: write_json(run.workdir / "result.json", result))
         say(f"{summary(result)}; {run.workdir}/result.json")
-        return 0
+        stopped = host.any_process(bool(self.stop.received))
+        return Ending(finished=True, stopped=stopped, status=self.stop.status)
 
     def not_finite(self, step: int, batch: dict[str, np.ndarray], finite: np.ndarray) -> str:
         rows = batch["row"]

@@ -5,16 +5,16 @@ needs to be used without the dataset: class names and skeleton.
 """
 
 import functools
-import json
 import math
 
 import jax
 import numpy as np
 
 from hocslm_jax import sharding
-from hocslm_jax.train import state
+from hocslm_jax.train import host, state
 from hocslm_jax.train.compiled import class_logits
 from hocslm_jax.train.metrics import say
+from hocslm_jax.train.result import write_json
 from hocslm_jax.train.setup import Run
 
 
@@ -78,8 +78,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
         "forward_flops_per_clip": _flops(forward),
         "train_step_flops": step_flops and step_flops / max(len(run.streams), 1),
     }
-    if jax.process_index() == 0:
-        (run.workdir / "model.json").write_text(json.dumps(model, indent=1) + "\n")
+    host.on_first(lambda: write_json(run.workdir / "model.json", model))
     width = max(len(name) for name in blocks)
     for name, count in blocks.items():
         say(f"  {name:<{width}} {count:>12,}")

@@ -88,5 +88,4 @@ def share(correct: int, total: int) -> str:
 
 
 def write_json(path: Path, value: dict) -> None:
-    if jax.process_index() == 0:
-        path.write_text(json.dumps(value, indent=1) + "\n")
+    path.write_text(json.dumps(value, indent=1) + "\n")

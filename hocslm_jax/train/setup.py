@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
@@ -22,7 +21,7 @@ from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
-from hocslm_jax.train import checkpoint, optim, stack, state, step
+from hocslm_jax.train import checkpoint, host, optim, stack, state, step
 from hocslm_jax.train.compiled import gathered, gathering, jit_step, make_predict
 from hocslm_jax.train.language import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
@@ -229,15 +228,8 @@ def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.shardi
 def open_data(data) -> Store:
     """The prepared dataset; with `data.auto_prepare` process 0 first builds it where missing."""
     if data.auto_prepare:
-        if jax.process_index() == 0:
-            build_missing(data)
-        wait_for_all("prepared")
+        host.on_first(lambda: build_missing(data))
     return open_store(data.dataset, data.data_dir, data.get("cache", ""))
-
-
-def wait_for_all(name: str) -> None:
-    """Returns when every host is here."""
-    multihost_utils.sync_global_devices(name)
 
 
 def build_missing(data) -> None:

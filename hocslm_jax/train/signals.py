@@ -4,40 +4,56 @@ import contextlib
 import signal
 from collections.abc import Iterable, Iterator
 
-import jax
+from hocslm_jax.train import host
 
 
 class Interrupted(Exception):
-    """A signal arrived during evaluation."""
+    """The run was told to stop during evaluation."""
+
+
+class Stop:
+    """Whether a run was told to stop; with several processes a signal to one stops them all.
+
+    Attributes:
+      received: signals that this process got.
+      told: whether `ask` has said yes, which it says on all processes at the same call.
+    """
+
+    def __init__(self):
+        self.received: list[int] = []
+        self.told = False
+
+    def ask(self) -> bool:
+        self.told = self.told or host.agree_to_stop(bool(self.received))
+        return self.told
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that stops: 130 after Ctrl-C."""
+        return 130 if signal.SIGINT in self.received else 0
 
 
 @contextlib.contextmanager
-def catch_signals() -> Iterator[list]:
-    """Collects SIGTERM and SIGINT instead of dying; a second Ctrl-C interrupts at once.
-
-    With several hosts nothing is caught: JAX's preemption service tells all of them the same step.
-    """
-    received: list = []
-    if jax.process_count() > 1:
-        yield received
-        return
+def catch_signals() -> Iterator[Stop]:
+    """Notes SIGTERM and SIGINT instead of dying; a second Ctrl-C interrupts at once."""
+    stop = Stop()
 
     def note(signum, frame):
         del frame
-        received.append(signum)
+        stop.received.append(signum)
         signal.signal(signum, old[signum])
 
     old = {s: signal.signal(s, note) for s in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield received
+        yield stop
     finally:
         for signum, handler in old.items():
             signal.signal(signum, handler)
 
 
-def until_signal(batches: Iterable, received: list) -> Iterator:
-    """`batches`, until a signal is received. Raises Interrupted then."""
+def until_told(batches: Iterable, stop: Stop) -> Iterator:
+    """`batches`, until the run is told to stop. Raises Interrupted then."""
     for batch in batches:
-        if received:
+        if stop.ask():
             raise Interrupted
         yield batch

@@ -16,7 +16,8 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import resolve
-from hocslm_jax.train import checkpoint, distill, loop, second_look, setup, telling
+from hocslm_jax.train import checkpoint, distill, host, loop, second_look, setup, telling
+from hocslm_jax.train.fingerprint import settings
 from hocslm_jax.train.language import (
     Language,
     check,
@@ -37,6 +38,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     """
     setup.check(config)
     distill.check(config)
+    host.check_same("settings", lambda: settings(config, workdir, "train"))
     workdir, stages = Path(workdir), read_stages(config)
     opener = functools.cache(functools.partial(setup.open_data, config.data))  # read once
     language, previous = None, None
@@ -60,16 +62,17 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
         run = distill.taught(setup.build_run(now, folder, build, language, opener))
         warm = functools.partial(warm_start, run, language, previous)
-        status = loop.train(run, warm, teller(run, language) if last else None)
-        if status or not (folder / "result.json").is_file():
-            return status
+        ending = loop.train(run, warm, teller(run, language) if last else None)
+        if ending.stopped and not (last and ending.finished):
+            return ending.status
         previous = folder
     return 0
 
 
 def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
     """Scores the test split with the last stage's checkpoint (`--mode=eval`)."""
-    checkpoint.read_run(workdir)  # before anything is made for a run that is not there
+    host.check_same("settings", lambda: settings(config, workdir, "eval"))
+    checkpoint.read_run(Path(workdir))  # before anything is made for a run that is not there
     stages = read_stages(config)
     opener = functools.cache(functools.partial(setup.open_data, config.data))
     language = None
@@ -99,7 +102,7 @@ def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] 
 def check_t0(stage: Stage, t0: str) -> None:
     if stage != Stage():
         raise UserError(f"t0={t0}: this strategy's first stage is not T0, so it cannot be taken")
-    if not (Path(t0) / "result.json").is_file():
+    if not host.on_first((Path(t0) / "result.json").is_file):
         raise UserError(f"t0={t0} holds no finished run: give the workdir of one")
 
 
@@ -114,9 +117,9 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
     store, lm, protocol = opener(), config.lm, config.data.protocol
     folder = language_folder(config, workdir)
     if lm.init == "pretrain":
-        if jax.process_index() == 0:
-            pretrain(lm, corpus(store, protocol, lm.captions), folder, config.seed)
-        setup.wait_for_all("pretrained")
+        pairs = corpus(store, protocol, lm.captions)
+        host.on_first(lambda: pretrain(lm, pairs, folder, config.seed))
+        host.wait_to_see(folder / "config.json")
     _, tokenizer = read_language(folder)
     caption_table(store, tokenizer, lm.max_tokens, lm.captions, rows=store.rows(protocol, "train"))
     return folder
@@ -124,8 +127,10 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
 
 def language_folder(config, workdir: Path) -> Path:
     """Where a run's language model is, or will be pretrained."""
-    pretrained = config.lm.init == "pretrain"
-    return Path(config.lm.folder or workdir / "lm") if pretrained else resolve(config.lm.name)
+    if config.lm.init == "pretrain":
+        return Path(config.lm.folder or workdir / "lm")
+    host.on_first(lambda: str(resolve(config.lm.name)))  # fetched once where hosts share a cache
+    return resolve(config.lm.name)
 
 
 def warm_start(run: setup.Run, language: Language | None, previous: Path | None) -> dict:
@@ -152,9 +157,9 @@ def warm_start(run: setup.Run, language: Language | None, previous: Path | None)
 
 def _restore(source: Path, wanted: dict, config) -> dict:
     """`restore_variables`; where weights do not fit it names the settings that differ."""
+    saved = checkpoint.read_run(source)["config"]
     try:
         return checkpoint.restore_variables(source, wanted)
     except UserError:
-        saved = checkpoint.read_run(source)["config"]
         checkpoint.check_config(saved, checkpoint.plain(config), source, only=("model.",))
         raise

@@ -6,11 +6,11 @@ workdir of a run takes these too. A run of one stream alone passes through uncha
 """
 
 import dataclasses
+import functools
 import json
 import shutil
 from collections.abc import Iterable
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,7 +23,7 @@ from hocslm_jax.eval.classification import (
 )
 from hocslm_jax.eval.scores import Member
 from hocslm_jax.eval.weights import fuse, preset_weights
-from hocslm_jax.train import checkpoint, stack
+from hocslm_jax.train import checkpoint, host, stack
 from hocslm_jax.train.metrics import Totals, of_stream, say
 from hocslm_jax.train.result import make_result, summary, write_json
 from hocslm_jax.train.setup import Run
@@ -58,10 +58,13 @@ def single_runs(run: Run, scores: Scores) -> list[tuple[Run, Scores]]:
 
 def save(run: Run, scores: Scores, name: str) -> None:
     """Writes a file of that name into the folder of the run, or of each of its streams."""
-    if jax.process_index() == 0:
+
+    def write() -> None:
         for one, found in single_runs(run, scores):
             one.workdir.mkdir(parents=True, exist_ok=True)
             save_scores(one.workdir / name, found)
+
+    host.on_first(write)
 
 
 def single_run(run: Run, stream: str) -> Run:
@@ -90,21 +93,25 @@ def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dic
     pick = stack.make_pick(run.one_state) if scores.parts else None
     for place, stream in enumerate(scores.parts):
         one, own = single_run(run, stream), totals.of_stream(stream, run.streams)
-        one.workdir.mkdir(parents=True, exist_ok=True)
+        host.on_first(functools.partial(one.workdir.mkdir, parents=True, exist_ok=True))
         config = checkpoint.plain(one.config)
         with checkpoint.open_manager(one.workdir, keep=1) as manager:
             its = checkpoint.plain(meta | {"config": config, "totals": vars(own)})
             checkpoint.save(manager, meta["step"], pick(state, place), its)
-        if jax.process_index() == 0:
-            shutil.copy(run.workdir / "model.json", one.workdir)
-            copy_metrics(run, one)
-        write_json(one.workdir / "config.json", config)
         part = scores.parts[stream]
-        write_report(one.workdir, part, run.store.classes)
         beside = {"trained_beside": [name for name in run.streams if name != stream]}
         result = make_result(one, own, part) | beside
-        write_json(one.workdir / "result.json", result)
+        host.on_first(functools.partial(write_single_run, run, one, part, config, result))
         say(f"{stream}: {summary(result)}; {one.workdir}/result.json")
+
+
+def write_single_run(run: Run, one: Run, scores: Scores, config: dict, result: dict) -> None:
+    """Everything but the checkpoint, the result last."""
+    shutil.copy(run.workdir / "model.json", one.workdir)
+    copy_metrics(run, one)
+    write_json(one.workdir / "config.json", config)
+    write_report(one.workdir, scores, run.store.classes)
+    write_json(one.workdir / "result.json", result)
 
 
 def copy_metrics(run: Run, one: Run) -> None:

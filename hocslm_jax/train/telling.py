@@ -12,6 +12,7 @@ from hocslm_jax import sharding
 from hocslm_jax.data.captions import bank, caption_table
 from hocslm_jax.eval.captions import DESCRIPTIONS, write_captions
 from hocslm_jax.eval.descriptions import Decoding, class_sentences, describe_clips, summarise
+from hocslm_jax.train import host
 from hocslm_jax.train.compiled import make_likelihoods
 from hocslm_jax.train.language import Language
 from hocslm_jax.train.metrics import say
@@ -35,8 +36,7 @@ def tell(run: Run, language: Language, variables: dict) -> dict:
     )
     table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions)
     rows, scores = summarise(store, said, likelihood, table.sentences)
-    if jax.process_index() == 0:
-        write_captions(run.workdir / DESCRIPTIONS, rows)
+    host.on_first(lambda: write_captions(run.workdir / DESCRIPTIONS, rows))
     show(rows, scores)
     return {"captions": scores}
 

@@ -30,7 +30,7 @@ SMALL = tiny_run.HGLNET | {"model.encoder": "ctrgcn", "model.stages": (1,), "tra
 def workdir(tmp_path_factory):
     """A finished run of a small CTR-GCN, as `launch.py` would leave it."""
     folder = tmp_path_factory.mktemp("runs") / "joint_seed0"
-    assert loop.train(tiny_run.make_run(folder, SMALL)) == 0
+    assert loop.train(tiny_run.make_run(folder, SMALL)).finished
     return folder
 
 

@@ -15,7 +15,7 @@ from hocslm_jax.train.state import eval_variables
 def test_every_row_is_what_a_run_would_count(tmp_path, monkeypatch):
     changes = {"train.epochs": 1, "data.streams": ("joint", "bone")}
     run = tiny_run.make_run(tmp_path, changes)
-    assert loop.train(run) == 0
+    assert loop.train(run).finished
     variables = checkpoint.restore_variables(tmp_path, eval_variables(run.abstract_state))
     rows = {"plain": (1, 0.0, 1, False), "turned": (3, 30.0, 1, True)}
     scored, score = [], looks.score

@@ -21,10 +21,8 @@ def reports(workdir, key):
 
 
 def test_a_run_learns_and_leaves_its_files(tmp_path):
-    assert (
-        loop.train(tiny_run.make_run(tmp_path, {"train.epochs": 20, "optim.milestones": (15,)}))
-        == 0
-    )
+    changes = {"train.epochs": 20, "optim.milestones": (15,)}
+    assert loop.train(tiny_run.make_run(tmp_path, changes)).finished
     losses = reports(tmp_path, "train/loss")
     assert losses[-1] < 0.5 * losses[0]
     result = json.loads((tmp_path / "result.json").read_text())

@@ -125,17 +125,17 @@ def test_dropout_differs_from_step_to_step(tmp_path):
 
 
 def test_finished_run_says_so(tmp_path, capsys):
-    assert loop.train(tiny_run.make_run(tmp_path)) == 0
+    assert loop.train(tiny_run.make_run(tmp_path)).finished
     first = (tmp_path / "result.json").read_text()
     lines = reports(tmp_path)
-    assert loop.train(tiny_run.make_run(tmp_path)) == 0
+    assert loop.train(tiny_run.make_run(tmp_path)).finished
     assert f"{tmp_path} is finished" in capsys.readouterr().out
     assert (tmp_path / "result.json").read_text() == first and reports(tmp_path) == lines
 
 
 def test_finished_run_goes_on_with_more_epochs(tmp_path):
     loop.train(tiny_run.make_run(tmp_path))
-    assert loop.train(tiny_run.make_run(tmp_path, {"train.epochs": 4})) == 0
+    assert loop.train(tiny_run.make_run(tmp_path, {"train.epochs": 4})).finished
     assert json.loads((tmp_path / "result.json").read_text())["epochs"] == 4
     assert [line["step"] for line in reports(tmp_path) if "eval/top1" in line] == [4, 8, 12, 16]
 

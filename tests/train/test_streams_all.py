@@ -49,14 +49,14 @@ def state_of(workdir, changes):
 @pytest.fixture(scope="module")
 def together(tmp_path_factory):
     folder = tmp_path_factory.mktemp("together")
-    assert loop.train(tiny_run.make_run(folder, TOGETHER)) == 0
+    assert loop.train(tiny_run.make_run(folder, TOGETHER)).finished
     return folder
 
 
 @pytest.mark.parametrize("stream", STREAMS)
 def test_each_stream_is_its_separate_run(together, tmp_path, stream):
     alone, own = CHANGES | {"data.stream": stream}, together / stream
-    assert loop.train(tiny_run.make_run(tmp_path, alone)) == 0
+    assert loop.train(tiny_run.make_run(tmp_path, alone)).finished
     np.testing.assert_allclose(
         losses(together, f"train/loss/{stream}"), losses(tmp_path), rtol=1e-5
     )
@@ -85,7 +85,7 @@ def test_a_streams_folder_goes_on_alone_and_is_evaluated_alone(together):
     assert loop.evaluate(tiny_run.make_run(together / "joint", alone)) == 0
     after = load_scores(together / "joint" / "scores.npz")
     np.testing.assert_allclose(after.logits, before.logits, rtol=1e-5, atol=1e-6)
-    assert loop.train(tiny_run.make_run(together / "joint", alone)) == 0  # is finished
+    assert loop.train(tiny_run.make_run(together / "joint", alone)).finished  # is finished
 
 
 def test_a_streams_folder_predicts_and_the_workdir_says_which_there_are(together):
@@ -126,9 +126,9 @@ def test_evaluation_writes_the_report_of_each_stream(together, capsys):
 def test_an_interrupted_run_is_bit_identical(together, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "told_to_stop", lambda self, step: step == 5)
-        assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)) == 0
+        assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)).stopped
     assert not (tmp_path / "joint").exists()
-    assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)) == 0
+    assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)).finished
     for workdir, changes in ((".", TOGETHER), ("joint", CHANGES | {"data.stream": "joint"})):
         states = (state_of(folder / workdir, changes) for folder in (together, tmp_path))
         jax.tree.map(np.testing.assert_array_equal, *states)

@@ -186,8 +186,7 @@ if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     flags.FLAGS.mark_as_parsed()
     try:
-        sys.exit(
-            loop.train(make_run(sys.argv[1], json.loads(sys.argv[2]), read_s=float(sys.argv[3])))
-        )
+        run = make_run(sys.argv[1], json.loads(sys.argv[2]), read_s=float(sys.argv[3]))
+        sys.exit(loop.train(run).status)
     except UserError as error:
         sys.exit(f"error: {error}")
