@@ -4,27 +4,23 @@ The runs learn to describe, so a frozen language model is among what they share.
 to one process with four devices, and to a run that nobody killed.
 """
 
-import contextlib
 import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import jax
 import numpy as np
+import processes
 import pytest
 import tiny_run
+from processes import ROOT, reports
 
 from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
 from hocslm_jax.train import checkpoint, setup
 from hocslm_jax.train.language import open_language
 
-ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 2
 CHANGES = {
     **tiny_run.LANGUAGE,
@@ -39,65 +35,12 @@ CHANGES = {
     "train.log_every": 1,
 }
 STEPS = EPOCHS * tiny_run.TRAIN // 8
-TIMINGS = ("step_time_s", "samples_per_s")
 FSDP = {"mesh.fsdp": True, "lm.fsdp": True}
-
-
-def start(workdir, notes, changes, read_s=0.0):
-    """Both processes of a run."""
-    notes.mkdir(exist_ok=True)
-    config = notes / "config.py"
-    config.write_text(
-        "import tiny_run\n\n\ndef get_config(arg=''):\n"
-        f"    return tiny_run.make_config({ {**CHANGES, **changes} })\n"
-    )
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, str(ROOT / "tests/train/joined_run.py"), str(notes), str(read_s)]
-    command += ["--distributed", f"--config={config}", f"--workdir={workdir}"]
-    env = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-        "JAX_NUM_PROCESSES": "2",
-    }
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return [
-        subprocess.Popen(command, env=env | {"JAX_PROCESS_ID": str(number)}, **pipes)
-        for number in range(2)
-    ]
 
 
 def run(workdir, notes, changes):
     """A run that ends well; returns what its processes said."""
-    processes = start(workdir, notes, changes)
-    said = [process.communicate(timeout=500)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(said)
-    return said
-
-
-def kill(number, workdir, notes, changes, step):
-    """Kills one process after a step; returns the other's status, words and seconds until then."""
-    processes = start(workdir, notes, changes, read_s=0.02)
-    deadline = time.monotonic() + 500
-    while not any(line["step"] >= step for line in reports(workdir)):
-        assert processes[0].poll() is None, processes[0].communicate()[0][-2000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    processes[number].send_signal(signal.SIGKILL)
-    killed = time.monotonic()
-    processes[number].communicate()
-    said = processes[1 - number].communicate(timeout=100)[0]
-    return processes[1 - number].returncode, said, time.monotonic() - killed
-
-
-def reports(workdir):
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    lines = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
+    return processes.run(workdir, notes, {**CHANGES, **changes})
 
 
 def clips(notes, number):
@@ -201,7 +144,11 @@ def test_the_death_of_one_ends_both_and_the_same_command_goes_on(folder, two):
     workdir, notes, changes = folder / "killed", folder / "killed_notes", {**two[2], **FSDP}
     changes["train.checkpoint_every"] = 2
     for number, step, words in ((1, 3, "stopped sending heartbeats"), (0, 5, "task died")):
-        status, said, seconds = kill(number, workdir, notes, changes, step)
+        pair = processes.start(workdir, notes, {**CHANGES, **changes}, read_s=0.02)
+        processes.wait_until(
+            lambda step=step: any(line["step"] >= step for line in reports(workdir)), pair, step
+        )
+        status, said, seconds = processes.kill(number, pair)
         assert status != 0 and words in said, said[-2000:]
         assert seconds < 40
         assert not (workdir / "result.json").exists()
