@@ -54,20 +54,14 @@ def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
 
 def latest_step(folder: Path) -> int | None:
     """The latest complete checkpoint that process 0 finds in `folder`, on every process."""
-
-    def look() -> int | None:
-        return max(ocp.utils.checkpoint_steps(folder), default=None)
-
-    step = host.on_first(look)
-    if step is not None:
-        host.wait_to_see(Path(folder) / str(step))
-    return step
+    return host.on_first(lambda: max(ocp.utils.checkpoint_steps(folder), default=None))
 
 
 def _latest_meta(folder: Path) -> dict | None:
     step = latest_step(folder)
     if step is None:
         return None
+    host.wait_to_see(folder / str(step), inside=True)
     return host.on_first(lambda: json.loads((folder / str(step) / "meta/metadata").read_text()))
 
 

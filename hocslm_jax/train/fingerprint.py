@@ -23,7 +23,8 @@ CLIPS = 5  # whose joints are compared, from the first to the last
 def settings(config, workdir: str | Path, mode: str) -> dict:
     """The config, the place and the kind of a run, and the versions of its packages."""
     flat = checkpoint.flat(checkpoint.plain(config))
-    versions = {f"version of {k}": v for k, v in environment.describe_versions().items()}
+    versions = environment.describe_versions()
+    versions = {f"version of {name}": versions.get(name) for name in environment.PACKAGES}
     place = {"--workdir": str(Path(workdir).absolute()), "--mode": mode}
     return {k: v for k, v in flat.items() if k not in OWN} | versions | place
 

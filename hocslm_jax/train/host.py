@@ -106,20 +106,24 @@ def _compare(what: str, found: Sequence[tuple[str, Mapping[str, Any]]], advice: 
             )
 
 
-def wait_to_see(path: Path) -> None:
-    """Returns when this host sees what process 0 has written.
+def wait_to_see(path: Path, inside: bool = False) -> None:
+    """Returns when this host sees a file or folder as process 0 does; `inside`: all in it, too.
 
     Raises:
         UserError: it does not within `LAG_S`.
     """
+    if jax.process_count() == 1:
+        return
+    names = on_first(lambda: [str(p.relative_to(path)) for p in path.rglob("*")] if inside else [])
     deadline = time.monotonic() + LAG_S
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"process {jax.process_index()} ({socket.gethostname()}) does not see {path}, "
-                "which process 0 has: it must be in a folder that all hosts share"
-            )
-        time.sleep(0.2)
+    for one in (path, *(path / name for name in names)):
+        while not one.exists():
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"process {jax.process_index()} ({socket.gethostname()}) does not see {one}, "
+                    "which process 0 does: it must be in a folder that all hosts share"
+                )
+            time.sleep(0.2)
 
 
 def agree_to_stop(asked: bool) -> bool:

@@ -74,8 +74,8 @@ def train(
         config = checkpoint.plain(run.config)
         host.on_first(lambda: write_json(run.workdir / "config.json", config))
         describe_model(run, flops)
-        host.wait_for_all()  # gloo gives up on a process that starts 30 s after another
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
+            host.wait_for_all()  # gloo gives up on a process that starts 30 s after another
             trainer = Trainer(run, manager, iterator, writer, totals, stop)
             return trainer.go(state, step, tell)
 

@@ -17,7 +17,7 @@ from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
 from hocslm_jax.data.augment import View
 from hocslm_jax.data.captions import CaptionTable
-from hocslm_jax.data.store import Store, open_store
+from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
@@ -229,6 +229,7 @@ def open_data(data) -> Store:
     """The prepared dataset; with `data.auto_prepare` process 0 first builds it where missing."""
     if data.auto_prepare:
         host.on_first(lambda: build_missing(data))
+        host.wait_to_see(dataset_folder(data.dataset, data.data_dir), inside=True)
     return open_store(data.dataset, data.data_dir, data.get("cache", ""))
 
 

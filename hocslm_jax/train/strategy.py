@@ -119,7 +119,7 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
     if lm.init == "pretrain":
         pairs = corpus(store, protocol, lm.captions)
         host.on_first(lambda: pretrain(lm, pairs, folder, config.seed))
-        host.wait_to_see(folder / "config.json")
+        host.wait_to_see(folder, inside=True)
     _, tokenizer = read_language(folder)
     caption_table(store, tokenizer, lm.max_tokens, lm.captions, rows=store.rows(protocol, "train"))
     return folder

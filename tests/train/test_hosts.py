@@ -26,6 +26,7 @@ SLOW = {"slow_s": 0.1, "late_s": 1.0}
 CHANGES = {
     **tiny_run.LANGUAGE,
     "lm.pretrain.num_layers": 1,
+    "lm.pretrain.steps": 4,
     "lm.max_tokens": 8,
     "lm.describe": 8,
     "train.epochs": 1,
