@@ -5,7 +5,6 @@ from its latest complete checkpoint with the same batches, augmentations and dro
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 from collections import deque
@@ -23,27 +22,12 @@ from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, pro
 from hocslm_jax.train.program import compile_step, describe_model
 from hocslm_jax.train.result import make_result, share, summary, write_json
 from hocslm_jax.train.setup import Run
-from hocslm_jax.train.signals import Interrupted, Stop, catch_signals, until_told
+from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_told
 from hocslm_jax.train.stack import named_metrics
 from hocslm_jax.train.state import eval_variables
 
 # Steps the host runs ahead of the numbers it has checked; two keep the device busy.
 AHEAD = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Ending:
-    """How `train` ended, the same on all processes but for `status`.
-
-    Attributes:
-      finished: the last step is done and its result written.
-      stopped: a signal came: nothing more should be begun.
-      status: the exit status of a process that stops here, 130 after Ctrl-C.
-    """
-
-    finished: bool
-    stopped: bool = False
-    status: int = 0
 
 
 def train(

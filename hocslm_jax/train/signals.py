@@ -1,6 +1,7 @@
 """SIGTERM and Ctrl-C, noted instead of obeyed, so that a run can save before it leaves."""
 
 import contextlib
+import dataclasses
 import signal
 from collections.abc import Iterable, Iterator
 
@@ -31,6 +32,21 @@ class Stop:
     def status(self) -> int:
         """The exit status of a process that stops: 130 after Ctrl-C."""
         return 130 if signal.SIGINT in self.received else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a run ended, the same on all processes but for `status`.
+
+    Attributes:
+      finished: the last step is done and its result written.
+      stopped: a signal came: nothing more should be begun.
+      status: the exit status of a process that stops here, 130 after Ctrl-C.
+    """
+
+    finished: bool
+    stopped: bool = False
+    status: int = 0
 
 
 @contextlib.contextmanager

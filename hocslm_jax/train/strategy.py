@@ -64,6 +64,8 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
         warm = functools.partial(warm_start, run, language, previous)
         ending = loop.train(run, warm, teller(run, language) if last else None)
         if ending.stopped and not (last and ending.finished):
+            if ending.finished:
+                say(f"stopped: stage {position + 1} is finished; the same command begins the next")
             return ending.status
         previous = folder
     return 0

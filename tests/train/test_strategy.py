@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 
 import jax
 import numpy as np
@@ -114,6 +115,19 @@ def test_a_strategy_resumes_in_the_stage_where_it_stopped(joint, tmp_path, monke
     assert (tmp_path / "descriptions.jsonl").read_text() == (
         joint / "descriptions.jsonl"
     ).read_text()
+
+
+def test_a_signal_while_a_stage_is_reported_begins_no_other(joint, tmp_path, monkeypatch, capsys):
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        return real(*args)
+
+    real = loop.write_report
+    monkeypatch.setattr(loop, "write_report", interrupted)
+    assert tiny_run.train_strategy(tmp_path, "T3", folder_of_lm(joint)) == 130
+    assert "stopped: stage 1 is finished" in capsys.readouterr().out
+    assert (tmp_path / "stages/1/result.json").is_file()
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_evaluation_gives_the_scores_and_sentences_of_the_training(joint, capsys):
