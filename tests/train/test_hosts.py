@@ -34,7 +34,12 @@ CHANGES = {
     "finetune.epochs": 1,
 }
 T3 = {**CHANGES, "strategy": "T3", "stages": STRATEGIES["T3"]}
-STREAMS = {"data.streams": ("joint", "bone"), "train.epochs": 2, "train.log_every": 1}
+STREAMS = {
+    "data.streams": ("joint", "bone"),
+    "model.dropout": 0.0,  # it falls on other clips where a batch is loaded in another order
+    "train.epochs": 2,
+    "train.log_every": 1,
+}
 
 
 def alone(act, workdir, changes):
