@@ -12,6 +12,7 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import processes
 import pytest
 import tiny_run
@@ -20,7 +21,7 @@ from processes import ROOT, reports
 from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
 from hocslm_jax.eval.classification import load_scores
-from hocslm_jax.train import checkpoint, fingerprint, strategy
+from hocslm_jax.train import fingerprint, strategy
 
 SLOW = {"slow_s": 0.1, "late_s": 1.0}
 CHANGES = {
@@ -61,8 +62,12 @@ def same_lines(workdir, other):
 
 
 def weights(workdir):
-    with checkpoint.open_manager(workdir) as manager:
-        return manager.restore(manager.latest_step())["state"]["params"]
+    """Those of the last checkpoint, which processes wrote that are not here."""
+    state = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name)) / "state"
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        tree = reader.metadata(state).item_metadata
+        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        return reader.restore(state, restore_args=kind)["params"]
 
 
 @pytest.fixture(scope="module")
