@@ -92,6 +92,21 @@ def test_chunks_save_memory_and_stay_on_their_device():
     assert "all-gather" not in small.as_text()
 
 
+def test_no_product_with_the_words_is_wider_than_the_states(captions):
+    """In bfloat16 the gradient of the logits must not make a float32 copy of the words."""
+    hidden, head, tokens, mask = (jnp.asarray(a) for a in captions)
+    narrow = hidden.astype(jnp.bfloat16), head.astype(jnp.bfloat16)
+    loss = lambda h, w: losses.caption(h, w, tokens, mask, 4)[0]  # noqa: E731
+    both = jax.jit(jax.grad(loss, argnums=(0, 1)))
+    products = [line for line in both.lower(*narrow).as_text().splitlines() if "dot_general" in line]
+    operands = [line.rpartition(" : ")[2].partition("->")[0] for line in products]
+    assert len(operands) >= 3 and all("f32" not in types for types in operands)
+    exact = jax.grad(loss, argnums=(0, 1))(*(a.astype(jnp.float32) for a in narrow))
+    for found, wanted in zip(both(*narrow), exact, strict=True):
+        wanted, found = np.asarray(wanted), np.asarray(found, np.float32)
+        assert np.linalg.norm(found - wanted) < 0.02 * np.linalg.norm(wanted)
+
+
 def test_smoothing_gives_every_class_its_part():
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=(5, 4)).astype(np.float32), np.array([0, 3, 1, 2, 2])
