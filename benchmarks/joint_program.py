@@ -86,7 +86,7 @@ def language_step(case: Case, config, attention: str | None) -> Step:
 
     prefix = like((size, 1 + PROMPT, case.lm.hidden_size), np.float32)
     frozen = {"lm": language.params}
-    return Step(config, mesh, case.lm, jax.jit(gradient), prefix, frozen, captions)
+    return Step(config, mesh, None, case.lm, jax.jit(gradient), prefix, frozen, captions)
 
 
 def measure(case: Case, name: str, effort: float = 0.0) -> dict:

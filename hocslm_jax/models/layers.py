@@ -52,7 +52,7 @@ class BatchNorm(nn.Module):
         if not self.train:
             factor = scale * jax.lax.rsqrt(var.value + EPSILON)
             return (x * factor + (bias - (mean.value - shift) * factor)).astype(self.dtype)
-        y, batch_mean, batch_var = normalise(x, scale, bias)
+        y, batch_mean, batch_var = normalise(x, scale, bias, mean.value - shift)
         if not self.is_initializing():
             mean.value = 0.9 * mean.value + 0.1 * (batch_mean + shift)
             var.value = 0.9 * var.value + 0.1 * batch_var
@@ -60,21 +60,25 @@ class BatchNorm(nn.Module):
 
 
 @jax.custom_vjp
-def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array):
+def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array):
     """x [..., C] normalised by its own statistics, and these: (y, mean, variance) in float32.
 
+    Both statistics come from one pass over x, as sums of x - `near` [C] and of its square; with a
+    `near` not far from the mean nothing is lost by taking one from the other.
     Its gradient keeps x alone, and writes x out in each formula instead of x - mean once: XLA:CPU
     stores what it uses twice, and traffic to memory is what a BatchNorm costs. The statistics pass
     no gradient on.
     """
-    return _normalise(x, scale, bias)[0]
+    return _normalise(x, scale, bias, near)[0]
 
 
-def _normalise(x, scale, bias):
+def _normalise(x, scale, bias, near):
     axes = tuple(range(x.ndim - 1))
     x32 = x.astype(jnp.float32)
-    mean = x32.mean(axes)
-    var = jnp.square(x32 - mean).mean(axes)
+    off = x32 - near
+    mean_off = off.mean(axes)
+    var = jnp.maximum(jnp.square(off).mean(axes) - jnp.square(mean_off), 0.0)
+    mean = near + mean_off
     inverse = jax.lax.rsqrt(var + EPSILON)
     factor = inverse * scale
     return (x32 * factor + (bias - mean * factor), mean, var), (x, mean, inverse, scale)
@@ -89,7 +93,7 @@ def _normalise_backward(saved, grads):
     factor = inverse * scale
     slope = factor * inverse * grad_scale / count
     grad_x = factor * grad - slope * x32 + (slope * mean - factor * grad_bias / count)
-    return grad_x.astype(x.dtype), grad_scale, grad_bias
+    return grad_x.astype(x.dtype), grad_scale, grad_bias, jnp.zeros_like(mean)
 
 
 normalise.defvjp(_normalise, _normalise_backward)
@@ -249,17 +253,17 @@ def max_pool_time(x: jax.Array, stride: int) -> jax.Array:
     return functools.reduce(lambda best, new: jnp.where(new > best, new, best), windows)
 
 
-def aggregate(topologies: list[jax.Array], values: list[jax.Array]) -> jax.Array:
-    """z[b,t,u,o] = sum over subsets s and senders v of topologies[s][b,u,v,o] * values[s][b,t,v,o].
+def aggregate(topologies: list[jax.Array], values: jax.Array) -> jax.Array:
+    """z[b,t,u,o] = sum over subsets s and senders v of topologies[s][b,u,v,o] * values[b,t,v,s,o].
 
     Args:
       topologies: one [B, V, V, O] per subset; axis 1 receives, axis 2 sends.
-      values: one [B, T, V, O] per subset.
+      values: [B, T, V, S, O], those of all subsets.
 
     Returns:
       [B, T, V, O] in the type of the values.
     """
-    return _aggregate([topology.astype(values[0].dtype) for topology in topologies], values)
+    return _aggregate([topology.astype(values.dtype) for topology in topologies], values)
 
 
 @jax.custom_vjp
@@ -269,7 +273,26 @@ def _aggregate(topologies, values):
 
 
 def _products(topologies, values):
-    return jnp.einsum("sbuvo,sbtvo->btuo", jnp.stack(topologies), jnp.stack(values))
+    """One matrix product for each sample and channel.
+
+    Its operands are laid out once, senders last, for this product and for both of its gradients.
+    """
+    a, x = _matrices(jnp.stack(topologies, axis=3)), _matrices(values)
+    z = jax.lax.dot_general(x, a, (((2,), (2,)), ((0,), (0,))))  # [B * O, T, U]
+    batch, frames, joints, _, channels = values.shape
+    return _settled(z.reshape(batch, channels, frames, joints).transpose(0, 2, 3, 1))
+
+
+def _matrices(x: jax.Array) -> jax.Array:
+    """[B, T, V, S, O] -> [B * O, T, S * V]."""
+    batch, frames, joints, subsets, channels = x.shape
+    return x.transpose(0, 4, 1, 3, 2).reshape(batch * channels, frames, subsets * joints)
+
+
+def _from_matrices(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of `_matrices`, to the shape [B, T, V, S, O]."""
+    batch, frames, joints, subsets, channels = shape
+    return x.reshape(batch, channels, frames, subsets, joints).transpose(0, 2, 4, 3, 1)
 
 
 def _loops(topologies, values):
@@ -279,9 +302,9 @@ def _loops(topologies, values):
     joints into its tiles; the loop is the vector unit's, with samples and channels in the tiles.
     """
     return _sum(
-        (a[:, None, :, v], x[:, :, v, None])  # [B, 1, V, O] * [B, T, 1, O]
-        for a, x in zip(topologies, values, strict=True)
-        for v in range(x.shape[2])
+        (a[:, None, :, v], values[:, :, v, None, s])  # [B, 1, V, O] * [B, T, 1, O]
+        for s, a in enumerate(topologies)
+        for v in range(values.shape[2])
     )
 
 
@@ -295,17 +318,24 @@ def _aggregate_backward(saved, grad):
 
 
 def _products_backward(topologies, values, grad):
-    grad_values = jnp.einsum("sbuvo,btuo->sbtvo", jnp.stack(topologies), grad)
-    grad_topologies = jnp.einsum("btuo,sbtvo->sbuvo", grad, jnp.stack(values))
-    return list(grad_topologies), list(grad_values)
+    stacked = jnp.stack(topologies, axis=3)  # [B, U, V, S, O]
+    a, x, g = _matrices(stacked), _matrices(values), _matrices(_settled(grad)[:, :, :, None])
+    grad_values = jax.lax.dot_general(g, a, (((2,), (1,)), ((0,), (0,))))  # [B * O, T, S * V]
+    grad_topologies = jax.lax.dot_general(g, x, (((1,), (1,)), ((0,), (0,))))  # [B * O, U, S * V]
+    grad_topologies = _from_matrices(grad_topologies, stacked.shape)
+    subsets = [grad_topologies[:, :, :, s] for s in range(len(topologies))]
+    return subsets, _from_matrices(grad_values, values.shape)
 
 
 def _loops_backward(topologies, values, grad):
     frames, joints = range(grad.shape[1]), range(grad.shape[2])
     grad_values = [_sum((a[:, None, u], grad[:, :, u, None]) for u in joints) for a in topologies]
     # Over t, unrolled: as a reduction XLA:CPU would first write out all B * T * V * V * O products.
-    grad_topologies = [_sum((grad[:, t, :, None], x[:, t, None]) for t in frames) for x in values]
-    return grad_topologies, grad_values
+    grad_topologies = [
+        _sum((grad[:, t, :, None], values[:, t, None, :, s]) for t in frames)
+        for s in range(len(topologies))
+    ]
+    return grad_topologies, jnp.stack(grad_values, axis=3)
 
 
 def _sum(pairs):

@@ -256,20 +256,20 @@ class CTS(nn.Module):
 
 
 class Values(nn.Module):
-    """One 1x1 convolution per subset: [B, T, V, C] -> S x [B, T, V, features]."""
+    """One 1x1 convolution per subset: [B, T, V, C] -> [B, T, V, S, features]."""
 
     features: int
     subsets: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> list[jax.Array]:
+    def __call__(self, x: jax.Array) -> jax.Array:
         shape = (self.subsets, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, shape[::2])
-        x = x.astype(self.dtype)
-        values = (product(x, k) + b for k, b in zip(kernel, bias, strict=True))
-        return [value.astype(self.dtype) for value in values]
+        kernel = kernel.swapaxes(0, 1).reshape(x.shape[-1], -1)  # [C, S * O]
+        values = (product(x.astype(self.dtype), kernel) + bias.reshape(-1)).astype(self.dtype)
+        return values.reshape(*x.shape[:-1], self.subsets, self.features)
 
 
 class SpatialUnit(nn.Module):

@@ -53,6 +53,7 @@ class Step:
 
     config: Any
     mesh: jax.sharding.Mesh
+    model: Any
     lm: Qwen3Config | None
     jitted: Any
     state: Any
@@ -108,6 +109,7 @@ def build_step(
     return Step(
         config=config,
         mesh=mesh,
+        model=model,
         lm=language and language.model.config,
         jitted=programs["train_step"],
         state=programs["abstract_state"],

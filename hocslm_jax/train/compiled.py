@@ -84,13 +84,19 @@ def weight_shardings(language: Language) -> dict:
 def make_predict(
     model, mesh, batch_size: int, streams: int = 0, placed: dict | None = None
 ) -> Callable:
-    """`(variables, x of this host) -> global logits [B, C]`, or [B, S, C] of several streams.
+    """`(variables, x of this host) -> global logits [B, C]`, or [B, S, C] of several streams."""
+    logits, clips = jit_predict(model, mesh, streams, placed), sharding.input_sharding(mesh)
+    return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))
+
+
+def jit_predict(model, mesh, streams: int = 0, placed: dict | None = None) -> Callable:
+    """`(variables, x) -> logits` of global arrays, compiled for the mesh.
 
     Variables that are split over 'data', as `placed` says, are read whole.
     """
     one = functools.partial(class_logits, model)
     of_all = stack.stacked_predict(one, streams, stack.takes_turns(mesh))
-    rows, clips = sharding.batch_sharding(mesh), sharding.input_sharding(mesh)
+    rows = sharding.batch_sharding(mesh)
     options = compiler_options(mesh.devices.flat[0].platform)
 
     @functools.partial(jax.jit, out_shardings=rows, compiler_options=options)
@@ -98,7 +104,7 @@ def make_predict(
         variables = sharding.gather(variables, placed) if placed else variables
         return of_all(variables, sharding.spread(mesh, x))
 
-    return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))
+    return logits
 
 
 def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:

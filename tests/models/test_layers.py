@@ -6,19 +6,26 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hocslm_jax.models.layers import BatchNorm, TemporalConv, aggregate, max_pool_time
+from hocslm_jax.models.layers import (
+    BatchNorm,
+    TemporalConv,
+    aggregate,
+    max_pool_time,
+    product,
+    subsample,
+)
 
 
 @pytest.fixture
 def operands():
-    keys = jax.random.split(jax.random.key(0), 7)
+    keys = jax.random.split(jax.random.key(0), 5)
     topologies = [jax.random.normal(k, (2, 4, 4, 5)) for k in keys[:3]]
-    values = [jax.random.normal(k, (2, 6, 4, 5)) for k in keys[3:6]]
-    return topologies, values, jax.random.normal(keys[6], (2, 6, 4, 5))
+    values = jax.random.normal(keys[3], (2, 6, 4, 3, 5))
+    return topologies, values, jax.random.normal(keys[4], (2, 6, 4, 5))
 
 
 def _einsum(topologies, values):
-    return jnp.einsum("sbuvo,sbtvo->btuo", jnp.stack(topologies), jnp.stack(values))
+    return jnp.einsum("sbuvo,btvso->btuo", jnp.stack(topologies), values)
 
 
 @pytest.fixture(params=["cpu", "default"])
@@ -60,11 +67,35 @@ def test_formulation_follows_the_machine_that_is_compiled_for(operands, platform
 
 
 def test_aggregation_adds_up_in_float32(operands):
-    half = [[a.astype(jnp.bfloat16) for a in each] for each in operands[:2]]
-    exact = _einsum(*([a.astype(jnp.float32) for a in each] for each in half))
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), operands[:2])
+    exact = _einsum(*jax.tree.map(lambda a: a.astype(jnp.float32), half))
     got = aggregate(*half)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_array_equal(got, exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_product_and_its_gradients():
+    x, kernel, weight = (
+        jax.random.normal(jax.random.key(n), shape)
+        for n, shape in enumerate([(2, 6, 4, 5), (5, 3), (2, 6, 4, 3)])
+    )
+
+    def gradients(function):
+        return jax.grad(lambda a, b: (function(a, b) * weight).sum(), (0, 1))(x, kernel)
+
+    np.testing.assert_allclose(product(x, kernel), x @ kernel, rtol=1e-5)
+    for ours, plain in zip(gradients(product), gradients(jnp.matmul), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(8, 1), (8, 2), (13, 2), (7, 3)])
+def test_subsampling_takes_every_nth_frame(frames, stride):
+    x = jax.random.normal(jax.random.key(0), (2, frames, 3, 4))
+    np.testing.assert_array_equal(subsample(x, stride), x[:, ::stride])
+    gradient = jax.grad(lambda x: jnp.square(subsample(x, stride)).sum())(x)
+    kept = (np.arange(frames) % stride == 0)[:, None, None]
+    np.testing.assert_array_equal(gradient, np.where(kept, 2 * x, 0))
 
 
 @pytest.mark.parametrize("frames", [8, 13])
@@ -129,6 +160,18 @@ def test_batch_norm_equals_flax(train):
         both(ours),
         both(theirs),
     )
+
+
+def test_statistics_far_from_zero_keep_their_digits():
+    """One pass over the data is enough where the running mean is near."""
+    x = 1000.0 + jax.random.normal(jax.random.key(0), (64, 5, 3, 2))
+    module = BatchNorm(True)
+    near = {"batch_stats": {"mean": jnp.full(2, 999.0), "var": jnp.ones(2)}}
+    params = module.init(jax.random.key(1), x)["params"]
+    y, updated = module.apply({"params": params, **near}, x, mutable=["batch_stats"])
+    exact = np.asarray(x, np.float64).var((0, 1, 2))
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * exact, rtol=1e-5)
+    np.testing.assert_allclose(np.std(y, (0, 1, 2)), 1.0, rtol=1e-3)
 
 
 def test_max_pool_gives_ties_to_the_first_frame():

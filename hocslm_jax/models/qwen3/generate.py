@@ -75,6 +75,14 @@ def generate(
     return _run(model, options, params, prefix, lengths, key, jnp.float32(temperature))
 
 
+def lower_generation(model: Qwen3, options: Options, params: dict, prefix):
+    """The greedy loop of `generate`, lowered for shapes of parameters and prefix [B, P, D]."""
+    rows = jax.ShapeDtypeStruct(prefix.shape[:1], jnp.int32, sharding=prefix.sharding)
+    key, temperature = jax.random.key(0), jnp.float32(0)
+    key = jax.eval_shape(lambda: key)
+    return _run.lower(model, options, params, prefix, rows, key, temperature)
+
+
 def filter_logits(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
     """Logits [B, V] with -inf for tokens outside the `top_k` likeliest, then outside `top_p`."""
     if top_k > 0:
