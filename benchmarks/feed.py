@@ -84,7 +84,8 @@ def measure(args: argparse.Namespace) -> dict:
     module = importlib.import_module(f"configs.{CONFIGS[args.dataset]}")
     config = module.get_config(f"encoder={args.encoder}")
     config.data.data_dir = str(args.data_dir)
-    store, feed = open_store(args.dataset, args.data_dir), Feed.from_config(config.data)
+    store = open_store(args.dataset, args.data_dir)
+    feed = Feed.from_config(config.data, store)
     protocol, batch_size = config.data.protocol, config.train.batch_size
     rates = {threads: [] for threads in args.threads}
     for repetition in range(args.repetitions):

@@ -76,7 +76,8 @@ def defaults() -> ConfigDict:
                 "streams": (),  # several in one program, in its place; streams=all: the paper's six
                 "feeder": "nw_ucla",
                 "frames": 52,
-                "num_persons": 1,
+                "num_persons": 0,  # that a clip may have; 0 = as many as the dataset's clips have
+                "origin": "",  # "body": at the body; "kept": as it is; "" = what the dataset needs
                 "repeat": 5,  # visits to each training clip in one epoch
                 "p_interval": (0.5, 1.0),  # share of the frames that a training crop keeps (ntu)
                 "test_interval": 0.95,  # and that a test clip keeps

@@ -24,6 +24,7 @@ class Graph:
       joints: joint names; their order is the order of the V axis.
       edges: the bones as (child, parent) pairs, 0-based, one for every joint but the root.
       root: index of the joint that has no parent.
+      centre: index of the joint that clips in a sensor's coordinates are moved to; -1 = the root.
 
     Raises:
       UserError: when the edges do not form one tree over all joints.
@@ -33,9 +34,12 @@ class Graph:
     joints: tuple[str, ...]
     edges: tuple[tuple[int, int], ...]
     root: int
+    centre: int = -1
 
     def __post_init__(self):
         _check_tree(self)
+        if self.centre == -1:
+            object.__setattr__(self, "centre", self.root)
 
     @property
     def num_joints(self) -> int:
@@ -48,17 +52,22 @@ class Graph:
         return tuple(parents[v] for v in range(self.num_joints))
 
     def as_mapping(self) -> dict:
-        """The four fields as plain JSON types: the inverse of `resolve_graph`."""
-        return {
+        """The fields as plain JSON types, without a usual centre: `resolve_graph`'s inverse."""
+        fields = {
             "name": self.name,
             "joints": list(self.joints),
             "edges": [list(edge) for edge in self.edges],
             "root": self.root,
         }
+        usual = self.centre == _usual_centre(self.joints, self.root)
+        return fields if usual else fields | {"centre": self.centre}
 
 
 def resolve_graph(spec: str | Mapping | Graph) -> Graph:
     """Turns a built-in name or a mapping (`name`, `joints`, `edges`, `root`) into a Graph.
+
+    A mapping may also have `centre`; by default it is that of the built-in skeleton of these
+    joints, else the root.
 
     Raises:
       UserError: unknown name (with the nearest known one), a missing field, or edges that are no
@@ -78,11 +87,12 @@ def resolve_graph(spec: str | Mapping | Graph) -> Graph:
     try:
         edges = tuple((int(child), int(parent)) for child, parent in spec["edges"])
         joints, root = tuple(map(str, spec["joints"])), int(spec["root"])
+        centre = int(spec.get("centre", _usual_centre(joints, root)))
     except (TypeError, ValueError) as error:
         raise UserError(
             f"graph {spec.get('name', '?')!r}: edges must be [child, parent] index pairs ({error})"
         ) from None
-    return Graph(str(spec.get("name", "custom")), joints, edges, root)
+    return Graph(str(spec.get("name", "custom")), joints, edges, root, centre)
 
 
 def parent_matrix(graph: Graph) -> np.ndarray:
@@ -142,6 +152,10 @@ def _check_tree(graph: Graph) -> None:
         raise UserError(f"{where}: joint names must be unique")
     if not 0 <= graph.root < count:
         raise UserError(f"{where}: root {graph.root} is not one of the {count} joints (0-based)")
+    if not -1 <= graph.centre < count:
+        raise UserError(
+            f"{where}: centre {graph.centre} is not one of the {count} joints (0-based)"
+        )
     outside = [edge for edge in graph.edges if not all(0 <= v < count for v in edge)]
     if outside:
         raise UserError(f"{where}: edge {outside[0]} names a joint outside 0..{count - 1}")
@@ -155,6 +169,11 @@ def _check_tree(graph: Graph) -> None:
             joint = parents.get(joint, graph.root)
         if joint != graph.root:
             raise UserError(f"{where}: joint {graph.joints[start]!r} is on a cycle")
+
+
+def _usual_centre(joints: tuple[str, ...], root: int) -> int:
+    same = (graph.centre for graph in GRAPHS.values() if graph.joints == joints)
+    return next(same, root)
 
 
 def _one_based(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
@@ -184,6 +203,7 @@ NTU25 = Graph(
         )
     ),
     root=20,
+    centre=1,
 )
 
 # Kinect v1, as in Northwestern-UCLA. Root: shoulder centre.
@@ -206,6 +226,7 @@ UCLA20 = Graph(
         )
     ),
     root=2,
+    centre=0,
 )
 
 GRAPHS = {graph.name: graph for graph in (NTU25, UCLA20)}

@@ -25,6 +25,7 @@ from absl import logging
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.measure import Census
 from hocslm_jax.data.records import SPLIT, open_records
 from hocslm_jax.data.store import COLUMNS
 from hocslm_jax.errors import UserError
@@ -51,6 +52,7 @@ class Recipe:
       protocols: from the columns (id, label, subject, …) to {protocol: {split: rows}}.
       source: what the clips are made from, as JSON types; another prepare compares it.
       expected: number of clips if nothing is missing or bad, or None.
+      feeder: the feeder that takes the clips as they are; "" where they have any origin.
       captions: who wrote the clips' captions, "" if they carry none.
       portable: the shards once more, for other machines: picklable functions of whom to tell of a
         bad file and why; empty where there are none.
@@ -63,6 +65,7 @@ class Recipe:
     protocols: Callable[[Columns], Protocols]
     source: dict
     expected: int | None = None
+    feeder: str = ""
     captions: str = ""
     portable: Sequence[Callable[[Callable[[str, str], None]], Iterable[Clip]]] = ()
 
@@ -201,7 +204,7 @@ def read_notes(data_dir: Path) -> list[dict]:
 
 def make_index(recipe: Recipe, records: Path) -> dict:
     """The index.json of a dataset whose records lie in `records`, as JSON types."""
-    columns, num_persons = _read_columns(records)
+    columns, num_persons, measured = _read_columns(records)
     if len(set(columns["id"])) != len(columns["id"]):
         raise ValueError(f"{recipe.name}: clip ids are not unique")
     files = sorted(path for path in records.iterdir() if path.is_file())
@@ -211,6 +214,8 @@ def make_index(recipe: Recipe, records: Path) -> dict:
         "graph": recipe.graph.as_mapping(),
         "classes": list(recipe.classes),
         "num_persons": num_persons,
+        "feeder": recipe.feeder,
+        "measured": measured,
         "source": recipe.source,
         "expected": recipe.expected,
         "files": {path.name: path.stat().st_size for path in files},
@@ -229,18 +234,20 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read_columns(records: Path) -> tuple[Columns, int]:
-    """Every field but the joints as arrays [N], and the most persons in a clip."""
+def _read_columns(records: Path) -> tuple[Columns, int, dict]:
+    """Every field but the joints as arrays [N], the most persons in a clip, what clips measure."""
     keys = ("id", "label", *COLUMNS)
-    values, num_persons = {key: [] for key in keys}, 1
+    values, num_persons, census = {key: [] for key in keys}, 1, Census()
     with _quiet():
         source = open_records(records)
         for record in map(source.__getitem__, range(len(source))):
             for key in keys:
                 values[key].append(record[key])
             num_persons = max(num_persons, record["joints"].shape[1])
+            census.add(record["joints"])
     values["id"] = [name.decode() for name in values["id"]]
-    return {key: np.asarray(value) for key, value in values.items()}, num_persons
+    columns = {key: np.asarray(value) for key, value in values.items()}
+    return columns, num_persons, census.summary()
 
 
 @contextlib.contextmanager

@@ -4,37 +4,50 @@ In: the folder of a prepared dataset. Out: one line of what was verified, or an 
 everything that is wrong. Every record is read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from hocslm_jax.data import protocols
 from hocslm_jax.data.builders import checksum
+from hocslm_jax.data.clip import check_joints
+from hocslm_jax.data.measure import Census
+from hocslm_jax.data.notices import shared_clips
 from hocslm_jax.data.records import open_records
 from hocslm_jax.data.store import COLUMNS, dataset_folder, read_index
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import resolve_graph
 
 
-def check(dataset: str, data_dir: str | Path) -> str:
+def check(
+    dataset: str, data_dir: str | Path, tell: Callable[[dict, dict], None] | None = None
+) -> str:
     """Verifies `<data_dir>/<dataset>` and returns a summary.
+
+    Args:
+      tell: called with the index and what the clips measure, where nothing is wrong.
 
     Raises:
       UserError: not prepared, or anything wrong with it.
     """
     folder = dataset_folder(dataset, data_dir)
     index = read_index(folder)
+    census = Census()
     wrong = list(_wrong_files(folder / index["version"], index))
-    wrong += [] if wrong else _wrong_records(folder / index["version"], index)
+    wrong += [] if wrong else _wrong_records(folder / index["version"], index, census)
     wrong += _wrong_protocols(dataset, index)
     if wrong:
         lines = "\n  ".join(wrong)
         raise UserError(f"{folder}: {len(wrong)} things are wrong; --force rebuilds it\n  {lines}")
     clips, disjoint = len(index["columns"]["id"]), ", ".join(_separated(dataset, index))
+    measured = census.summary()
+    if tell:
+        tell(index, measured)
+    by_id = " by id alone" if any(shared_clips(index, measured)) else ""
     return (
         f"{dataset}: {clips:,} clips in {len(index['files'])} files verified: checksums, records, "
-        f"ids, labels; splits disjoint{f' by {disjoint}' if disjoint else ''}"
+        f"ids, labels; splits disjoint{by_id or (f' by {disjoint}' if disjoint else '')}"
     )
 
 
@@ -48,8 +61,8 @@ def _wrong_files(records: Path, index: dict) -> Iterator[str]:
             yield f"{name} has changed since it was written"
 
 
-def _wrong_records(records: Path, index: dict) -> list[str]:
-    """The first record of each kind of fault."""
+def _wrong_records(records: Path, index: dict, census: Census) -> list[str]:
+    """The first record of each kind of fault; counts every clip."""
     columns, joints = index["columns"], resolve_graph(index["graph"]).num_joints
     source, wrong = open_records(records), {}
     if len(source) != len(columns["id"]):
@@ -64,8 +77,14 @@ def _wrong_records(records: Path, index: dict) -> list[str]:
             wrong.setdefault("row", f"record {row} is not row {row} of the index, {name}")
         if clip.shape[0] != expected["num_frames"] or clip.shape[2:] != (joints, 3):
             wrong.setdefault("shape", f"{name} has shape {clip.shape}")
-        elif not 0 < clip.shape[1] <= index["num_persons"] or not np.isfinite(clip).all():
-            wrong.setdefault("joints", f"{name} has no person, too many, or infinite coordinates")
+        elif not 0 < clip.shape[1] <= index["num_persons"]:
+            wrong.setdefault("persons", f"{name} has {clip.shape[1]} persons")
+        else:
+            try:
+                check_joints(clip)
+            except ValueError as error:
+                wrong.setdefault("joints", f"{name}: {error}")
+            census.add(clip)
         if not 0 <= expected["label"] < len(index["classes"]):
             wrong.setdefault("label", f"{name} has label {expected['label']}")
     return list(wrong.values())

@@ -8,14 +8,20 @@ import dataclasses
 
 import numpy as np
 
+FARTHEST = 1e6  # metres, or millimetres; what lies beyond is a damaged file
+
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
     """A labelled skeleton sequence.
 
+    Raises:
+      ValueError: joints of another shape, without anybody, or that cannot be meant as coordinates.
+
     Attributes:
       id: unique within the dataset, e.g. `a01_s02_e00_v03`.
-      joints: float32 [T, M, V, 3], metres; T >= 1 frames, M >= 1 persons, finite.
+      joints: float32 [T, M, V, 3], metres; T >= 1 frames, M >= 1 persons, all nearer than
+        `FARTHEST` and not all 0.
       label: 0-based class.
       subject, camera, setup, replication: as numbered by the dataset; 0 where it has none.
       caption: a sentence about the motion, or "".
@@ -29,3 +35,21 @@ class Clip:
     setup: int = 0
     replication: int = 0
     caption: str = ""
+
+    def __post_init__(self):
+        check_joints(self.joints)
+
+
+def check_joints(joints: np.ndarray) -> None:
+    """Raises ValueError, with the reason, unless `joints` [T, M, V, 3] can be somebody's."""
+    if joints.ndim != 4 or 0 in joints.shape:
+        raise ValueError(f"shape {joints.shape}, expected [T, M, V, 3] with frames and persons")
+    far = ~(np.abs(joints) < FARTHEST)
+    if far.any():
+        frame, person, joint, axis = np.argwhere(far)[0]
+        raise ValueError(
+            f"{far.sum()} coordinates that are not finite or cannot be metres (beyond {FARTHEST:g})"
+            f", the first at [{frame}, {person}, {joint}, {axis}]"
+        )
+    if not joints.any():
+        raise ValueError("nobody is in it: all coordinates are 0")

@@ -32,6 +32,7 @@ def _nw_ucla(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
         protocols=lambda columns: protocols.public("nw_ucla", columns),
         source=fingerprint(source),
         expected=nw_ucla.NUM_CLIPS,
+        feeder="nw_ucla",
     )
 
 
@@ -66,6 +67,7 @@ def _quickstart(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
         shards=[lambda: quickstart.clips(seed=args.seed)],
         protocols=lambda columns: protocols.split_rows({"xsub": subjects}, columns),
         source={"generator": "quickstart", "seed": args.seed},
+        feeder="ntu",
         captions="grammar",
     )
 

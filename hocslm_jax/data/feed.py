@@ -13,12 +13,13 @@ import numpy as np
 
 from hocslm_jax.data.augment import View, augment, look, random_crop
 from hocslm_jax.data.captions import CaptionTable
-from hocslm_jax.data.feeders import FEEDERS, SECOND_PERSON, fit_persons
+from hocslm_jax.data.feeders import FEEDERS, SECOND_PERSON, centred, fit_persons, with_somebody
 from hocslm_jax.data.streams import STREAMS, check_choice, make_stream
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, other_side, resolve_graph
 
 Batch = dict[str, np.ndarray]
+ORIGINS = ("", "body", "kept")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Feed:
       stream: one of `streams.STREAMS`.
       streams: several of them, side by side, in the place of `stream`; () for that one alone.
       num_persons: length of the person axis.
+      origin: "body" moves the origin of every clip to the graph's centre joint (`feeders.centred`);
+        "" and "kept" leave it.
       repeat: passes over the training clips in one epoch.
       p_interval: share of the frames a training crop keeps (ntu).
       test_interval: share of the frames, centred, that a test clip keeps (ntu).
@@ -54,6 +57,7 @@ class Feed:
     stream: str = "joint"
     streams: tuple[str, ...] = ()
     num_persons: int = 1
+    origin: str = ""
     repeat: int = 1
     p_interval: tuple[float, float] = (0.5, 1.0)
     test_interval: float = 0.95
@@ -74,6 +78,7 @@ class Feed:
         twice = len(set(self.streams)) < len(self.streams)
         check_value("data.streams", self.streams, not twice, "different streams")
         check_choice("second_person", self.second_person, SECOND_PERSON)
+        check_choice("data.origin", self.origin, ORIGINS)
         for name in ("frames", "num_persons", "repeat"):
             check_value(f"data.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("crop", "mirror", "scale", "drop_axis", "drop_joints"):
@@ -89,9 +94,18 @@ class Feed:
         )
 
     @classmethod
-    def from_config(cls, data: Mapping[str, Any]) -> "Feed":
-        """Takes the fields it knows from `config.data` and ignores the rest."""
-        return cls(**{f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data})
+    def from_config(cls, data: Mapping[str, Any], store=None) -> "Feed":
+        """Takes the fields it knows from `config.data` and ignores the rest.
+
+        Where `num_persons` is 0 or `origin` is "", the dataset `store` decides: as many persons as
+        its clips have, and clips that were not made for this feeder are centred.
+        """
+        known = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data}
+        if known.get("num_persons") == 0:
+            known["num_persons"] = store.num_persons if store else 1
+        if store and not known.get("origin"):
+            known["origin"] = "" if store.feeder == known["feeder"] else "body"
+        return cls(**known)
 
     def graph_of(self, store) -> Graph:
         """The skeleton of the stream: the feed's own or the dataset's."""
@@ -159,6 +173,9 @@ def _load(
     """The joints of one clip's persons as drawn, float32 [M, T, V, C]."""
     joints = store.joints(row)
     _check_clip(joints, store, row)
+    joints = with_somebody(joints[:, : feed.num_persons])
+    if feed.origin == "body":
+        joints = centred(joints, graph.centre)
     options = {"frames": feed.frames, "num_persons": feed.num_persons}
     if feed.feeder == "ntu":
         options |= {"p_interval": feed.p_interval, "test_interval": feed.test_interval}

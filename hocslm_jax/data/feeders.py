@@ -30,7 +30,8 @@ def ntu(
     """CTR-GCN's NTU feeder: crop, resize to `frames` by linear interpolation, rotate when training.
 
     Args:
-      joints: [T, M, V, 3] in metres, origin at the mid spine of the first frame.
+      joints: [T, M, V, 3] in metres, origin at the mid spine of the first frame (`centred`). Frames
+        without anybody are left out.
       rng: generator for the crop and the rotation; None takes the central `test_interval` of the
         frames.
       num_persons: persons beyond these are left out, the first ones are kept.
@@ -42,8 +43,8 @@ def ntu(
       float32 [min(M, num_persons), frames, V, 3]. Like the reference, blends a person who enters or
       leaves with the zeros beside it.
     """
-    joints = joints[:, :num_persons]
-    valid = _count_valid(joints)
+    joints = with_somebody(joints[:, :num_persons])
+    valid = len(joints)
     if rng is None:
         margin = int((1 - test_interval) * valid / 2)
         start, length = margin, valid - 2 * margin
@@ -103,18 +104,40 @@ def fit_persons(x: np.ndarray, out: np.ndarray, second_person: str) -> None:
         out[len(x) :] = x[0]
 
 
-FEEDERS = {"ntu": ntu, "nw_ucla": nw_ucla}
+def with_somebody(joints: np.ndarray) -> np.ndarray:
+    """The frames [T', M, V, 3] that hold anybody, or all where none does.
 
-
-def _count_valid(joints: np.ndarray) -> int:
-    """Frames that hold anything, or all where none does.
-
-    The reference compares each frame's sum with zero, which differs only if 75 non-zero coordinates
-    cancel exactly.
+    CTR-GCN takes as many of the first frames as hold anybody, which is the same in its own data,
+    where empty frames come last. Other data has them anywhere, and would lose its poses.
     """
     if joints[:, 0, 0, 0].all():  # nearly always, and quickly seen
-        return len(joints)
-    return int(np.count_nonzero(joints.any(axis=(1, 2, 3)))) or len(joints)
+        return joints
+    held = joints.any(axis=(1, 2, 3))
+    return joints if held.all() or not held.any() else joints[held]
+
+
+def centred(joints: np.ndarray, joint: int) -> np.ndarray:
+    """The clip [T, M, V, 3] with its origin at `joint` of the first person, where he is first seen.
+
+    What is missing (exactly 0: an absent person, or a joint that was not found) stays 0. A clip
+    that is centred already is given back as it is. Where that joint is missing in the person's
+    first frame, the next frame that has it counts; if none has, the middle of the first pose does.
+    """
+    seen = joints.any(axis=-1)  # [T, M, V]
+    if not seen.any():
+        return joints
+    person = int(seen.any(axis=(0, 2)).argmax())
+    first = int(seen[:, person].any(axis=1).argmax())
+    pose = joints[first, person][seen[first, person]]
+    low, high = pose.min(axis=0), pose.max(axis=0)
+    found = np.flatnonzero(seen[:, person, joint])
+    if not seen[first, person, joint] and (low <= 0).all() and (high >= 0).all():
+        return joints  # the joint is at the origin, which is within the body
+    origin = joints[found[0], person, joint] if len(found) else (low + high) / 2
+    return np.where(seen[..., None], joints - origin, np.float32(0))
+
+
+FEEDERS = {"ntu": ntu, "nw_ucla": nw_ucla}
 
 
 def _pick_frames(length: int, frames: int, rng: np.random.Generator | None) -> np.ndarray:

@@ -2,34 +2,39 @@
 
 In: DIR with `clips.csv` (columns id, file, label, split; optionally subject, camera, setup,
 replication, caption), the .npy files it names ([T, M, V, 3] or [T, V, 3], metres) and a
-`graph.json` (name, joints, edges, root). Out: a Recipe with the protocol "split". A row that cannot
-be used is reported and skipped.
+`graph.json` (name, joints, edges, root); optionally a `classes.txt`, a class name a line, in the
+order of the labels. Out: a Recipe with the protocol "split". A row that cannot be used is reported
+and skipped.
 """
 
 import csv
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from hocslm_jax.data.archive import fingerprint
 from hocslm_jax.data.builders import SHARD_CLIPS, Columns, Protocols, Recipe
-from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.clip import Clip, check_joints
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, resolve_graph
 
-TABLE = "clips.csv"
+TABLE, CLASSES = "clips.csv", "classes.txt"
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("id", "file", "label", "split")
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 _NUMBERS = ("subject", "camera", "setup", "replication")
 
 
 def recipe(
     name: str, source: Path, graph: str | None, on_bad: Callable[[str, str], None]
 ) -> Recipe:
-    """The Recipe of the dataset in folder `source`; classes are the label names in sorted order.
+    """The Recipe of the dataset in folder `source`.
+
+    Classes are the lines of its classes.txt, else the label names in order, numbers by their value.
 
     Args:
       graph: a built-in skeleton instead of the folder's graph.json.
@@ -42,8 +47,9 @@ def recipe(
         raise UserError(f"{source}: no such folder")
     skeleton = _read_graph(source, graph)
     rows = _read_table(source / TABLE)
-    classes = tuple(sorted({row["label"] for _, row in rows if row["label"]}))
-    good = list(_good_rows(rows, on_bad))
+    classes = _read_classes(source / CLASSES)
+    good = list(_good_rows(rows, classes, on_bad))
+    classes = classes or in_order(row["label"] for _, row in rows if row["label"])
     read = functools.partial(_read_clips, source, skeleton, classes, on_bad)
     splits = {row["id"]: row["split"] for _, row in good}
     return Recipe(
@@ -65,7 +71,7 @@ def read_clip(path: Path, num_joints: int) -> np.ndarray:
     """One .npy file as float32 [T, M, V, 3].
 
     Raises:
-      ValueError: with the reason: missing, not a plain numeric array, wrong shape, not finite.
+      ValueError: with the reason: missing, not a plain numeric array, or as `as_clip`.
     """
     try:
         # mapped, so that a header that claims a huge shape fails instead of allocating it
@@ -76,6 +82,15 @@ def read_clip(path: Path, num_joints: int) -> np.ndarray:
         raise ValueError(f"not a readable .npy file ({error})") from None
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise ValueError("not a .npy file of numbers")
+    return as_clip(array, num_joints)
+
+
+def as_clip(array: np.ndarray, num_joints: int) -> np.ndarray:
+    """An array [T, M, V, 3] or [T, V, 3] as float32 [T, M, V, 3], without persons of zeros alone.
+
+    Raises:
+      ValueError: another shape, axes in another order, or what `clip.check_joints` refuses.
+    """
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4 or array.shape[2:] != (num_joints, 3):
@@ -86,9 +101,47 @@ def read_clip(path: Path, num_joints: int) -> np.ndarray:
         raise ValueError("no frames or no persons")
     with np.errstate(over="ignore"):
         joints = np.array(array, np.float32)
-    if not np.isfinite(joints).all():
-        raise ValueError("coordinates that are not finite")
+    check_joints(joints)
+    joints = np.ascontiguousarray(joints[:, joints.any(axis=(0, 2, 3))])
+    frames, persons = joints.shape[:2]
+    if persons > 2 and (persons > frames or _smoother_by_person(joints)):
+        raise ValueError(
+            f"shape {array.shape} read as (frames, persons, joints, 3) is {frames} frames of "
+            f"{persons} persons, but the second axis looks like time; put time first"
+        )
     return joints
+
+
+def _smoother_by_person(joints: np.ndarray) -> bool:
+    """Whether poses change far less from one person to the next than from frame to frame."""
+    by_frame, by_person = (np.median(np.abs(np.diff(joints, axis=axis))) for axis in (0, 1))
+    return bool(by_person < by_frame / 2)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Each name once, sorted: numbers first, by their value, then the others as text."""
+
+    def key(name: str) -> tuple[bool, float, str]:
+        number = _NUMBER.fullmatch(name)
+        return not number, float(name) if number else 0.0, name
+
+    return tuple(sorted(set(names), key=key))
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    """The lines of classes.txt that are not empty; () where there is no such file."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        return ()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a UTF-8 text file ({error})") from None
+    names = tuple(name for line in lines if (name := line.strip()))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path} names the class {twice[0][:50]!r} twice; a line is one class")
+    if not names:
+        raise UserError(f"{path} names no class; write one a line, or remove it")
+    return names
 
 
 def _read_clips(source, graph: Graph, classes, on_bad, rows: Sequence) -> Iterator[Clip]:
@@ -132,7 +185,7 @@ def _stripped(row: dict) -> dict[str, str]:
     return {key: value.strip() for key, value in row.items() if key is not None}
 
 
-def _good_rows(rows, on_bad) -> Iterator[tuple[str, dict[str, str]]]:
+def _good_rows(rows, classes: Sequence[str], on_bad) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows whose table entries make sense; the files are looked at later."""
     seen = set()
     for where, row in rows:
@@ -142,6 +195,8 @@ def _good_rows(rows, on_bad) -> Iterator[tuple[str, dict[str, str]]]:
             on_bad(where, f"no {empty[0]}")
         elif row["split"] not in SPLITS:
             on_bad(where, f"split is {row['split']!r}, expected one of {', '.join(SPLITS)}")
+        elif classes and row["label"] not in classes:
+            on_bad(where, f"label {row['label'][:50]!r} is not in {CLASSES}")
         elif odd:
             on_bad(where, f"{odd[0]} is {row[odd[0]]!r}, expected a whole number")
         elif row["id"] in seen:

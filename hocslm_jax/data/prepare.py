@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +33,7 @@ from hocslm_jax.data.builders import (
 )
 from hocslm_jax.data.check import check
 from hocslm_jax.data.datasets import DATASETS
+from hocslm_jax.data.notices import measures, notices
 from hocslm_jax.data.store import INDEX, PREPARING, dataset_folder, read_index
 from hocslm_jax.errors import UserError
 
@@ -58,7 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prepares or checks what the arguments ask for and prints a one-line summary."""
     if args.check:
-        print(check(getattr(args, "name", args.dataset), args.data_dir))
+        name = getattr(args, "name", args.dataset)
+        print(check(name, args.data_dir, tell))
         return
     bad: list[BadFile] = []
     make_recipe, _, _ = DATASETS[args.dataset]
@@ -66,6 +69,16 @@ def run(args: argparse.Namespace) -> None:
     options = {"allow_bad": args.allow_bad, "force": args.force}
     options["beam_options"] = getattr(args, "beam", None)
     print(prepare(recipe, args.data_dir, bad, **options))
+    index = read_index(dataset_folder(recipe.name, args.data_dir))
+    tell(index, index.get("measured"))
+
+
+def tell(index: dict, measured: dict | None) -> None:
+    """Prints what the clips measure, and a line for everything odd about the dataset."""
+    if measured:
+        print(f"note: {measures(measured)}", file=sys.stderr)
+        for line in notices(index, measured):
+            print(f"note: {line}", file=sys.stderr)
 
 
 def prepare(

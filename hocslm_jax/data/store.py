@@ -28,6 +28,10 @@ _KEYS = {
     *("dataset", "version", "graph", "classes", "num_persons", "source", "expected"),
     *("files", "protocols", "columns"),
 }
+# Of datasets that were prepared before their index said so: the feeder whose clips they are.
+FEEDER_OF = {"nw_ucla": "nw_ucla", **dict.fromkeys(("ntu60", "ntu120", "ntu120_mini"), "ntu")}
+FEEDER_OF["quickstart"] = "ntu"
+
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 _COMMANDS = {
     "nw_ucla": "nw_ucla --source ARCHIVE_OR_FOLDER",
@@ -53,6 +57,10 @@ class Store:
       protocols: {protocol: {split: rows}}, rows int32, ascending; the index's and those of
         `protocols.validation`.
       path: the folder with the records.
+      feeder: the one that takes its clips as they are, since they were prepared for its protocol;
+        "" where none does.
+      compat: how NTU's files were read, the fields of `ntu.bodies.Compat`; {} of other files.
+      measured: what the clips measure, see `measure.Census`; {} where the index does not say.
       cache: where the joints are; "" for on disk, "ram" for in memory.
     """
 
@@ -65,10 +73,18 @@ class Store:
     columns: dict[str, np.ndarray]
     protocols: dict[str, dict[str, np.ndarray]]
     path: Path
+    feeder: str = ""
+    compat: dict = dataclasses.field(default_factory=dict)
+    measured: dict = dataclasses.field(default_factory=dict)
     cache: str = ""
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def about(self) -> dict:
+        """What prediction has to know of the clips that a run has seen, as JSON types."""
+        return {"compat": self.compat, "size": self.measured.get("size", [0.0, 0.0, 0.0])[1]}
 
     def joints(self, row: int) -> np.ndarray:
         """The clip of that row, float32 [T, M, V, 3] in metres. Thread-safe.
@@ -93,6 +109,10 @@ class Store:
         if not len(rows):
             raise UserError(f"{self.name}: the {split} split of {protocol} has no clips")
         return rows
+
+    def has_split(self, protocol: str, split: str) -> bool:
+        """Whether there are clips in that split."""
+        return len(self.protocols.get(protocol, {}).get(split, ())) > 0
 
     @functools.cached_property
     def _joints(self) -> Joints | Pinned:
@@ -137,6 +157,9 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
         columns={key: columns[key].astype(np.int32) for key in COLUMNS},
         protocols=protocols | validation(index["dataset"], protocols, columns),
         path=folder / index["version"],
+        feeder=index.get("feeder", FEEDER_OF.get(index["dataset"], "")),
+        compat=index["source"].get("compat", {}),
+        measured=index.get("measured", {}),
         cache=cache,
     )
     if cache:

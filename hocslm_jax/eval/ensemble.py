@@ -9,7 +9,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores, save_scores
 from hocslm_jax.eval.mistakes import markdown, mistakes
 from hocslm_jax.eval.scores import Member, match, read_clip_list, read_members
-from hocslm_jax.eval.significance import accuracy_interval, compare
+from hocslm_jax.eval.significance import accuracy_interval, beats_chance, compare
 from hocslm_jax.eval.stream_table import stream_table
 from hocslm_jax.eval.weights import (
     PRESETS,
@@ -56,6 +56,8 @@ def run(args: argparse.Namespace) -> None:
     """
     clips = read_clip_list(args.clips) if args.clips else None
     members = read_members(args.scores, clips)
+    for line in doubts(members):
+        print(f"note: {line}", file=sys.stderr)
     weights = _weights(args, members)
     fused = fuse(members, weights, args.fuse)
     found = mistakes(fused, members)
@@ -76,6 +78,17 @@ def run(args: argparse.Namespace) -> None:
         save_scores(args.save, fused)
     if args.wrong:
         _write(args.wrong, "\n".join(_wrong_document(report, found)) + "\n")
+
+
+def doubts(members: Sequence[Member]) -> Iterator[str]:
+    """A line for each member that is no better than chance."""
+    for member in members:
+        scores, classes = member.scores, member.scores.logits.shape[1]
+        if classes > 1 and not beats_chance(scores.correct, scores.total, classes):
+            yield (
+                f"{member.name}: {_share(scores.correct, scores.total)} is no better than chance "
+                f"among {classes} classes; are its classes in the order of the labels?"
+            )
 
 
 def _weights(args: argparse.Namespace, members: Sequence[Member]) -> np.ndarray:

@@ -233,7 +233,15 @@ def _check_same(first: Member, other: Member) -> None:
             )
     sizes = [member.scores.logits.shape[1] for member in (first, other)]
     names = [member.scores.classes for member in (first, other)]
-    if sizes[0] != sizes[1] or (all(names) and names[0] != names[1]):
+    if sizes[0] == sizes[1] and all(names) and names[0] != names[1]:
+        pairs = enumerate(zip(*names, strict=False))
+        place = next((k for k, (one, two) in pairs if one != two), 0)
+        raise UserError(
+            f"{other.name} and {first.name} have other classes: class {place} is "
+            f"{names[1][place][:40]!r} there and {names[0][place][:40]!r} here; both need the same "
+            "classes in one order (classes.txt beside clips.csv fixes it)"
+        )
+    if sizes[0] != sizes[1]:
         raise UserError(
             f"{other.name} and {first.name} have other classes ({sizes[1]}, {sizes[0]}): they are "
             "not of the same dataset"

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from hocslm_jax.eval.classification import Scores
 
 LEVEL = 0.95
+GUESSING = 0.01
 DRAWS = 10_000
 
 
@@ -17,6 +18,11 @@ def accuracy_interval(scores: Scores) -> list[float]:
     """Wilson's 95 % interval of the accuracy, [low, high] in [0, 1]."""
     interval = binomtest(scores.correct, scores.total).proportion_ci(LEVEL, method="wilson")
     return [float(interval.low), float(interval.high)]
+
+
+def beats_chance(correct: int, total: int, classes: int) -> bool:
+    """Whether so many correct clips are more than guessing one of the classes gives, p < 1 %."""
+    return bool(binomtest(correct, total, 1 / classes, alternative="greater").pvalue < GUESSING)
 
 
 def compare(first: Scores, second: Scores, draws: int = DRAWS, seed: int = 0) -> dict:

@@ -2,7 +2,7 @@
 
 In: NTU `.skeleton` files, NW-UCLA `.json` files, `.npy` arrays [T, M, V, 3] or [T, V, 3] in metres.
 Out: joints float32 [T, M, V, 3], each read as `prepare` reads it for training, or the reason why
-not.
+not. Whether clips are then centred is a matter of the run's feed, as in training.
 """
 
 import dataclasses
@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data import nw_ucla
-from hocslm_jax.data.folder import read_clip
-from hocslm_jax.data.ntu.bodies import COMPAT, Compat, actors
+from hocslm_jax.data.folder import as_clip, read_clip
+from hocslm_jax.data.ntu import mini
+from hocslm_jax.data.ntu.bodies import COMPAT, Compat, actors, actors_of
 from hocslm_jax.data.ntu.classes import CLASSES as NTU_CLASSES
 from hocslm_jax.data.ntu.skeleton import parse_name, parse_skeleton
-from hocslm_jax.graph import Graph
+from hocslm_jax.graph import NTU25, Graph
 
-FARTHEST = 1e6  # metres, or millimetres; what lies beyond is a damaged file
+NTU = (*COMPAT, mini.NAME)  # datasets whose clips `prepare` makes of the bodies in files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,12 +64,15 @@ def find_files(arguments: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def read_joints(path: Path, graph: Graph, dataset: str = "") -> np.ndarray:
+def read_joints(
+    path: Path, graph: Graph, dataset: str = "", compat: Compat | None = None
+) -> np.ndarray:
     """One file's clip, float32 [T, M, V, 3].
 
     Args:
         graph: the skeleton that it must have.
-        dataset: what the run was trained on; "ntu60" and "ntu120" differ in how they are read.
+        dataset: what the run was trained on.
+        compat: how its files were read; by default as the reference reads that dataset.
 
     Raises:
         ValueError: with the reason, when the file cannot be used.
@@ -80,33 +84,35 @@ def read_joints(path: Path, graph: Graph, dataset: str = "") -> np.ndarray:
     if path.suffix not in READERS:
         raise ValueError(f"not one of {', '.join(READERS)}")
     try:
-        joints = READERS[path.suffix](path, graph, dataset)
+        joints = READERS[path.suffix](path, graph, compat or COMPAT.get(dataset, Compat()))
     except OSError as error:
         raise ValueError(error.strerror or "cannot be read") from None
-    return check_clip(joints, graph)
+    return check_clip(joints, graph, dataset, compat)
 
 
-def check_clip(joints: np.ndarray, graph: Graph) -> np.ndarray:
-    """A clip [T, M, V, 3] or [T, V, 3] as float32 [T, M, V, 3].
+def check_clip(
+    joints: np.ndarray, graph: Graph, dataset: str = "", compat: Compat | None = None
+) -> np.ndarray:
+    """A clip [T, M, V, 3] or [T, V, 3] as float32 [T, M, V, 3], as the run's dataset has its clips.
+
+    Of a run on NTU, a clip in the sensor's coordinates goes the way of the files: actors are chosen
+    and centred. Args as of `read_joints`.
 
     Raises:
         ValueError: with the reason, when it cannot be one of this skeleton.
     """
     joints = np.asarray(joints)
-    if joints.ndim == 3:
-        joints = joints[:, None]
     numbers = joints.dtype.kind in "fiu" and joints.size
-    if not numbers or joints.ndim != 4 or joints.shape[3] != 3:
+    if not numbers or joints.ndim not in (3, 4) or joints.shape[-1] != 3:
         raise ValueError(f"{joints.dtype} of shape {joints.shape} is no clip [T, M, V, 3]")
-    if joints.shape[2] != graph.num_joints:
+    if joints.shape[-2] != graph.num_joints:
         raise ValueError(
-            f"it has {joints.shape[2]} joints, this run's skeleton {graph.name} {graph.num_joints}"
+            f"it has {joints.shape[-2]} joints, this run's skeleton {graph.name} {graph.num_joints}"
         )
-    if not (np.abs(joints) < FARTHEST).all():
-        raise ValueError("coordinates that are not finite or cannot be metres")
-    if not joints.any():
-        raise ValueError("nobody is in it: all coordinates are 0")
-    return joints.astype(np.float32)
+    clip = as_clip(joints, graph.num_joints)
+    if dataset in NTU and graph.num_joints == NTU25.num_joints:
+        clip = actors_of(clip, compat or COMPAT.get(dataset, Compat()))
+    return clip
 
 
 def true_class(path: Path, classes: tuple[str, ...]) -> str | None:
@@ -122,19 +128,19 @@ def true_class(path: Path, classes: tuple[str, ...]) -> str | None:
     return classes[label] if label is not None and label < len(classes) else None
 
 
-def _skeleton(path: Path, graph: Graph, dataset: str) -> np.ndarray:
-    return actors(parse_skeleton(path.read_bytes()), COMPAT.get(dataset, Compat()))
+def _skeleton(path: Path, graph: Graph, compat: Compat) -> np.ndarray:
+    return actors(parse_skeleton(path.read_bytes()), compat)
 
 
-def _json(path: Path, graph: Graph, dataset: str) -> np.ndarray:
+def _json(path: Path, graph: Graph, compat: Compat) -> np.ndarray:
     return nw_ucla.parse_joints(path.read_bytes())
 
 
-def _npy(path: Path, graph: Graph, dataset: str) -> np.ndarray:
+def _npy(path: Path, graph: Graph, compat: Compat) -> np.ndarray:
     return read_clip(path, graph.num_joints)
 
 
-READERS: dict[str, Callable[[Path, Graph, str], np.ndarray]] = {
+READERS: dict[str, Callable[[Path, Graph, Compat], np.ndarray]] = {
     ".skeleton": _skeleton,
     ".json": _json,
     ".npy": _npy,

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -19,6 +19,9 @@ from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
+from hocslm_jax.data.measure import coordinate_range, skeleton_size
+from hocslm_jax.data.notices import odd_size
+from hocslm_jax.data.ntu.bodies import Compat
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.descriptions import Decoding, describe
 from hocslm_jax.graph import Graph, resolve_graph
@@ -43,6 +46,10 @@ class Prediction:
       probabilities: of all classes, the likeliest first.
       description: a generated sentence, or None where none was asked for.
       frames, persons: of the clip as it was given.
+      persons_used: the first so many are what the network saw.
+      size: of the skeleton, see `measure.skeleton_size`, in the unit of the clip.
+      coordinates: the least and the greatest.
+      notes: what is odd about the clip, sentences.
     """
 
     name: str
@@ -50,6 +57,10 @@ class Prediction:
     description: str | None
     frames: int
     persons: int
+    persons_used: int
+    size: float
+    coordinates: tuple[float, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,8 +139,7 @@ class LoadedRun:
         """One prediction for each clip.
 
         Args:
-            clips: joints [T, M, V, 3] or [T, V, 3] in metres, as the run's dataset has them (of
-                NTU: the origin at the first person's mid spine).
+            clips: joints [T, M, V, 3] or [T, V, 3] in metres, as `check_clip` takes them.
             decoding: how to describe; None does not.
             batch_size: clips at a time, a multiple of the mesh's 'data' axis; the last batch is
                 padded to it. None chooses one.
@@ -139,7 +149,7 @@ class LoadedRun:
         """
         if not clips:
             return []
-        clips = [_checked(number, clip, self.graph) for number, clip in enumerate(clips)]
+        clips = [self._checked(number, clip) for number, clip in enumerate(clips)]
         size = batch_size or self.batch_size(len(clips))
         rows = sharding.batch_sharding(self.mesh)
         store, said = Clips(clips, self.graph), []
@@ -158,7 +168,44 @@ class LoadedRun:
         order = np.argsort(-shares, kind="stable")
         probabilities = {self.classes[label]: float(shares[label]) for label in order}
         name, (frames, persons) = self.classes[order[0]], clip.shape[:2]
-        return Prediction(name, probabilities, text, frames, persons)
+        used, size = min(persons, self.feed.num_persons), skeleton_size(clip)
+        return Prediction(
+            name, probabilities, text, frames, persons, used, size, coordinate_range(clip),
+            tuple(self._notes(clip, size)),
+        )  # fmt: skip
+
+    def _notes(self, clip: np.ndarray, size: float) -> Iterator[str]:
+        persons, used = clip.shape[1], self.feed.num_persons
+        if persons > used:
+            yield f"{persons - used} of {persons} persons are left out, this run sees {used}"
+        if empty := int((~clip.any(axis=(1, 2, 3))).sum()):
+            yield f"{empty} of {len(clip)} frames hold nobody and are left out"
+        if self.feed.feeder != "nw_ucla" and (odd := odd_size(size, self.usual_size)):
+            yield odd  # the other feeder takes any unit
+
+    @property
+    def usual_size(self) -> float:
+        """The median size of the skeletons that it was trained on, 0 where that is unknown."""
+        size = self._about_clips().get("size")
+        return size if isinstance(size, float) and 0 < size < math.inf else 0.0
+
+    @property
+    def compat(self) -> Compat | None:
+        """How the files of its dataset were read, None where that is unknown."""
+        try:
+            return Compat(**self._about_clips()["compat"])
+        except (KeyError, TypeError):
+            return None
+
+    def _about_clips(self) -> dict:
+        about = self.metadata["model"].get("clips")
+        return about if isinstance(about, dict) else {}
+
+    def _checked(self, number: int, clip: np.ndarray) -> np.ndarray:
+        try:
+            return check_clip(clip, self.graph, self.config.data.dataset, self.compat)
+        except ValueError as error:
+            raise UserError(f"clip {number}: {error}") from None
 
 
 def load_run(
@@ -272,10 +319,3 @@ def _make_forward(network, fused: bool, mesh: jax.sharding.Mesh) -> Callable:
     options = compiler_options(mesh.devices.flat[0].platform)
     rows = sharding.batch_sharding(mesh)
     return jax.jit(forward, out_shardings=rows, compiler_options=options)
-
-
-def _checked(number: int, clip: np.ndarray, graph: Graph) -> np.ndarray:
-    try:
-        return check_clip(clip, graph)
-    except ValueError as error:
-        raise UserError(f"clip {number}: {error}") from None

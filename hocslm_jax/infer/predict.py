@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"{path}: {reason}", file=sys.stderr)
 
     for path, prediction in predict_files(loaded, files, decoding, args.batch_size, report):
+        for note in prediction.notes:
+            print(f"{path}: {note}", file=sys.stderr)
         truth = true_class(path, loaded.classes)
         shown = as_json if args.json else as_text
         print(shown(path, prediction, args.top, truth), flush=True)
@@ -82,7 +84,8 @@ def predict_files(
     size, group, turn = loaded.batch_size(len(files), batch_size), {}, 0
     for left, path in zip(reversed(range(len(files))), files, strict=True):
         try:
-            group[path] = read_joints(path, loaded.graph, loaded.config.data.dataset)
+            dataset = loaded.config.data.dataset
+            group[path] = read_joints(path, loaded.graph, dataset, loaded.compat)
         except ValueError as error:
             on_bad(path, str(error))
         if group and (len(group) == size or not left):
@@ -102,7 +105,11 @@ def as_json(path: Path, prediction: Prediction, top: int, truth: str | None) -> 
 def as_text(path: Path, prediction: Prediction, top: int, truth: str | None) -> str:
     """A few lines for people."""
     people = "1 person" if prediction.persons == 1 else f"{prediction.persons} persons"
-    head = f"{path}: {prediction.frames} frames, {people}"
+    if prediction.persons_used < prediction.persons:
+        people += f" ({prediction.persons_used} used)"
+    low, high = prediction.coordinates
+    measured = f"skeleton size {prediction.size:.3g}, coordinates {low:.3g} to {high:.3g}"
+    head = f"{path}: {measured}; {prediction.frames} frames, {people}"
     lines = [head + (f", true class: {truth}" if truth else "")]
     for name, share in list(prediction.probabilities.items())[:top]:
         lines.append(f"  {100 * share:5.1f} %  {name}")

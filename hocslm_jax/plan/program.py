@@ -19,9 +19,9 @@ import numpy as np
 from hocslm_jax import sharding
 from hocslm_jax.data import nw_ucla, pipeline, quickstart
 from hocslm_jax.data.ntu.classes import NTU60, NTU120
-from hocslm_jax.data.store import open_store
+from hocslm_jax.data.store import FEEDER_OF, Store, open_store
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import NTU25, UCLA20, Graph
+from hocslm_jax.graph import NTU25, UCLA20
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import (
     SIZES,
@@ -92,8 +92,9 @@ def build_step(
     stages = read_stages(config)
     stage = stage or stages[config.stage]
     mesh = setup.open_mesh(config, devices)
-    feed = pipeline.Feed.from_config(config.data)
-    graph, num_classes = skeleton(config.data, feed)
+    store = dataset(config.data)
+    feed = pipeline.Feed.from_config(config.data, store)
+    graph, num_classes = feed.graph_of(store), len(store.classes)
     language, fusion = None, {}
     if fused(stages, config.stage):
         language = shapes_of(config.lm, lm or lm_sizes(config.lm), mesh, attention)
@@ -120,13 +121,17 @@ def build_step(
     )
 
 
-def skeleton(data, feed: pipeline.Feed) -> tuple[Graph, int]:
-    """Joints and classes of a dataset; of one of your own, of the prepared one."""
+def dataset(data) -> Store | SimpleNamespace:
+    """Joints, classes and persons of a dataset; of one of your own, the prepared one."""
     if data.dataset not in SKELETONS:
-        store = open_store(data.dataset, data.data_dir)
-        return feed.graph_of(store), len(store.classes)
+        return open_store(data.dataset, data.data_dir)
     graph, num_classes = SKELETONS[data.dataset]
-    return feed.graph_of(SimpleNamespace(graph=graph)), num_classes
+    return SimpleNamespace(
+        graph=graph,
+        classes=range(num_classes),
+        num_persons=1 if data.dataset == "nw_ucla" else 2,
+        feeder=FEEDER_OF.get(data.dataset, ""),
+    )
 
 
 def lm_sizes(lm) -> Qwen3Config:

@@ -19,7 +19,7 @@ from hocslm_jax.eval.classification import Scores, write_report
 from hocslm_jax.train import checkpoint, host, streams
 from hocslm_jax.train.fingerprint import checksum, fingerprint
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar, say
-from hocslm_jax.train.program import compile_step, describe_model
+from hocslm_jax.train.program import compile_step, describe_input, describe_model
 from hocslm_jax.train.result import make_result, share, summary, write_json
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_told
@@ -58,6 +58,8 @@ def train(
         config = checkpoint.plain(run.config)
         host.on_first(lambda: write_json(run.workdir / "config.json", config))
         describe_model(run, flops)
+        for line in describe_input(run):
+            say(line)
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
             host.wait_for_all()  # gloo gives up on a process that starts 30 s after another
             trainer = Trainer(run, manager, iterator, writer, totals, stop)
@@ -201,21 +203,30 @@ class Trainer:
             return None
         self.settle()
         try:
-            batches = until_told(run.test_batches(), self.stop)
-            scores = streams.score(run, eval_variables(state), batches)
+            scores, *val = [
+                streams.score(run, eval_variables(state), batches, split)
+                for split in ("test", "val")[: 1 + run.has_val]
+                for batches in [until_told(run.test_batches(split=split), self.stop)]
+            ]
         except Interrupted:
             return None
         finally:
             self.lap.lap()
         if step != totals.evaluated_step:
-            self.report(step, scores)
+            self.report(step, scores, *val)
         return scores
 
-    def report(self, step: int, scores: Scores) -> None:
+    def report(self, step: int, scores: Scores, val: Scores | None = None) -> None:
         totals, epoch = self.totals, step // self.run.steps_per_epoch
         parts = scores.parts
-        totals.note_best(epoch, scores.correct, {n: part.correct for n, part in parts.items()})
+        seen, by_val = [
+            found and (found.correct, {n: part.correct for n, part in found.parts.items()})
+            for found in (scores, val)
+        ]
+        totals.note_best(epoch, *seen, by_val)
         values = {"eval/top1": scores.top1, "eval/correct": scores.correct}
+        if val:
+            values |= {"val/top1": val.top1, "val/correct": val.correct, "val/total": val.total}
         for name, part in parts.items():
             values |= {f"eval/top1/{name}": part.top1, f"eval/correct/{name}": part.correct}
         self.writer.write(step, {"epoch": epoch, **values, "eval/total": scores.total})
@@ -233,6 +244,7 @@ class Trainer:
         epochs, tested = self.run.config.train.epochs, ""
         if "classifier" in self.run.stage.train:
             tested = f"  test {share(scores.correct, scores.total)}"
+            tested += f"  val {share(val.correct, val.total)}" if val else ""
             if parts:
                 tested += f" ({', '.join(f'{n} {part.top1:.2%}' for n, part in parts.items())})"
         say(f"epoch {epoch}/{epochs}{trained}{tested}")

@@ -25,11 +25,12 @@ class Totals:
     epoch: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # since the last eval
     best_correct: int = -1
     best_epoch: int = 0
+    best_val: int = -1  # correct clips of the val split, where there is one
     evaluated_step: int = -1
     steps_timed: int = 0
     train_seconds: float = 0.0  # in training steps alone
     wall_clock_s: float = 0.0  # everything, over all resumes
-    streams: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # best and its epoch
+    streams: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # as `best_…`
 
     def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
         for name, (total, count) in metrics.items():
@@ -43,21 +44,39 @@ class Totals:
             self.steps_timed += steps
             self.train_seconds += seconds
 
-    def note_best(self, epoch: int, correct: int, streams: Mapping[str, int]) -> None:
-        """Keeps the best epoch of the run, and of each of several streams."""
-        if correct > self.best_correct:
+    def note_best(
+        self,
+        epoch: int,
+        correct: int,
+        streams: Mapping[str, int],
+        val: tuple[int, Mapping[str, int]] | None = None,
+    ) -> None:
+        """Keeps the best epoch of the run, and of each of several streams.
+
+        Args:
+          correct, streams: correct test clips, in all and of each stream.
+          val: the same of the val split; where it is given, it says which epoch is the best.
+        """
+        if better(val and val[0], self.best_val, correct, self.best_correct):
             self.best_correct, self.best_epoch = correct, epoch
+            self.best_val = val[0] if val else -1
         for name, count in streams.items():
-            if count > self.streams.get(name, [-1])[0]:
-                self.streams[name] = [count, epoch]
+            best, _, best_val = [*self.streams.get(name, [-1, 0]), -1][:3]
+            its = val[1][name] if val else None
+            if better(its, best_val, count, best):
+                self.streams[name] = [count, epoch] if its is None else [count, epoch, its]
 
     def of_stream(self, name: str, streams: Sequence[str]) -> "Totals":
         """What a run of this one of several streams would have added up."""
-        best_correct, best_epoch = self.streams[name]
+        best_correct, best_epoch, best_val = [*self.streams[name], -1][:3]
         own = {part: of_stream(getattr(self, part), name, streams) for part in ("window", "epoch")}
-        return dataclasses.replace(
-            self, **own, best_correct=best_correct, best_epoch=best_epoch, streams={}
-        )
+        own |= {"best_correct": best_correct, "best_epoch": best_epoch, "best_val": best_val}
+        return dataclasses.replace(self, **own, streams={})
+
+
+def better(val: int | None, best_val: int, correct: int, best_correct: int) -> bool:
+    """Whether an epoch is the best so far: by the val split, or without one by the test split."""
+    return correct > best_correct if val is None else val > best_val
 
 
 def of_stream(values: Mapping[str, Any], name: str, streams: Sequence[str]) -> dict[str, Any]:

@@ -6,11 +6,13 @@ needs to be used without the dataset: class names and skeleton.
 
 import functools
 import math
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 
 from hocslm_jax import sharding
+from hocslm_jax.data.notices import persons_left_out
 from hocslm_jax.train import host, state
 from hocslm_jax.train.compiled import class_logits
 from hocslm_jax.train.metrics import say
@@ -70,6 +72,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
     model = {
         "classes": list(run.store.classes),
         "graph": run.feed.graph_of(run.store).as_mapping(),
+        "clips": run.store.about,
         "lm_gain": run.gain,  # tells one language model from another
         "parameters": sum(blocks.values()),
         "blocks": blocks,
@@ -86,6 +89,22 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
     cost = f", {flops / 1e9:.3f} GFLOP a clip" if flops else ""
     say(f"  {'parameters':<{width}} {model['parameters']:>12,}{cost}")
     return model
+
+
+def describe_input(run: Run) -> Iterator[str]:
+    """What becomes of the clips before the network sees them, and which split chooses."""
+    store, feed, protocol = run.store, run.feed, run.config.data.protocol
+    if feed.origin == "body":
+        joint = feed.graph_of(store).joints
+        centre = joint[feed.graph_of(store).centre]
+        yield f"clips are centred at the first person's {centre!r} (data.origin={feed.origin})"
+    splits = [s for s in ("train", "val", "test") if store.has_split(protocol, s)]
+    for split in splits:
+        left = persons_left_out(store, store.rows(protocol, split), feed.num_persons)
+        if left:
+            yield f"{split}: {left}"
+    if run.has_val:
+        yield f"the best epoch is chosen on the {len(store.rows(protocol, 'val')):,} clips of val"
 
 
 def _flops(lowered) -> float | None:

@@ -15,8 +15,9 @@ from hocslm_jax.train.setup import Run
 
 
 def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
-    """What `result.json` holds; `top1` is the last epoch's, `best_*` of the test split."""
-    config = run.config
+    """What `result.json` holds; `top1` is the last epoch's, `best_*` are of the best epoch."""
+    config, split = run.config, "val" if run.has_val else "test"
+    habit = "" if run.has_val else ", the literature's habit"
     seconds = totals.train_seconds
     speed = totals.steps_timed * config.train.batch_size / seconds if seconds else None
     return {
@@ -36,7 +37,9 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "total": scores.total,
         "best_correct": totals.best_correct,
         "best_epoch": totals.best_epoch,
-        "best_note": "best epoch chosen on the test split, the literature's habit",
+        "best_split": split,
+        "best_note": f"best epoch chosen on the {split} split{habit}",
+        **({"best_val_correct": totals.best_val} if run.has_val else {}),
         **stream_counts(totals, scores),
         **({"distill": config.distill.to_dict()} if config.distill.share else {}),
         "samples_per_s": speed,
@@ -76,9 +79,10 @@ def summary(result: dict) -> str:
     if "classifier" not in result["trained"]:
         return f"{result['epochs']} epochs of {'+'.join(result['trained'])}, no classifier yet"
     together = f"{len(result['streams'])} streams together: " if "streams" in result else ""
+    split = result.get("best_split", "test")
     return (
         f"{together}test {share(result['correct'], total)} after {result['epochs']} epochs "
-        f"(best epoch {result['best_epoch']}, chosen on the test split: "
+        f"(best epoch {result['best_epoch']}, chosen on the {split} split: "
         f"{share(result['best_correct'], total)})"
     )
 

@@ -6,12 +6,14 @@ In: the config and the workdir. Out: a `Run`, built once, used by training and e
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
@@ -25,6 +27,12 @@ from hocslm_jax.train import checkpoint, host, optim, stack, state, step
 from hocslm_jax.train.compiled import gathered, gathering, jit_step, make_predict
 from hocslm_jax.train.language import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
+
+# Words of settings, in any section, that make no sense below 0.
+NOT_NEGATIVE = (
+    *("lr", "momentum", "weight_decay", "warmup_epochs", "milestones", "gamma", "clip_norm"),
+    *("encoder_scale", "cls", "gen", "smoothing", "mixup", "dropout", "width", "steps"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +60,11 @@ class Run:
     @property
     def frozen(self) -> dict:
         return {"lm": self.language.params} if self.language else {}
+
+    @property
+    def has_val(self) -> bool:
+        """Whether a split of its own chooses the best epoch, and not the test split."""
+        return self.store.has_split(self.config.data.protocol, "val")
 
     @property
     def total_steps(self) -> int:
@@ -137,12 +150,16 @@ def build_run(
         UserError: an unknown name or an impossible size in the config, or a dataset not prepared.
     """
     check(config)
+    config = ConfigDict(config.copy_and_resolve_references())
     stages = read_stages(config)
     stage = stages[config.stage]
     mesh = open_mesh(config)
     feed = pipeline.Feed.from_config(config.data)  # a typo shows before the data is looked for
     store = opener() if opener else open_data(config.data)
+    feed = pipeline.Feed.from_config(config.data, store)
     graph = feed.graph_of(store)
+    # What the dataset decided belongs to the run: prediction and evaluation take it from there.
+    config.data.update(num_persons=feed.num_persons, origin=feed.origin)
     fusion = {}
     if fused(stages, config.stage):
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
@@ -250,9 +267,25 @@ def check(config) -> None:
     for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every", "log_every"):
         if config.train[name] < 1:
             raise UserError(f"train.{name}={config.train[name]} must be at least 1")
+    check_numbers(config.to_dict())
     if not 0 <= config.optim.ema < 1:
         raise UserError(f"optim.ema={config.optim.ema} must be in [0, 1)")
     check_streams(config)
+
+
+def check_numbers(settings: Mapping, prefix: str = "") -> None:
+    """Raises UserError for a setting that is no finite number, or less than 0 where none may be."""
+    for key, value in settings.items():
+        name = prefix + key
+        if isinstance(value, Mapping):
+            check_numbers(value, f"{name}.")
+        for number in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(number, Mapping):  # a stage
+                check_numbers(number, f"{name}.")
+            elif isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name}={number}: a finite number is needed")
+            elif isinstance(number, int | float) and number < 0 and key in NOT_NEGATIVE:
+                raise UserError(f"{name}={number}: it cannot be less than 0")
 
 
 def check_streams(config) -> None:

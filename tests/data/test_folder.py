@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hocslm_jax.__main__ import main
+from hocslm_jax.data.folder import as_clip, in_order
 from hocslm_jax.data.store import open_store
 from hocslm_jax.graph import NTU25
 
@@ -48,12 +49,20 @@ class Payload:
         return (pytest.fail, ("a pickle was loaded",))
 
 
+WALK = np.random.default_rng(0).normal(size=(1, 3, 3)) + np.arange(12)[:, None, None] / 30
+HERE = np.random.default_rng(1).normal(size=(30, 1, 3))
+
 BAD_ARRAYS = {
     "shape": (np.ones((2, 4, 3)), r"shape \(2, 1, 4, 3\), expected"),
     "two axes": (np.ones((2, 3)), "shape"),
     "empty": (np.ones((0, 3, 3)), "no frames"),
     "nan": (np.full((1, 3, 3), np.nan), "not finite"),
     "overflow": (np.full((1, 3, 3), 1e300), "not finite"),
+    "far": (np.where(np.arange(18).reshape(2, 3, 3) == 16, 1e30, 1), r"1 coord.*\[1, 0, 2, 1\]"),
+    "nobody": (np.zeros((2, 3, 3)), "nobody is in it"),
+    "a body of frames": (WALK[None], "1 frames of 12 persons"),
+    "persons first": (np.stack([WALK, WALK + 1]), "2 frames of 12 persons"),
+    "many clips": (np.tile(WALK, (30, 1, 1, 1)) + HERE[:, None], "30 frames of 12 persons"),
     "pickle": (np.array([Payload()], dtype=object), "not a readable .npy"),
     "complex": (np.ones((1, 3, 3), complex), "not a .npy file of numbers"),
 }
@@ -131,3 +140,36 @@ def test_a_built_in_graph(source, capsys):
         np.save(source / name, np.ones((2, 25, 3)))
     assert run(source, "--graph", "ntu25") == 0
     assert open_store("mine", source.parent / "data").graph == NTU25
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["10", "9", "1"], ("1", "9", "10")),
+        (["2.5", "-1", "02", "x", "10"], ("-1", "02", "2.5", "10", "x")),
+        (["wave", "Sit", "wave"], ("Sit", "wave")),
+    ],
+)
+def test_classes_that_are_numbers_go_by_value(labels, classes):
+    assert in_order(labels) == classes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("wave\nwave\n", "names the class 'wave' twice"), ("\n", "names no class")],
+)
+def test_unusable_list_of_classes(source, capsys, text, message):
+    (source / "classes.txt").write_text(text)
+    assert run(source) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_label_that_the_list_of_classes_lacks(source, capsys):
+    (source / "classes.txt").write_text("sit\n")
+    assert run(source) == 2
+    assert "label 'wave' is not in classes.txt" in capsys.readouterr().err
+
+
+def test_persons_who_are_never_there_are_dropped():
+    clip = np.stack([np.zeros_like(WALK), WALK, np.zeros_like(WALK)], axis=1)
+    np.testing.assert_array_equal(as_clip(clip, 3), WALK[:, None].astype(np.float32))

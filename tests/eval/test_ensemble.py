@@ -15,7 +15,7 @@ from hocslm_jax.eval import ensemble
 from hocslm_jax.eval.classification import Scores, load_scores, save_scores
 from hocslm_jax.eval.mistakes import mistakes
 from hocslm_jax.eval.scores import Member, match, read_clip_list, read_members
-from hocslm_jax.eval.significance import accuracy_interval, compare
+from hocslm_jax.eval.significance import accuracy_interval, beats_chance, compare
 from hocslm_jax.eval.stream_table import stream_table
 from hocslm_jax.eval.weights import check_held_out, fit_weights, fuse, preset_weights
 
@@ -294,3 +294,24 @@ def test_matching_needs_no_order():
     first, second = members()[:2]
     matched = match([first, Member("x", shuffled(second.scores))])
     np.testing.assert_array_equal(matched[1].scores.logits, second.scores.logits)
+
+
+def test_a_member_near_chance_is_named(tmp_path, capsys):
+    good, turned = make_scores(1, skill=9), make_scores(2, skill=9)
+    logits = np.roll(turned.logits, 1, axis=1)  # its classes are in another order, unsaid
+    other = Scores(turned.ids, turned.labels, logits)
+    run(make_run(tmp_path / "good", good), make_run(tmp_path / "turned", other))
+    (note,) = capsys.readouterr().err.splitlines()
+    assert note.startswith("note: turned: 0/30 (0.00%) is no better than chance among 3 classes")
+
+
+@pytest.mark.parametrize(("correct", "beats"), [(10, False), (15, False), (18, True), (30, True)])
+def test_chance_is_a_bound_not_a_share(correct, beats):
+    assert beats_chance(correct, 30, 3) is beats
+
+
+def test_class_names_in_another_order_are_told():
+    first = Member("a", make_scores(1))
+    other = Member("b", make_scores(2, classes=("throw", "sit down", "carry")))
+    with pytest.raises(UserError, match=r"class 1 is 'sit down' there and 'carry' here"):
+        match([first, other])

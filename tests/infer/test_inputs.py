@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data import nw_ucla
+from hocslm_jax.data.ntu.bodies import actors
 from hocslm_jax.data.ntu.classes import CLASSES, NTU120
+from hocslm_jax.data.ntu.skeleton import parse_skeleton
 from hocslm_jax.graph import NTU25, UCLA20
 from hocslm_jax.infer.inputs import check_clip, find_files, read_joints, true_class
 
@@ -137,3 +139,66 @@ def test_real_files(shared, tmp_path):
         height = np.ptp(joints[..., 1], axis=2)
         assert joints.shape[1:] == (1, graph.num_joints, 3) and len(joints) > 10
         assert 0.5 < np.median(height) < 2.5  # metres
+
+
+def raw_bodies(file):
+    """The bodies of an NTU file as an array [T, M, 25, 3] in the sensor's metres."""
+    skeleton = parse_skeleton(file.encode() if isinstance(file, str) else file)
+    joints = np.zeros((skeleton.num_frames, len(skeleton.bodies), 25, 3), np.float32)
+    for person, body in enumerate(skeleton.bodies.values()):
+        joints[body.frames, person] = body.joints
+    return joints
+
+
+def two_people(frames=30):
+    """The second moves more, so he becomes the first; a third is seen too shortly to be one."""
+    rng = np.random.default_rng(2)
+    people = rng.normal(size=(frames, 3, 25, 3)).astype(np.float32) * [[[[0.2]], [[0.5]], [[1]]]]
+    people += np.array([0.1, -0.3, 3.0])
+    return [list(frame[: 2 + (number < 5)]) for number, frame in enumerate(people.astype("f4"))]
+
+
+@pytest.mark.parametrize("dataset", ["ntu60", "ntu120", "ntu120_mini"])
+@pytest.mark.parametrize("bodies", [clip(30, 1, 25) + 2, two_people()], ids=["one", "several"])
+def test_an_array_goes_the_way_of_the_ntu_file(tmp_path, dataset, bodies):
+    text = skeleton_file(bodies)
+    (tmp_path / "a.skeleton").write_text(text)
+    wanted = read_joints(tmp_path / "a.skeleton", NTU25, dataset)
+    raw = raw_bodies(text)
+    np.save(tmp_path / "raw.npy", np.insert(raw, [0, 7], 0, axis=0))  # two frames without anybody
+    np.testing.assert_array_equal(read_joints(tmp_path / "raw.npy", NTU25, dataset), wanted)
+    np.testing.assert_array_equal(check_clip(wanted, NTU25, dataset), wanted)  # centred already
+
+
+def test_an_array_of_other_runs_stays_as_it_is():
+    raw = clip(30, 2, 25) + 2
+    np.testing.assert_array_equal(check_clip(raw, NTU25, "mine"), raw)
+
+
+def test_real_ntu_clips_as_arrays(shared):
+    seen = 0
+    with tarfile.open(shared / "data/ntu_sample/skeletons.tar.xz") as archive:
+        for member in archive:
+            if member.name.endswith(".skeleton") and seen < 30:
+                data = archive.extractfile(member).read()
+                try:
+                    wanted = actors(parse_skeleton(data))
+                except ValueError:
+                    continue
+                found = check_clip(raw_bodies(data), NTU25, "ntu60")
+                np.testing.assert_array_equal(found, wanted, err_msg=member.name)
+                seen += 1
+    assert seen == 30
+
+
+@pytest.mark.parametrize(
+    ("joints", "reason"),
+    [
+        (clip(30, 1)[None, :, 0], "1 frames of 30 persons"),
+        (np.stack([clip(30)[:, 0], clip(30)[:, 0] + 1]), "2 frames of 30 persons"),
+        (np.where(np.arange(60).reshape(1, 1, 20, 3) == 7, np.inf, 1), "1 coordinates"),
+    ],
+)
+def test_arrays_that_cannot_be_meant(joints, reason):
+    with pytest.raises(ValueError, match=reason):
+        check_clip(joints, UCLA20)

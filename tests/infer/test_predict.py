@@ -218,6 +218,19 @@ def test_verb_predicts_the_good_files_and_names_the_bad(trained, files, expected
     assert "zz.json: no frames" in errors
 
 
+def test_verb_says_what_is_odd_about_a_clip(trained, files, capsys):
+    clip = np.load(files / "clip0.npy")
+    np.save(files / "odd.npy", np.concatenate([np.insert(clip, 2, 0, axis=0)] * 2, axis=1) * 1000)
+    assert predict(trained, files / "odd.npy", "--json") == 0
+    output, errors = capsys.readouterr()
+    line = json.loads(output)
+    assert (line["persons"], line["persons_used"]) == (2, 1)
+    assert line["size"] > 1000 and line["coordinates"][0] < -1000
+    assert len(line["notes"]) == len(errors.splitlines()) == 3
+    for note in ("1 of 2 persons are left out", "1 of ", "millimetres, centimetres or pixels"):
+        assert f"odd.npy: {note}" in errors or note in errors
+
+
 def test_verb_for_people(trained, files, expected, capsys):
     assert predict(trained, files / "clip0.npy", "--top", 1) == 0
     first, best = capsys.readouterr().out.splitlines()

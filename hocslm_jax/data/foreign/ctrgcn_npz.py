@@ -61,6 +61,7 @@ def recipe(
         ],
         protocols=functools.partial(_split, protocol),
         source=fingerprint(path) | {"from": "ctrgcn-npz", "protocol": protocol},
+        feeder="ntu",
         expected=sum(len(arrays[f"x_{split}"]) for split in SPLITS),
     )
 

@@ -83,6 +83,7 @@ def recipe(
         ],
         protocols=assign,
         source=source,
+        feeder="ntu" if centre else "",
         expected=len(annotations),
     )
 
@@ -167,10 +168,11 @@ def _clips(path: Path, compat: Compat | None, on_bad, entries: Sequence[Entry]) 
             try:
                 joints = trim(read_array(file, entry.keypoint).swapaxes(0, 1))  # [T, M, 25, 3]
                 joints = joints if compat is None else _centred(joints, compat)
+                clip = Clip(entry.id, joints, entry.label, **_numbers(entry))
             except ValueError as error:
                 on_bad(entry.where, str(error))
                 continue
-            yield Clip(entry.id, joints, entry.label, **_numbers(entry))
+            yield clip
 
 
 def _centred(joints: np.ndarray, compat: Compat) -> np.ndarray:

@@ -96,6 +96,27 @@ def actors(skeleton: Skeleton, compat: Compat = COMPAT["ntu60"]) -> np.ndarray:
     return joints
 
 
+def actors_of(joints: np.ndarray, compat: Compat = COMPAT["ntu60"]) -> np.ndarray:
+    """As `actors`, of a clip [T, M, 25, 3] whose persons are the bodies of a file.
+
+    A clip whose first person has the mid spine at the origin is centred already: it stays as it is.
+
+    Raises:
+      ValueError: as `actors`.
+    """
+    first = joints[:, 0]
+    if (first.any(axis=(1, 2)) & ~first[:, _SPINE].any(axis=1)).any():
+        return joints
+    joints = joints[joints.any(axis=(1, 2, 3))]  # a file's frames without a body do not count
+    seen = joints.any(axis=(2, 3))  # [T, M]
+    bodies = {
+        str(person): Body(np.flatnonzero(there), joints[there, person])
+        for person, there in enumerate(seen.T)
+        if there.any()
+    }
+    return actors(Skeleton(len(joints), bodies), compat)
+
+
 @dataclasses.dataclass(frozen=True)
 class Track:
     """A body on the clip's time axis.

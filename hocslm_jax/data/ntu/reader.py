@@ -69,6 +69,7 @@ def recipe(
             "compat": dataclasses.asdict(compat),
         },
         expected=protocols.COMPLETE[dataset][0],
+        feeder="ntu",
         portable=[functools.partial(_clips, compat, _Parent(1), members=c) for c in chunks],
     )
 

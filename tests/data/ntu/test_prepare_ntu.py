@@ -216,6 +216,8 @@ def test_two_actors_are_two_persons(tmp_path):
     store = open_store("ntu120", tmp_path)
     assert store.num_persons == 2
     assert [store.joints(row).shape[1] for row in (0, 1)] == [2, 1]
+    assert store.feeder == "ntu" and store.measured["persons"] == [2, 1]
+    assert store.about["compat"]["second_person"] == "copy" and store.about["size"] > 0
 
 
 def test_what_others_have_made(tmp_path, capsys):

@@ -1,0 +1,154 @@
+"""What is odd about a prepared dataset though it can be used: one line each.
+
+In: the index of a dataset and what its clips measure (`data.measure`). Out: sentences, which
+`prepare`, `prepare --check` and the start of a training print. Nothing here is an error.
+"""
+
+import collections
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+SIZES = (0.02, 5.0)  # metres; from a hand to a giant, beyond which the unit is in doubt
+OTHER = 4  # times larger or smaller than the training clips: another unit
+CROWD = 8  # persons of one clip
+NAMED = 3  # names of a longer list that are told
+
+
+def notices(index: Mapping, measured: Mapping) -> Iterator[str]:
+    """Everything odd about a dataset, from its `index.json` and a `Census.summary`."""
+    classes, labels = index["classes"], np.asarray(index["columns"]["label"], int)
+    yield from _alike(classes)
+    none = [name for label, name in enumerate(classes) if not (labels == label).any()]
+    if none:
+        yield f"{named(none, 'class')} {_have(none)} no clip at all"
+    for protocol, splits in index["protocols"].items():
+        yield from _splits(protocol, splits, classes, labels, set(none))
+    yield from shared_clips(index, measured)
+    yield from _numbers(measured)
+
+
+def shared_clips(index: Mapping, measured: Mapping) -> Iterator[str]:
+    """A line for each two splits of a protocol that hold clips of equal joints."""
+    for protocol, splits in index["protocols"].items():
+        yield from _shared(protocol, splits, index["columns"]["id"], measured["equal"])
+
+
+def measures(measured: Mapping) -> str:
+    """The numbers of a dataset in one line: sizes, coordinates, persons."""
+    low, median, high = measured["size"]
+    counts = collections.Counter(measured["persons"])
+    persons = ", ".join(f"{count:,} of {people}" for people, count in sorted(counts.items()))
+    return (
+        f"clips by persons: {persons}; median skeleton size {median:g} ({low:g} to {high:g}), "
+        f"coordinates {measured['range'][0]:g} to {measured['range'][1]:g}"
+    )
+
+
+def persons_left_out(store, rows: Sequence[int], num_persons: int) -> str:
+    """How many persons of these clips of a `Store` a network does not see, "" where it sees all."""
+    if store.num_persons <= num_persons:
+        return ""
+    if not store.measured:  # prepared before an index had it
+        return f"data.num_persons={num_persons} of up to {store.num_persons} persons are used"
+    persons = np.asarray(store.measured["persons"])[np.asarray(rows, int)]
+    more, left = int((persons > num_persons).sum()), int((persons - num_persons).clip(0).sum())
+    if not more:
+        return ""
+    return (
+        f"data.num_persons={num_persons} leaves out {left:,} persons of {more:,} of {len(rows):,} "
+        f"clips, which have up to {persons.max()}"
+    )
+
+
+def odd_size(size: float, usual: float = 0.0) -> str:
+    """What is to be said of a skeleton of that size, or "".
+
+    Args:
+      usual: the median of the clips that a network was trained on; 0 = unknown, metres then.
+    """
+    low, high = (usual / OTHER, usual * OTHER) if usual else SIZES
+    if low <= size <= high:
+        return ""
+    expected = f"{usual:.3g} in the training clips" if usual else "some 0.2 to 2 in metres"
+    if not size:
+        return f"all joints of a pose are at one place; a skeleton's size is {expected}"
+    unit = "millimetres, centimetres or pixels" if size > high else "another unit"
+    return f"the skeleton's size is {size:.4g}, {expected}: is it in {unit}?"
+
+
+def named(names: Sequence[str], what: str) -> str:
+    """`class 'a'`, `2 classes ('a', 'b')`, or the first few of more."""
+    shown = ", ".join(repr(name[:40]) for name in names[:NAMED])
+    if len(names) == 1:
+        return f"{what} {shown}"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{len(names)} {what}{'es' if what.endswith('s') else 's'} ({shown}{more})"
+
+
+def _have(names: Sequence[str]) -> str:
+    return "has" if len(names) == 1 else "have"
+
+
+def _alike(classes: Sequence[str]) -> Iterator[str]:
+    """Names that a reader takes for one: they differ in case, blanks, or zeros before a number."""
+    groups = collections.defaultdict(list)
+    for name in classes:
+        groups[_folded(name)].append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            yield (
+                f"{named(names, 'class')} differ only in case, blanks or spelling of a number, "
+                "yet are classes of their own"
+            )
+
+
+def _folded(name: str) -> str:
+    folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return folded.lstrip("0") or "0" if folded.isdecimal() else folded
+
+
+def _splits(protocol, splits, classes, labels, none: set) -> Iterator[str]:
+    """Splits and classes of a protocol that lack clips."""
+    for split in splits:
+        if not len(splits[split]) and split != "val":
+            yield f"{protocol}: no {split} clips at all; a training needs some"
+    for split, kind in (("train", "training"), ("test", "test")):
+        rows = np.asarray(splits.get(split, []), int)
+        there = set(labels[rows].tolist())
+        lacking = [n for at, n in enumerate(classes) if at not in there and n not in none]
+        if len(rows) and lacking:
+            yield f"{protocol}: {named(lacking, 'class')} {_have(lacking)} no {kind} clips"
+    if len(splits.get("val", [])):
+        yield f"{protocol}: the {len(splits['val']):,} clips of val choose the best epoch"
+
+
+def _shared(protocol, splits, ids, equal: Sequence[Sequence[int]]) -> Iterator[str]:
+    """Clips of equal joints in two splits of a protocol."""
+    side = {row: split for split, rows in splits.items() for row in rows}
+    pairs = collections.defaultdict(list)
+    for rows in equal:
+        found = collections.defaultdict(list)
+        for row in rows:
+            if row in side:
+                found[side[row]].append(row)
+        if len(found) > 1:
+            pairs[tuple(found)].append([rows[0] for rows in found.values()])
+    for between, rows in pairs.items():
+        first = " = ".join(ids[row] for row in rows[0])
+        yield (
+            f"{protocol}: {len(rows)} {'clip is' if len(rows) == 1 else 'clips are'} equal in "
+            f"{' and '.join(between)} ({first[:100]}): the same joints on both sides"
+        )
+
+
+def _numbers(measured: Mapping) -> Iterator[str]:
+    clips, frames = measured["empty"]
+    if clips:
+        yield f"{frames:,} frames of {clips:,} clips hold nobody; feeders leave them out"
+    most = max(measured["persons"], default=0)
+    if most > CROWD:
+        yield f"a clip has {most} persons; are its axes [T, M, V, 3]? (data.num_persons uses fewer)"
+    if odd := odd_size(measured["size"][1]):
+        yield f"{odd} (feeder=ntu expects metres, feeder=nw_ucla takes any unit)"
