@@ -36,6 +36,14 @@ def config_file(argv: list[str]) -> str:
     return next(files, "")
 
 
+def asked(argv: list[str]) -> list[str]:
+    """The dotted names of all settings on the command line."""
+    given = "\n".join(argv)
+    arguments = re.findall(r"^--?config[=\n][^:\n]+:(.*)$", given, re.MULTILINE)
+    flag = re.findall(r"^--?config\.([\w.]+)", given, re.MULTILINE)
+    return base.named(CONFIG.value, ",".join(arguments)) + flag
+
+
 def parse(argv: list[str]) -> list[str]:
     """Flags, with one line instead of a traceback for what cannot be set."""
     file = config_file(argv)
@@ -60,13 +68,16 @@ def parse(argv: list[str]) -> list[str]:
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    from hocslm_jax.train import environment, host, strategy  # seconds: after the flags are read
+    # Seconds: after the flags are read.
+    from hocslm_jax.train import environment, host, strategy, unused
 
     try:
         environment.use_compilation_cache(CONFIG.value.compilation_cache)
         if DISTRIBUTED.value:
             environment.join_processes(JOIN_TIMEOUT.value)
         environment.keep_memory()
+        if MODE.value == "train":
+            unused.check(CONFIG.value, asked(sys.argv))
         act = strategy.train if MODE.value == "train" else strategy.evaluate
         status = act(CONFIG.value, WORKDIR.value)
     except BaseException as error:  # the other processes wait for this one, whatever it was

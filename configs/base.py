@@ -121,7 +121,7 @@ def defaults() -> ConfigDict:
                 "schedule": "step",
                 "milestones": (50,),
                 "gamma": 0.1,
-                "decay_mask": False,  # True: spare BatchNorm, biases and scalars
+                "decay_mask": False,  # True: spare all but matrices (`train.optim.DECAYED`)
                 "ema": 0.0,  # decay of the averaged weights that are evaluated; 0 = off
                 "clip_norm": 0.0,  # 0 = off
                 "encoder_scale": 1.0,  # learning rate of the encoder over that of the rest
@@ -142,8 +142,8 @@ def defaults() -> ConfigDict:
             "loss": {
                 "cls": 1.0,  # weights of eq. 14; the paper gives none
                 "gen": 0.1,
-                "smoothing": 0.0,  # share of the target that all classes have; without language
-                "mixup": 0.0,  # alpha of mixup's Beta(alpha, alpha); 0 = off; without language
+                "smoothing": 0.0,  # share of the target that all classes have
+                "mixup": 0.0,  # alpha of mixup's Beta(alpha, alpha); 0 = off; not beside captions
             },
             "distill": {  # a student of finished runs, for classification alone
                 "share": 0.0,  # of the loss that is to follow the teacher; 0 = off
@@ -249,6 +249,12 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
             if path == "lm.name":
                 config.lm.init = "load"
     return config
+
+
+def named(config: ConfigDict, arg: str) -> list[str]:
+    """The dotted names of the settings in an argument; `recipe=` and the like stand for more."""
+    keys = [item.partition("=")[0].strip() for item in arg.split(",") if item.strip()]
+    return [full_name(config, key) for key in keys if key not in ("recipe", "start", "strategy")]
 
 
 def start_from(config: ConfigDict, run: str) -> None:

@@ -35,6 +35,7 @@ FREE_TO_CHANGE = (
     "data.cache",
     "data.auto_prepare",
     "train.epochs",
+    "finetune.epochs",
     "train.eval_every",
     "train.eval_batch_size",
     "train.checkpoint_every",

@@ -20,7 +20,7 @@ from hocslm_jax.train import checkpoint, host, streams
 from hocslm_jax.train.fingerprint import checksum, fingerprint
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar, say
 from hocslm_jax.train.program import compile_step, describe_input, describe_model
-from hocslm_jax.train.result import make_result, share, summary, write_json
+from hocslm_jax.train.result import make_result, share, summary, withdraw_result, write_json
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_told
 from hocslm_jax.train.stack import named_metrics
@@ -54,6 +54,7 @@ def train(
         state, totals = start_or_resume(run, manager, iterator, warm)
         if int(state.step) >= run.total_steps and finished(run):
             return Ending(finished=True)
+        host.on_first(lambda: withdraw_result(run))
         step, flops = compile_step(run)
         config = checkpoint.plain(run.config)
         host.on_first(lambda: write_json(run.workdir / "config.json", config))
@@ -269,6 +270,7 @@ class Trainer:
             "config": checkpoint.plain(self.run.config),
             "data": self.iterator.get_state(),
             "totals": vars(self.totals),
+            "origin": self.run.origin,
         }
         return checkpoint.plain(meta)
 

@@ -54,10 +54,16 @@ def make_schedule(optim, epochs: int, steps_per_epoch: int) -> Schedule:
     raise UserError(f"optim.schedule={optim.schedule!r} is unknown: use 'step' or 'cosine'")
 
 
+# The matrices that features are multiplied with, by the last word of their names. All else starts
+# at a value with a meaning, and is not drawn to 0: scales and biases, gates and weights of sums,
+# the skeleton's graph, the prompt's words.
+DECAYED = ("kernel", "embedding", "query", "key", "value", "distance", "energy", "gate", "expand")
+
+
 def decay_mask(params) -> dict:
-    """True for kernels and topologies; False for BatchNorm, biases and scalars."""
+    """True for the matrices of `DECAYED`, whatever their shape; False for the rest."""
     return jax.tree.map_with_path(
-        lambda path, leaf: leaf.ndim > 1 and not path_name(path).endswith("bias"), params
+        lambda path, _: path_name(path).rpartition("/")[2] in DECAYED, params
     )
 
 

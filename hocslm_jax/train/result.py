@@ -28,6 +28,7 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "strategy": config.strategy,
         "stage": config.stage + 1,
         "trained": list(run.stage.train),
+        "origin": run.origin,
         "language_model": language_model(run),
         "seed": config.seed,
         "epochs": config.train.epochs,
@@ -49,6 +50,12 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
         "versions": environment.describe_versions(),
         "command": environment.command(),
     }
+
+
+def withdraw_result(run: Run) -> None:
+    """Removes the result of a run that trains on: its workdir has one only while it is finished."""
+    for folder in (run.workdir, *(run.workdir / stream for stream in run.streams)):
+        (folder / "result.json").unlink(missing_ok=True)
 
 
 def language_model(run: Run) -> dict | None:

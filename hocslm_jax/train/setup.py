@@ -56,6 +56,7 @@ class Run:
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics, finite)
     predict: Callable  # (variables, x of this host) -> global logits [B, C] or [B, S, C]
     teacher: np.ndarray | None = None  # probabilities [clips of the store, C], see `distill`
+    origin: str = ""  # a mark of the weights that it starts from, see `origin`
 
     @property
     def frozen(self) -> dict:
@@ -163,7 +164,8 @@ def build_run(
     fusion = {}
     if fused(stages, config.stage):
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
-    model = build(config.model, graph=graph, num_classes=len(store.classes), **fusion)
+    settings = model_settings(config)
+    model = build(settings, graph=graph, num_classes=len(store.classes), **fusion)
     spe = pipeline.steps_per_epoch(store, config.data.protocol, feed, config.train.batch_size)
     describes = "gen" in stage.losses
     captions = grid = None
@@ -213,19 +215,30 @@ def make_programs(
     }
 
 
+def model_settings(config) -> ConfigDict:
+    """`config.model`, without dropout in front of a classifier that the stage keeps as it is."""
+    settings = ConfigDict(config.model.to_dict())
+    if "classifier" not in trained_groups(config):
+        settings.dropout = 0.0
+    return settings
+
+
 def make_objective(
     config, stage: Stage, model, mesh, language: Language | None, grid: Grid | None = None
 ) -> Callable:
     """What the stage minimises; `grid` is where examples with language are packed."""
+    loss, distill, encoder = config.loss, config.distill, "encoder" in stage.train
     if not isinstance(model, HocSLM):
-        loss, distill = config.loss, config.distill
-        return step.classify(model, loss.smoothing, loss.mixup, distill.share, distill.temperature)
-    weights = {name: config.loss[name] if name in stage.losses else 0.0 for name in ("cls", "gen")}
+        options = (loss.smoothing, loss.mixup, distill.share, distill.temperature)
+        return step.classify(model, *options, train_encoder=encoder)
+    weights = {name: loss[name] if name in stage.losses else 0.0 for name in ("cls", "gen")}
     return step.describe(
         model,
         gathering(language),
         weights,
-        train_encoder="encoder" in stage.train,
+        smoothing=loss.smoothing,
+        mixup=loss.mixup,
+        train_encoder=encoder,
         chunk=config.lm.chunk,
         grid=grid,
         place=sharding.place_rows(mesh),

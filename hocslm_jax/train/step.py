@@ -26,6 +26,8 @@ def classify(
     mixup: float = 0.0,
     distill: float = 0.0,
     temperature: float = 1.0,
+    *,
+    train_encoder: bool = True,
 ) -> Callable:
     """Strategy T0: cross-entropy on the class logits.
 
@@ -34,6 +36,7 @@ def classify(
         mixup: alpha of `losses.mixup`; 0 = off.
         distill: share of the loss that is to follow the batch's `teacher`, whose probabilities are
             of this temperature; 0 = off.
+        train_encoder: False keeps the BatchNorm statistics and turns dropout off.
     """
 
     def objective(params, batch_stats, frozen, batch, rng):
@@ -46,7 +49,7 @@ def classify(
             x, mixed = losses.mixup(key, x, label, mixup)
         variables = {"params": params, "batch_stats": batch_stats}
         logits, updated = model.apply(
-            variables, x, train=True, mutable=["batch_stats"], rngs={"dropout": rng}
+            variables, x, train=train_encoder, mutable=["batch_stats"], rngs={"dropout": rng}
         )
         loss, metrics = losses.classification(
             logits, label, batch["mask"], smoothing, mixed, teacher
@@ -61,6 +64,8 @@ def describe(
     lm: Qwen3,
     weights: Mapping[str, float],
     *,
+    smoothing: float = 0.0,
+    mixup: float = 0.0,
     train_encoder: bool = True,
     chunk: int = 16,
     grid: Grid | None = None,
@@ -72,6 +77,8 @@ def describe(
         model: a `HocSLM`.
         lm: whose parameters are `frozen["lm"]`; it gets no gradient.
         weights: of "cls" and "gen"; a loss of weight 0 is not computed.
+        smoothing, mixup: of the classification, as for `classify`; mixup is for stages without
+            "gen", since captions cannot be blended.
         train_encoder: False keeps the BatchNorm statistics and turns dropout off.
         chunk: caption positions whose logits exist at one time.
         grid: where the examples are packed into common rows; None gives each its own.
@@ -79,17 +86,23 @@ def describe(
             they lie.
     """
 
+    mixup = mixup if weights["cls"] and not weights["gen"] else 0.0
+
     def objective(params, batch_stats, frozen, batch, rng):
+        x, label, mixed = batch["x"], batch["label"], None
+        if mixup:
+            rng, key = jax.random.split(rng)
+            x, mixed = losses.mixup(key, x, label, mixup)
         (logits, prefix), updated = model.apply(
             {"params": params, "batch_stats": batch_stats},
-            batch["x"],
+            x,
             train=train_encoder,
             mutable=["batch_stats"],
             rngs={"dropout": rng},
         )
         total, metrics = jnp.float32(0), {}
         if weights["cls"]:
-            loss, metrics = losses.classification(logits, batch["label"], batch["mask"])
+            loss, metrics = losses.classification(logits, label, batch["mask"], smoothing, mixed)
             total += weights["cls"] * loss
         if weights["gen"]:
             prefix = place(prefix) if place else prefix

@@ -16,7 +16,17 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import resolve
-from hocslm_jax.train import checkpoint, distill, host, loop, second_look, setup, telling
+from hocslm_jax.train import (
+    checkpoint,
+    distill,
+    host,
+    loop,
+    origin,
+    second_look,
+    setup,
+    telling,
+    unused,
+)
 from hocslm_jax.train.fingerprint import settings
 from hocslm_jax.train.language import (
     Language,
@@ -37,9 +47,11 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
         UserError: as `setup.build_run` and `loop.train`, or a stage that starts from no run.
     """
     setup.check(config)
+    unused.check(config)
     distill.check(config)
     host.check_same("settings", lambda: settings(config, workdir, "train"))
     workdir, stages = Path(workdir), read_stages(config)
+    host.on_first(lambda: origin.check_lengths(config, workdir))
     opener = functools.cache(functools.partial(setup.open_data, config.data))  # read once
     language, previous = None, None
     if names := config.data.streams:
@@ -50,7 +62,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
-        folder = workdir if last else workdir / "stages" / str(position + 1)
+        folder = origin.stage_folder(workdir, position, len(stages))
         if position == 0 and config.t0 and not last:
             previous = Path(config.t0)
             continue
@@ -61,7 +73,10 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
             what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
         run = distill.taught(setup.build_run(now, folder, build, language, opener))
-        warm = functools.partial(warm_start, run, language, previous)
+        source = previous if stage.start == "previous" else Path(stage.start)
+        warm = functools.cache(functools.partial(warm_start, run, language, previous))
+        if origin.comparable(stage, source):
+            run = origin.marked(run, warm(), source)
         ending = loop.train(run, warm, teller(run, language) if last else None)
         if ending.stopped and not (last and ending.finished):
             if ending.finished:

@@ -7,6 +7,9 @@ import optax
 import pytest
 
 from configs import base
+from hocslm_jax import sharding
+from hocslm_jax.graph import UCLA20
+from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.train import optim
 
 STEPS = 6
@@ -111,3 +114,31 @@ def test_no_warmup():
     for kind in ("step", "cosine"):
         rate = optim.make_schedule(settings(warmup_epochs=0, schedule=kind), 10, 5)
         assert float(rate(0)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("encoder", ["hglnet", "ctrgcn"])
+def test_decay_mask_of_the_real_networks(encoder):
+    """Matrices decay. What starts at a value with a meaning does not, whatever its shape."""
+    fusion = FusionConfig(lm_width=16, prompt_length=3, width=8)
+    settings = {"encoder": encoder, "width": 8, "stages": (1, 1), "gta_position": "relative"}
+    model = build_model(settings, graph=UCLA20, num_classes=4, fusion=fusion)
+
+    def init(key):
+        return model.init(key, jnp.zeros((1, 1, 8, 20, 3)), train=False)["params"]
+
+    params = jax.eval_shape(init, jax.random.key(0))
+    mask, shapes = (
+        {sharding.path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+        for tree in (optim.decay_mask(params), jax.tree.map(lambda a: a.ndim, params))
+    )
+    spared = {name for name in mask if not mask[name]}
+    words = {name.rpartition("/")[2] for name in spared}
+    kept = {"scale", "bias", "graph", "prompt"}
+    kept |= {"alpha"} if encoder == "ctrgcn" else set()
+    more = "fusion gates gamma residual energy_bias gate_bias relative_bias"
+    assert words == kept | (set(more.split()) if encoder == "hglnet" else set())
+    assert all(shapes[name] > 1 for name in mask if mask[name])
+    assert {name for name in mask if name.endswith("kernel")} <= set(mask) - spared
+    # Several streams side by side have an axis more.
+    stacked = jax.eval_shape(lambda p: jax.tree.map(lambda a: jnp.zeros((2, *a.shape)), p), params)
+    assert optim.decay_mask(stacked) == optim.decay_mask(params)
