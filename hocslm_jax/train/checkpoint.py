@@ -116,15 +116,15 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
         UserError: no complete checkpoint, or one of another model.
     """
     meta = read_run(workdir)
-    step, weights = meta["step"], "ema" if meta["config"]["optim"]["ema"] else "params"
+    step, averaged = meta["step"], bool(meta["config"]["optim"]["ema"])
     idle = fixed_groups(meta["config"])
     params = abstract_variables["params"]
-    wanted = {
-        weights: {name: group for name, group in params.items() if name not in idle},
-        "fixed": {name: group for name, group in params.items() if name in idle},
+    chosen = {
+        "params": {name: group for name, group in params.items() if name not in idle},
         "batch_stats": abstract_variables["batch_stats"],
     }
-    wanted = {name: tree for name, tree in wanted.items() if tree}  # {} would be taken for a leaf
+    fixed = {name: group for name, group in params.items() if name in idle}
+    wanted = _filled({"fixed": fixed} | ({"ema": _filled(chosen)} if averaged else chosen))
     args = ocp.args.PyTreeRestore(
         wanted,
         partial_restore=True,
@@ -142,8 +142,14 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
     unread = [path for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
     if unread:
         raise _misfit(folder, step, f"it has no {path_name(unread[0])}")
-    params = {**state.get("fixed", {}), **state.get(weights, {})}
-    return {"params": params, "batch_stats": state.get("batch_stats", {})}
+    found = state.get("ema", {}) if averaged else state
+    params = {**state.get("fixed", {}), **found.get("params", {})}
+    return {"params": params, "batch_stats": found.get("batch_stats", {})}
+
+
+def _filled(tree: dict) -> dict:
+    """Without what is empty, which Orbax would take for a leaf."""
+    return {name: part for name, part in tree.items() if part}
 
 
 def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...] = ("",)) -> None:

@@ -23,7 +23,7 @@ class TrainState:
     fixed: dict  # the groups that this stage keeps as they are; no gradient, no moments
     batch_stats: dict  # BatchNorm's running mean and variance
     opt_state: optax.OptState
-    ema: dict | None  # averaged params, or None when off
+    ema: dict | None  # averaged "params" and the "batch_stats" that are theirs, or None when off
     rng: jax.Array  # a typed key; step n draws from fold_in(rng, n)
 
 
@@ -46,13 +46,14 @@ def make_init(
         params = variables["params"] | warm.get("params", {})
         fixed = {name: params[name] for name in params if name in GROUPS and name not in train}
         params = {name: group for name, group in params.items() if name not in fixed}
+        batch_stats = warm.get("batch_stats") or variables.get("batch_stats", {})
         return TrainState(
             step=jnp.int32(0),
             params=params,
             fixed=fixed,
-            batch_stats=warm.get("batch_stats") or variables.get("batch_stats", {}),
+            batch_stats=batch_stats,
             opt_state=tx.init(params),
-            ema=params if ema else None,
+            ema={"params": params, "batch_stats": batch_stats} if ema else None,
             rng=rng,
         )
 
@@ -61,5 +62,6 @@ def make_init(
 
 def eval_variables(state: TrainState) -> dict:
     """What `model.apply` takes in evaluation: the averaged weights where there are any."""
-    params = state.params if state.ema is None else state.ema
-    return {"params": {**state.fixed, **params}, "batch_stats": state.batch_stats}
+    live = {"params": state.params, "batch_stats": state.batch_stats}
+    chosen = live if state.ema is None else state.ema
+    return chosen | {"params": {**state.fixed, **chosen["params"]}}

@@ -170,7 +170,11 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+            mean = optax.incremental_update(params, ema["params"], 1 - ema_decay)
+            # The activations of averaged weights are not those of the weights in training, nor the
+            # average of theirs: they get statistics of their own, for a forward pass a step.
+            seen = objective({**state.fixed, **mean}, ema["batch_stats"], frozen, batch, rng)
+            ema = {"params": mean, "batch_stats": seen[1][0]}
         grad_norm = optax.tree.norm(grads)
         metrics["grad_norm"] = (grad_norm, jnp.float32(1))
         state = state.replace(
