@@ -26,7 +26,7 @@ from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.infer import loaded, pretrained
 from hocslm_jax.models import build_model, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
-from hocslm_jax.train import settings
+from hocslm_jax.train import unused
 from hocslm_jax.train.stages import read_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +83,7 @@ def check_launch(words):
     config = importlib.import_module(f"configs.{Path(file).stem}").get_config(arg)
     dotted = [name.removeprefix("config.") for name in flags if name.startswith("config.")]
     assert set(dotted) <= set(base.flatten(config))
-    settings.check(config, base.named(config, arg) + dotted)
+    unused.check(config, base.named(config, arg) + dotted)
     rest = {name: value for name, value in flags.items() if not name.startswith("config.")}
     assert rest.pop("mode", "eval") == "eval" and rest.pop("distributed", "") == "" and not rest
 
