@@ -15,6 +15,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from configs import base
+from hocslm_jax import terminal
 from hocslm_jax.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, with :k=v arguments.")
@@ -24,11 +25,6 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other hosts' pro
 JOIN_TIMEOUT = flags.DEFINE_float(
     "join_timeout", 120, "Seconds to wait for the other hosts' processes to start.", lower_bound=1
 )
-
-
-def fail(error: object) -> None:
-    print(f"error: {error}", file=sys.stderr)
-    sys.exit(2)
 
 
 def config_file(argv: list[str]) -> str:
@@ -48,7 +44,7 @@ def parse(argv: list[str]) -> list[str]:
     """Flags, with one line instead of a traceback for what cannot be set."""
     file = config_file(argv)
     if file and not Path(file).is_file():
-        fail(f"there is no config file {file}: see configs/")
+        raise UserError(f"there is no config file {file}: see configs/")
     try:
         rest = flags.FLAGS(argv)
         if rest[1:]:
@@ -60,18 +56,20 @@ def parse(argv: list[str]) -> list[str]:
         known = list(base.flatten(base.defaults()))
         keys = (m[1] for a in argv if (m := re.match(r"--config\.([\w.]+)", a)))
         wrong = next((key for key in keys if key not in known), str(error))
-        fail(f"unknown config key {wrong!r}{base.nearest(wrong, known)}")
-    except (OSError, UserError, flags.Error) as error:
-        fail(error)
+        raise UserError(f"unknown config key {wrong!r}{base.nearest(wrong, known)}") from None
+    except (OSError, flags.Error) as error:
+        raise UserError(" ".join(str(error).split())) from None
     return rest
 
 
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
-    # Seconds: after the flags are read.
+    # These take seconds: after the flags are read.
+    from hocslm_jax.models import encoder_config
     from hocslm_jax.train import environment, host, strategy, unused
 
     try:
+        encoder_config(CONFIG.value.model)  # says what is wrong with it before any data is read
         environment.use_compilation_cache(CONFIG.value.compilation_cache)
         if DISTRIBUTED.value:
             environment.join_processes(JOIN_TIMEOUT.value)
@@ -82,13 +80,9 @@ def main(_: list[str]) -> None:
         status = act(CONFIG.value, WORKDIR.value)
     except BaseException as error:  # the other processes wait for this one, whatever it was
         host.end_all(error)
-        if isinstance(error, UserError):
-            fail(error)
-        if isinstance(error, KeyboardInterrupt):
-            sys.exit(130)
         raise
     sys.exit(status)
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse)
+    sys.exit(terminal.run(lambda: app.run(main, flags_parser=parse)))

@@ -10,6 +10,7 @@ a finished run, of whatever classes, to begin with.
 """
 
 import difflib
+import shlex
 
 from ml_collections import ConfigDict
 
@@ -290,9 +291,13 @@ def full_name(config: ConfigDict, key: str) -> str:
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """`: did you mean 'lr'?`, or nothing when no known name is near."""
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f": did you mean {close[0]!r}?" if close else f": known are {', '.join(sorted(known))}"
+    """`: did you mean 'optim.lr'?`, or some of the known names where none is near."""
+    same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    same.sort(key=lambda name: name.startswith(DOTTED_ONLY))  # optim.lr before finetune.lr
+    near = [ALIASES.get(key, ""), *same, *difflib.get_close_matches(key, known, n=1, cutoff=0.5)]
+    if close := [name for name in near if name in known]:
+        return f": did you mean {close[0]!r}?"
+    return f": known are {', '.join(sorted(known)[:8])}, …, all of them in configs/base.py"
 
 
 def parse(name: str, text: str, default):
@@ -307,8 +312,13 @@ def parse(name: str, text: str, default):
         return type(default)(text)
     except (ValueError, KeyError):
         kind = type(default).__name__
-        hint = f": set it with --config.{name}=(35,55)" if kind == "tuple" else ""
+        hint = f": set it with --config.{name}={_example(default)}" if kind == "tuple" else ""
         raise UserError(f"config argument {name}={text} is not of type {kind}{hint}") from None
+
+
+def _example(values: tuple) -> str:
+    """A tuple as a shell takes it."""
+    return shlex.quote(str(values or ("a", "b")).replace(" ", ""))
 
 
 def check_strategy(config: ConfigDict, file: str) -> None:

@@ -8,7 +8,7 @@ import argparse
 import importlib
 import sys
 
-from hocslm_jax.errors import UserError
+from hocslm_jax import terminal
 
 VERBS = {
     "prepare": ("hocslm_jax.data.prepare", "turn raw clips into a dataset"),
@@ -37,15 +37,13 @@ def main(argv: list[str] | None = None) -> int:
     verb = parser.parse_args(argv[:1]).verb
     module, about = VERBS[verb]
     verb_parser = argparse.ArgumentParser(prog=f"python -m hocslm_jax {verb}", description=about)
-    try:
+
+    def act() -> int | None:
         verb_module = importlib.import_module(module)
         verb_module.add_arguments(verb_parser)
-        return verb_module.run(verb_parser.parse_args(argv[1:])) or 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+        return verb_module.run(verb_parser.parse_args(argv[1:]))
+
+    return terminal.run(act)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def test_a_recipe_comes_before_the_other_arguments():
         ("stream", "no value"),
         ("seed=a", "not of type int"),
         ("gsm=maybe", "not of type bool"),
-        ("milestones=3", r"--config\.optim\.milestones"),
+        ("milestones=3", r"--config\.optim\.milestones='\(50,\)'"),
         ("recipe=adam", "ctr, ctr85, adamw"),
         ("strategy=T9", r"T0, T0\+, T1, T2, T3, T4, shuffled"),
     ],
@@ -126,6 +126,12 @@ def test_wrong_arguments_are_named(arg, text):
     [
         (["--config=configs/nw_ucla.py", "--config.optim.lrr=1"], "did you mean 'optim.lr'?"),
         (["--config=configs/nw_ucla.py:steam=bone"], "did you mean 'stream'?"),
+        (["--config=configs/nw_ucla.py", "--config.lr=1"], "did you mean 'optim.lr'?"),
+        (["--config=configs/nw_ucla.py", "--config.zzqq=1"], "configs/base.py"),
+        (
+            ["--config=configs/nw_ucla.py:encoder=stgcn"],
+            "unknown encoder 'stgcn'; use one of ctrgcn, hglnet",
+        ),
         (["--config=configs/ucla.py"], "no config file configs/ucla.py"),
         (["--config=configs/nw_ucla.py", "--config.seed=x"], "--config.seed=x"),
         (["--config=configs/nw_ucla.py", "--config.strategy=T3"], "configs/nw_ucla.py:strategy=T3"),
@@ -138,4 +144,13 @@ def test_launch_says_what_is_wrong_in_one_line(arguments, text, tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+    assert len(done.stderr) < 320
     assert text in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_the_advice_for_a_tuple_can_be_pasted_into_a_shell():
+    with pytest.raises(UserError) as told:
+        load("nw_ucla", "milestones=30")
+    advice = str(told.value).partition("set it with ")[2]
+    echoed = subprocess.run(["bash", "-c", f"echo {advice}"], capture_output=True, text=True)
+    assert echoed.stdout == "--config.optim.milestones=(50,)\n", echoed.stderr

@@ -13,6 +13,7 @@ PACKAGE = "hocslm_jax"
 # What each part may import besides itself and what its own imports may. A new part goes in here.
 MAY_IMPORT = {
     "errors": set(),
+    "terminal": {"errors"},
     "graph": {"errors"},
     "data": {"graph"},
     "models": {"data"},
@@ -22,8 +23,8 @@ MAY_IMPORT = {
     "train": {"eval"},
     "infer": {"train"},
     "plan": {"train"},
-    "launch": {"train", "infer"},
-    "__main__": {"launch", "plan"},
+    "launch": {"train", "infer", "terminal"},
+    "__main__": {"launch", "plan", "terminal"},
 }
 
 

@@ -197,11 +197,13 @@ def encoder_config(settings: Mapping) -> EncoderConfig:
     """
     settings = {key: value for key, value in dict(settings).items() if value != ""}
     name = settings.pop("encoder", "hglnet")
+    if name not in ENCODERS:
+        raise UserError(f"unknown encoder {name!r}; use one of {', '.join(ENCODERS)}")
     fields = [field.name for field in dataclasses.fields(EncoderConfig)]
-    for key, known in [(name, list(ENCODERS)), *((key, fields) for key in settings)]:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    for key in settings:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
             raise UserError(f"unknown model setting {key!r}; {hint}")
     if "stages" in settings:
         settings["stages"] = tuple(settings["stages"])

@@ -45,6 +45,7 @@ FREE_TO_CHANGE = (
 )
 # What evaluation depends on; the rest of a config only trains.
 EVALUATED = ("data.", "model.")
+_OTHER_RUN = "give a run of this model, or this run's settings"
 
 
 def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
@@ -136,12 +137,12 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
         try:
             state = manager.restore(step, args=ocp.args.Composite(state=args)).state
         except (ValueError, KeyError, TypeError) as error:
-            raise _misfit(folder, step, error) from error
+            raise _misfit(folder, step, error, _OTHER_RUN) from error
     # A partial restore leaves the shape where the checkpoint has no such weight.
     leaves = jax.tree.leaves_with_path(state)
     unread = [path for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
     if unread:
-        raise _misfit(folder, step, f"it has no {path_name(unread[0])}")
+        raise _misfit(folder, step, f"it has no {path_name(unread[0])}", _OTHER_RUN)
     found = state.get("ema", {}) if averaged else state
     params = {**state.get("fixed", {}), **found.get("params", {})}
     return {"params": params, "batch_stats": found.get("batch_stats", {})}
@@ -152,11 +153,18 @@ def _filled(tree: dict) -> dict:
     return {name: part for name, part in tree.items() if part}
 
 
-def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...] = ("",)) -> None:
+def check_config(
+    saved: dict,
+    config: dict,
+    workdir: Path,
+    only: tuple[str, ...] = ("",),
+    advice: str = "use another --workdir or the same config",
+) -> None:
     """Raises UserError, naming the keys, when `workdir` holds another experiment.
 
     Args:
         only: prefixes of the keys that matter; all of them by default.
+        advice: what the user can do about it.
     """
     old, new = flat(saved), flat(config)
     keys = [k for k in sorted(old.keys() | new.keys()) if k.startswith(only)]
@@ -165,10 +173,7 @@ def check_config(saved: dict, config: dict, workdir: Path, only: tuple[str, ...]
     keys = [k for k in keys if (old.get(k) or None) != (new.get(k) or None)]
     if keys:
         changes = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} here)" for k in keys)
-        raise UserError(
-            f"{workdir} holds a run with another config: {changes}; "
-            "use another --workdir or the same config"
-        )
+        raise UserError(f"{workdir} holds a run with another config: {changes}; {advice}")
 
 
 def plain(config) -> dict:
@@ -192,8 +197,6 @@ def flat(config: dict, prefix: str = "") -> dict:
     return found
 
 
-def _misfit(folder, step, error) -> UserError:
+def _misfit(folder, step, error, advice="use another --workdir") -> UserError:
     reason = str(error).strip().partition("\n")[0][:200]
-    return UserError(
-        f"checkpoint {step} in {folder} does not fit this model: {reason}; use another --workdir"
-    )
+    return UserError(f"checkpoint {step} in {folder} does not fit this model: {reason}; {advice}")

@@ -59,6 +59,8 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     # What is wrong with language or t0 shows now, not after a first stage of hours.
     if config.t0 and len(stages) > 1:
         check_t0(stages[0], config.t0)
+        t0 = Path(config.t0)
+        _check_model(checkpoint.read_run(t0)["config"], config, t0)
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
@@ -178,5 +180,10 @@ def _restore(source: Path, wanted: dict, config) -> dict:
     try:
         return checkpoint.restore_variables(source, wanted)
     except UserError:
-        checkpoint.check_config(saved, checkpoint.plain(config), source, only=("model.",))
+        _check_model(saved, config, source)
         raise
+
+
+def _check_model(saved: dict, config, source: Path) -> None:
+    advice = "its weights do not fit: begin with another run, or with its model settings"
+    checkpoint.check_config(saved, checkpoint.plain(config), source, ("model.",), advice)

@@ -1,0 +1,84 @@
+"""What every command line does around its work: what it prints, and how it ends.
+
+In: a function that does the work. Out: its exit status. Names of classes, files and archive members
+come from others, so nothing that is printed reaches the terminal with control characters in it.
+"""
+
+import contextlib
+import errno
+import os
+import sys
+import unicodedata
+from collections.abc import Callable
+from typing import TextIO
+
+from hocslm_jax.errors import UserError, brief
+
+CLOSED = 141  # the status of a program that the end of its reader, such as `head`, stops
+# What the machine or its owner does not allow. Any other error of the system is a bug.
+_REFUSALS = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO", "ESTALE", "EMFILE")
+REFUSALS = {getattr(errno, name) for name in _REFUSALS}
+
+_TURNING = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")  # letters' order
+
+
+class Printable:
+    """A text stream that writes control characters, and what it cannot encode, as escapes."""
+
+    def __init__(self, stream: TextIO, keep: str):
+        self._stream, self._keep = stream, keep
+
+    def write(self, text: str) -> int:
+        self._stream.write(self._safe(text))
+        return len(text)
+
+    def _safe(self, text: str) -> str:
+        if not text.isascii() or not text.isprintable():
+            text = "".join(map(self._letter, text))
+        encoding = getattr(self._stream, "encoding", None) or "utf-8"
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+
+    def _letter(self, letter: str) -> str:
+        control = unicodedata.category(letter) == "Cc" and letter not in self._keep
+        turns = unicodedata.bidirectional(letter) in _TURNING
+        return letter.encode("unicode_escape").decode() if control or turns else letter
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+def run(act: Callable[[], int | None]) -> int:
+    """Does the work and returns the exit status; a mistake of the user's becomes one line."""
+    # Progress bars return to the start of their line.
+    out, err = Printable(sys.stdout, "\n\t"), Printable(sys.stderr, "\n\t\r")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            try:
+                return act() or 0
+            finally:
+                sys.stdout.flush()  # here, where a reader that has gone is still noticed
+        except BrokenPipeError:
+            _forget_output()
+            return CLOSED
+        except (UserError, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in REFUSALS:
+                raise
+            print(f"error: {_said(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            return 130
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return brief(f"{where}{error.strerror}; make room or mend the permissions, then run it again")
+
+
+def _forget_output() -> None:
+    """Lets Python end without another attempt to write to a reader that is gone."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
