@@ -5,7 +5,10 @@ characters. Command lines print it as `error: …` and exit with status 2; anyth
 raised is a bug and keeps its traceback.
 """
 
-LONGEST = 300  # characters of a line of a message
+from collections.abc import Iterable
+
+LONGEST = 300  # characters of a line of a message that had to be cut
+_TOLERATED = 400  # that is left whole, since several long paths may be in it
 MOST_LINES = 20  # of a message that is a list
 _END = 120  # characters kept of a long line's end, where a message says what to do
 
@@ -24,5 +27,12 @@ def brief(text: object) -> str:
     return "\n".join([_shortened(line) for line in lines[:MOST_LINES]] + more)
 
 
+def few(items: Iterable[object], separator: str = ", ", most: int = 5) -> str:
+    """The first five, and how many more there are."""
+    items = list(map(str, items))
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return separator.join(items[:most]) + more
+
+
 def _shortened(line: str) -> str:
-    return line if len(line) <= LONGEST else f"{line[: LONGEST - _END - 3]} … {line[-_END:]}"
+    return line if len(line) <= _TOLERATED else f"{line[: LONGEST - _END - 3]} … {line[-_END:]}"

@@ -14,6 +14,8 @@ import numpy as np
 
 from hocslm_jax.errors import UserError
 
+MAX_JOINTS = 1000  # whole-body skeletons with hands and face have 133 to 543
+
 
 @dataclasses.dataclass(frozen=True)
 class Graph:
@@ -81,16 +83,21 @@ def resolve_graph(spec: str | Mapping | Graph) -> Graph:
         near = difflib.get_close_matches(spec, GRAPHS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else f"; known: {', '.join(GRAPHS)}"
         raise UserError(f"unknown graph {spec!r}{hint}")
+    if not isinstance(spec, Mapping):
+        raise UserError(f"a graph is a name or an object with joints, edges and root, not {spec!r}")
+    name = str(spec.get("name", "?"))[:50]
     missing = {"joints", "edges", "root"} - set(spec)
     if missing:
-        raise UserError(f"graph {spec.get('name', '?')!r} lacks {', '.join(sorted(missing))}")
+        raise UserError(f"graph {name!r} lacks {', '.join(sorted(missing))}")
+    if not isinstance(spec["joints"], list | tuple) or len(spec["joints"]) > MAX_JOINTS:
+        raise UserError(f"graph {name!r}: joints must be a list of at most {MAX_JOINTS} names")
     try:
         edges = tuple((int(child), int(parent)) for child, parent in spec["edges"])
         joints, root = tuple(map(str, spec["joints"])), int(spec["root"])
         centre = int(spec.get("centre", _usual_centre(joints, root)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"graph {spec.get('name', '?')!r}: edges must be [child, parent] index pairs ({error})"
+            f"graph {name!r}: edges must be [child, parent] index pairs ({error})"
         ) from None
     return Graph(str(spec.get("name", "custom")), joints, edges, root, centre)
 
@@ -164,9 +171,9 @@ def _check_tree(graph: Graph) -> None:
         raise UserError(f"{where}: every joint but the root ({root}) needs exactly one parent")
     parents = dict(graph.edges)
     for start in children:
-        joint = start
-        for _ in range(count):
-            joint = parents.get(joint, graph.root)
+        joint, steps = start, 0
+        while joint != graph.root and steps < count:
+            joint, steps = parents.get(joint, graph.root), steps + 1
         if joint != graph.root:
             raise UserError(f"{where}: joint {graph.joints[start]!r} is on a cycle")
 

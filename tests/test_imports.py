@@ -14,8 +14,9 @@ PACKAGE = "hocslm_jax"
 MAY_IMPORT = {
     "errors": set(),
     "terminal": {"errors"},
+    "text_files": {"errors"},
     "graph": {"errors"},
-    "data": {"graph"},
+    "data": {"graph", "text_files"},
     "models": {"data"},
     "losses": {"models"},
     "sharding": {"models"},

@@ -9,6 +9,7 @@ reading with a UserError that names the archive and the member.
 import dataclasses
 import hashlib
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,10 +18,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from hocslm_jax.errors import UserError
 
-_DAMAGED = (
+DAMAGED = (  # what the decoders raise at a broken archive, or one that they do not know
     OSError,
     EOFError,
-    RuntimeError,  # encrypted zip, or compressed in an unknown way
+    RuntimeError,  # encrypted zip, or compressed in an unknown way; NotImplementedError is one
+    ValueError,  # names, sizes and dates that cannot be
+    OverflowError,
+    struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,
     lzma.LZMAError,
@@ -98,7 +102,7 @@ def _guarded(source: Path, members: Iterator[tuple[str, bytes]]) -> Iterator[tup
             name, data = next(members)
         except StopIteration:
             return
-        except _DAMAGED as error:
+        except DAMAGED as error:
             reason = " ".join(str(error).split())  # some come on several lines
             raise UserError(f"{source}: unreadable archive after {last} ({reason})") from error
         yield name, data
@@ -124,13 +128,14 @@ def _from_zip(source: Path, suffixes, limits) -> Iterator[tuple[str, bytes]]:
     check = _Checker(source, limits)
     with zipfile.ZipFile(source) as archive:
         for info in sorted(archive.infolist(), key=lambda info: info.filename):
+            info_name = as_posix(info.filename)
             unix_type = (info.external_attr >> 16) & 0o170000
             if unix_type not in (0, 0o100000, 0o040000):  # neither unknown, file nor folder
                 raise UserError(f"{source}: {info.filename} is a link or device; refused")
-            check(info.filename, info.file_size)
-            if not info.is_dir() and _wanted(info.filename, suffixes):
+            check(info_name, info.file_size)
+            if not info.is_dir() and _wanted(info_name, suffixes):
                 with archive.open(info) as member:  # never yields more than the declared size
-                    yield info.filename, member.read(limits.member_bytes)
+                    yield info_name, member.read(limits.member_bytes)
 
 
 def _from_tar(source: Path, suffixes, limits) -> Iterator[tuple[str, bytes]]:
@@ -180,6 +185,11 @@ def _escapes(name: str) -> bool:
     posix, windows = PurePosixPath(name), PureWindowsPath(name)
     rooted = posix.is_absolute() or bool(windows.drive) or bool(windows.root)
     return rooted or ".." in posix.parts or ".." in windows.parts or "\0" in name
+
+
+def as_posix(name: str) -> str:
+    """A member's name with forward slashes; some archives that Windows made have others."""
+    return name.replace("\\", "/")
 
 
 def _wanted(name: str, suffixes: tuple[str, ...]) -> bool:

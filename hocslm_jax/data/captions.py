@@ -20,6 +20,7 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.data.streams import check_choice
 from hocslm_jax.data.tokenizer import Tokenizer, encode_caption
 from hocslm_jax.errors import UserError
+from hocslm_jax.text_files import parse_json, read_lines
 
 CAPTIONS = "captions.jsonl"
 SOURCES = ("auto", "bank", "clips")
@@ -99,14 +100,9 @@ def read_captions(path: str | Path) -> dict[str, list[Caption]]:
       UserError: no such file, or a line that is no caption, by its number.
     """
     captions: dict[str, list[Caption]] = {}
-    try:
-        with Path(path).open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    caption = _caption(line, f"{path}:{number}")
-                    captions.setdefault(caption.id, []).append(caption)
-    except OSError as error:
-        raise UserError(f"cannot read {path} ({error.strerror})") from None
+    for number, line in read_lines(path):
+        caption = _caption(line, f"{path}:{number}")
+        captions.setdefault(caption.id, []).append(caption)
     return captions
 
 
@@ -239,12 +235,12 @@ def _tokenized(
     }
 
 
-def _caption(line: bytes, where: str) -> Caption:
+def _caption(line: str, where: str) -> Caption:
     try:
-        entry = json.loads(line)
+        entry = parse_json(line)
         if not isinstance(entry, dict):
             raise ValueError("not an object")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{where}: damaged JSON ({error}); mend or remove the line") from None
     keys = [field.name for field in dataclasses.fields(Caption)]
     if wrong := [key for key in keys if not isinstance(entry.get(key), str)]:

@@ -7,9 +7,7 @@ order of the labels. Out: a Recipe with the protocol "split". A row that cannot 
 and skipped.
 """
 
-import csv
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,10 +17,13 @@ import numpy as np
 from hocslm_jax.data.archive import fingerprint
 from hocslm_jax.data.builders import SHARD_CLIPS, Columns, Protocols, Recipe
 from hocslm_jax.data.clip import Clip, check_joints
+from hocslm_jax.data.npy import read_npy
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, resolve_graph
+from hocslm_jax.text_files import find_inside, read_json, read_lines, read_table
 
 TABLE, CLASSES = "clips.csv", "classes.txt"
+MAX_NUMBERS = 1 << 24  # in a clip: two hours of 25 joints
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("id", "file", "label", "split")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
@@ -73,14 +74,8 @@ def read_clip(path: Path, num_joints: int) -> np.ndarray:
     Raises:
       ValueError: with the reason: missing, not a plain numeric array, or as `as_clip`.
     """
-    try:
-        # mapped, so that a header that claims a huge shape fails instead of allocating it
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError("no such file") from None
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"not a readable .npy file ({error})") from None
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+    array = read_npy(path)
+    if array.dtype.kind not in "fiu":
         raise ValueError("not a .npy file of numbers")
     return as_clip(array, num_joints)
 
@@ -99,6 +94,8 @@ def as_clip(array: np.ndarray, num_joints: int) -> np.ndarray:
         )
     if not array.size:
         raise ValueError("no frames or no persons")
+    if array.size > MAX_NUMBERS:
+        raise ValueError(f"{array.size} numbers, too many for a clip")
     with np.errstate(over="ignore"):
         joints = np.array(array, np.float32)
     check_joints(joints)
@@ -130,13 +127,9 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 def _read_classes(path: Path) -> tuple[str, ...]:
     """The lines of classes.txt that are not empty; () where there is no such file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         return ()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a UTF-8 text file ({error})") from None
-    names = tuple(name for line in lines if (name := line.strip()))
+    names = tuple(name for _, line in read_lines(path) if (name := line.strip()))
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path} names the class {twice[0][:50]!r} twice; a line is one class")
     if not names:
@@ -145,15 +138,11 @@ def _read_classes(path: Path) -> tuple[str, ...]:
 
 
 def _read_clips(source, graph: Graph, classes, on_bad, rows: Sequence) -> Iterator[Clip]:
-    root = source.resolve()
     for where, row in rows:
         try:
-            path = (root / row["file"]).resolve()
-            if not path.is_relative_to(root):
-                raise ValueError(f"{row['file']} is outside the folder")
             yield Clip(
                 id=row["id"],
-                joints=read_clip(path, graph.num_joints),
+                joints=read_clip(find_inside(source, row["file"]), graph.num_joints),
                 label=classes.index(row["label"]),
                 caption=row.get("caption") or "",
                 **{key: int(row.get(key) or 0) for key in _NUMBERS},
@@ -164,25 +153,8 @@ def _read_clips(source, graph: Graph, classes, on_bad, rows: Sequence) -> Iterat
 
 def _read_table(path: Path) -> list[tuple[str, dict[str, str]]]:
     """The rows of clips.csv, each with a name for messages: `clips.csv:3 (id)`."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            table = csv.DictReader(file, restval="", strict=True)
-            missing = set(_REQUIRED) - set(table.fieldnames or ())
-            if missing:
-                raise UserError(f"{path} lacks the columns {', '.join(sorted(missing))}")
-            rows = [(table.line_num, _stripped(row)) for row in table]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a row of it names a clip") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a UTF-8 CSV file ({error})") from None
-    if not rows:
-        raise UserError(f"{path} has no rows")
+    rows = read_table(path, _REQUIRED, (*_NUMBERS, "caption"), "a row of it names a clip")
     return [(f"{path.name}:{line} ({row['id']})", row) for line, row in rows]
-
-
-def _stripped(row: dict) -> dict[str, str]:
-    """Without outer blanks and without the cells beyond the header, which csv files under None."""
-    return {key: value.strip() for key, value in row.items() if key is not None}
 
 
 def _good_rows(rows, classes: Sequence[str], on_bad) -> Iterator[tuple[str, dict[str, str]]]:
@@ -215,13 +187,4 @@ def _split_protocol(splits: dict[str, str], columns: Columns) -> Protocols:
 def _read_graph(source: Path, name: str | None) -> Graph:
     if name:
         return resolve_graph(name)
-    path = source / "graph.json"
-    try:
-        spec = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; write one or pass --graph ntu25") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error})") from None
-    if not isinstance(spec, dict):
-        raise UserError(f"{path} must hold an object with name, joints, edges and root")
-    return resolve_graph(spec)
+    return resolve_graph(read_json(source / "graph.json", "write one or pass --graph ntu25"))

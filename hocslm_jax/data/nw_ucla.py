@@ -5,7 +5,6 @@ each with `file_name`, `label` (1-10) and `skeletons` (T x 20 x 3 metres). Out: 
 sorted by id. A file that cannot be right is reported as (name, reason) and skipped.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,7 @@ import numpy as np
 
 from hocslm_jax.data.archive import Limits, read_members
 from hocslm_jax.data.clip import Clip
+from hocslm_jax.text_files import parse_json
 
 CLASSES = (
     "pick up with one hand",
@@ -99,8 +99,8 @@ def _parse_json(data: bytes) -> dict:
     if not data.strip():
         raise ValueError("empty file")
     try:
-        content = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(data)
+    except ValueError as error:
         raise ValueError(f"damaged JSON ({error})") from None
     if not isinstance(content, dict):
         raise ValueError("damaged JSON (not an object)")

@@ -16,6 +16,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.text_files import read_json
 
 VOCABULARY = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"
@@ -74,10 +75,10 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     except Exception as error:  # what the library raises for a damaged file
         raise UserError(f"{folder / VOCABULARY} is damaged ({error}); fetch it again") from None
     try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_json(folder / SETTINGS)
         names = [_token_text(settings.get(key)) for key in ("eos_token", "pad_token")]
-    except (ValueError, AttributeError, KeyError) as error:
-        raise UserError(f"{folder / SETTINGS} is damaged ({error!r}); fetch it again") from None
+    except (UserError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / SETTINGS} is damaged ({error}); fetch it again") from None
     backend.no_truncation()  # a caption's length is ours to limit
     backend.no_padding()
     return _tokenizer(backend, names[0], names[1] or names[0], folder)

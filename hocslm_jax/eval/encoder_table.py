@@ -5,16 +5,17 @@ each ensemble that both have, with the clips that one of them alone gets right, 
 """
 
 import itertools
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hocslm_jax.data.streams import PAPER_STREAMS
+from hocslm_jax.errors import UserError
 from hocslm_jax.eval.results import table
 from hocslm_jax.eval.scores import Member, match
 from hocslm_jax.eval.significance import compare
 from hocslm_jax.eval.stream_table import ENSEMBLES, members_by_seed
 from hocslm_jax.eval.weights import fuse
+from hocslm_jax.text_files import read_json
 
 ROWS = {**{stream: (stream,) for stream in PAPER_STREAMS}, **ENSEMBLES}
 
@@ -24,8 +25,8 @@ def setting(runs: Iterable[Path]) -> dict | None:
     shared = None
     for run in runs:
         try:
-            config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            config = read_json(run / "config.json")
+        except UserError:
             return None
         for group, key in (("model", "encoder"), ("data", "stream")):
             config.get(group, {}).pop(key, None)

@@ -6,7 +6,6 @@ name; they hold no labels, so these come from the runs beside them or from a lis
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from hocslm_jax.data.foreign.pickles import read_pickle
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores, check_scores, load_scores
+from hocslm_jax.text_files import read_json, read_lines
 
 SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # of a run's test and training clips
 PICKLE = "epoch1_test_score.pkl"  # CTR-GCN's name for it
@@ -111,15 +111,9 @@ def read_clip_list(path: Path) -> ClipList:
     Raises:
         UserError: no such file, or a line that is not of this form (named by its number).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise UserError(
-            f"{path} is no text file of clips: write a line `ID [LABEL]` each"
-        ) from None
     ids, labels = [], {}
-    for number, line in enumerate(lines, 1):
-        clip, *label = line.split()[:3] or [""]
+    for number, line in read_lines(path, "write a line `ID [LABEL]` for each clip"):
+        clip, *label = re.split(r"[\s,;]+", line)
         if not clip or len(label) > 1 or not all(text.isdecimal() for text in label):
             raise UserError(f"{path}, line {number}: expected `ID [LABEL]`, got {line[:40]!r}")
         ids.append(clip)
@@ -161,10 +155,10 @@ def _member(stream: str, path: Path, scores: Scores) -> Member:
 def _config(path: Path) -> tuple[str, int | None]:
     """(stream, seed) that the config.json beside a file of scores says, where there is one."""
     try:
-        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        config = read_json(path.parent / "config.json")
         joined = config["data"].get("streams")  # of several streams at once
         return "" if joined else config["data"]["stream"], config["seed"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError, AttributeError):
         return "", None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.text_files import read_lines
 
 SUFFIXES = (".avi", ".mp4", ".mkv")
 JPEG_QUALITY = 90
@@ -66,10 +67,7 @@ def find_videos(folder: str | Path, ids: str | Path | None = None) -> dict[str, 
     videos = dict(sorted(videos.items()))
     if ids is None:
         return videos
-    try:
-        wanted = {line.strip() for line in Path(ids).read_text(encoding="utf-8").splitlines()}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{ids}: cannot be read as a list of ids ({error})") from None
+    wanted = {line for _, line in read_lines(ids)}
     chosen = {clip: path for clip, path in videos.items() if clip in wanted}
     if not chosen:
         raise UserError(f"{ids}: none of its ids has a video; ids look like {min(videos)}")

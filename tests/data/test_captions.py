@@ -95,12 +95,12 @@ def test_a_bad_line_is_named_by_its_number(tmp_path, line, message):
 
 
 def test_unreadable_files_are_user_errors(tmp_path):
-    with pytest.raises(UserError, match=r"cannot read .*absent"):
+    with pytest.raises(UserError, match=r"absent\.jsonl: no such file"):
         read_captions(tmp_path / "absent.jsonl")
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match="is not a plain file"):
         read_captions(tmp_path)
     (tmp_path / "latin.jsonl").write_bytes(json.dumps(ENTRY).encode()[:-2] + b'\xe9"}\n')
-    with pytest.raises(UserError, match=r"latin\.jsonl:1: damaged"):
+    with pytest.raises(UserError, match=r"latin\.jsonl is not UTF-8 text: byte 0xe9 in line 1"):
         read_captions(tmp_path / "latin.jsonl")
 
 

@@ -1,12 +1,14 @@
 """One's own dataset: from a table and .npy files to a store, each bad row told by line."""
 
 import json
+import os
 import re
 
 import numpy as np
 import pytest
 
 from hocslm_jax.__main__ import main
+from hocslm_jax.data import folder
 from hocslm_jax.data.folder import as_clip, in_order
 from hocslm_jax.data.store import open_store
 from hocslm_jax.graph import NTU25
@@ -87,13 +89,16 @@ BAD_ROWS = {
     "z,x.npy,wave,train,one,": "subject is 'one'",
     "z,../outside.npy,wave,train,1,": "outside the folder",
     "z,clips.csv,wave,train,1,": "not a readable .npy",
-    "z,sub,wave,train,1,": "not a readable .npy",
+    "z,sub,wave,train,1,": "not a plain file: ",
+    "z,pipe.npy,wave,train,1,": "not a plain file: ",
+    "z,none\\z.npy,wave,train,1,": "no such file: ",
 }
 
 
 @pytest.mark.parametrize("row", BAD_ROWS)
 def test_bad_rows(source, capsys, row):
     np.save(source.parent / "outside.npy", np.ones((1, 3, 3)))
+    os.mkfifo(source / "pipe.npy")
     (source / "clips.csv").write_text(HEADER + ROWS + row + "\n")
     assert run(source) == 2
     err = capsys.readouterr().err
@@ -117,11 +122,14 @@ def test_npy_header_that_claims_a_huge_array(source, capsys):
     [
         ("clips.csv", "id,file\nx,x.npy\n", "lacks the columns label, split"),
         ("clips.csv", HEADER, "has no rows"),
-        ("clips.csv", b"\xff\xfe\x00", "not a UTF-8 CSV file"),
+        ("clips.csv", b"id,\xff", "is not UTF-8 text: byte 0x"),
         ("clips.csv", None, "no such file"),
         ("graph.json", None, "write one or pass --graph"),
         ("graph.json", "{", "is not JSON"),
         ("graph.json", "[]", "must hold an object"),
+        ("graph.json", "[" * 100_000, "is not JSON"),
+        ("graph.json", json.dumps(GRAPH | {"joints": ["j"] * 100_000}), "at most 1000 names"),
+        ("clips.csv", "Name;File\nx;x.npy\n", "it has 'Name', 'File'"),
         ("graph.json", json.dumps(GRAPH | {"edges": [[1, 0]]}), "stick"),
     ],
 )
@@ -132,6 +140,27 @@ def test_unusable_table_or_graph(source, capsys, name, text, message):
     assert run(source) == 2
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
+
+
+WAYS = {
+    "blanks": lambda text: text.replace(",", " , "),
+    "capitals": lambda text: text.replace("id,file,label", "ID,File,LABEL"),
+    "semicolons": lambda text: text.replace(",", ";"),
+    "tabs": lambda text: text.replace(",", "\t"),
+    "carriage returns": lambda text: text.replace("\n", "\r\n"),
+    "a mark": lambda text: "\ufeff" + text,
+    "empty lines": lambda text: "\n" + text.replace("\n", "\n\n"),
+    "Windows paths": lambda text: text.replace("sub/y.npy", "sub\\y.npy"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_tables_as_spreadsheets_write_them(source, way, encoding):
+    (source / "clips.csv").write_bytes(WAYS[way](HEADER + ROWS).encode(encoding))
+    (source / "graph.json").write_text("\ufeff" + (source / "graph.json").read_text())
+    rows = folder.recipe("mine", source, None, lambda *bad: pytest.fail(str(bad)))
+    assert [clip.id for shard in rows.shards for clip in shard()] == ["x", "y"]
 
 
 def test_a_built_in_graph(source, capsys):

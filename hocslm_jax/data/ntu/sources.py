@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from hocslm_jax.data.archive import Limits, fingerprint, read_members
+from hocslm_jax.data.archive import DAMAGED, Limits, as_posix, fingerprint, read_members
 from hocslm_jax.errors import UserError
 
 SUFFIX = ".skeleton"
-MAX_BYTES = 32 << 20  # of one file; the longest real ones have 3 MB
+MAX_BYTES = 16 << 20  # of one file; the longest real ones have 3 MB
 _LIMITS = Limits(member_bytes=MAX_BYTES)
 _PACKING = {zipfile.ZIP_STORED: None, zipfile.ZIP_DEFLATED: -zlib.MAX_WBITS}
 _LOCAL_HEADER = 30  # bytes, before the member's name and extra field
@@ -47,7 +47,7 @@ class Member(NamedTuple):
     @property
     def stem(self) -> str:
         """The name without folders and suffix."""
-        return self.name.rpartition("/")[2].removesuffix(SUFFIX)
+        return as_posix(self.name).rpartition("/")[2].removesuffix(SUFFIX)
 
 
 OnBad = Callable[[str, str], None]
@@ -125,7 +125,7 @@ def _list_zip(source: Path, on_bad: OnBad) -> list[Member]:
     try:
         with zipfile.ZipFile(source) as archive:
             infos = [info for info in archive.infolist() if _wanted(info.filename)]
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except DAMAGED as error:
         raise UserError(f"{source}: unreadable archive ({error})") from error
     members = []
     for info in infos:
@@ -157,6 +157,6 @@ def _unpack(source: str, place: Packed) -> bytes:
 
 
 def _wanted(name: str) -> bool:
-    file = name.rpartition("/")[2]
-    litter = file.startswith("._") or "__MACOSX" in name.split("/")
+    *folders, file = as_posix(name).split("/")
+    litter = file.startswith("._") or "__MACOSX" in folders
     return file.endswith(SUFFIX) and not litter

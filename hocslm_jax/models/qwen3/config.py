@@ -5,12 +5,12 @@ weights) is refused here, by name, before any weight is read.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.text_files import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +53,8 @@ SIZES: dict[str, Qwen3Config] = {
     "14B": _published(5120, 17408, 40, 40, tied=False),
     "32B": _published(5120, 25600, 64, 64, tied=False),
 }
+
+MAX_LAYERS, MAX_SIZE = 256, 1 << 22  # of whatever calls itself a Qwen3
 
 _COUNTS = {  # our field: its name in config.json
     "vocab_size": "vocab_size",
@@ -122,19 +124,18 @@ def read_config(folder: str | Path) -> Qwen3Config:
     """
     path = Path(folder) / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: a Qwen3 folder needs config.json") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}): fetch the checkpoint again") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no JSON object: fetch the checkpoint again")
-    return from_hf(values, str(path))
+        return from_hf(read_json(path, "a Qwen3 folder needs it"), str(path))
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch the checkpoint again") from None
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:
     found = {theirs: values.get(theirs) for theirs in _COUNTS.values()}
     problems = [f"no positive {key}" for key, n in found.items() if type(n) is not int or n < 1]
+    if not problems:
+        most = {"num_hidden_layers": MAX_LAYERS}
+        large = [key for key, n in found.items() if n > most.get(key, MAX_SIZE)]
+        problems = [f"{key} {found[key]}, too many for any Qwen3" for key in large]
     if problems:
         return problems
     heads, groups = found["num_attention_heads"], found["num_key_value_heads"]

@@ -22,8 +22,9 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from hocslm_jax.errors import UserError
+from hocslm_jax.errors import UserError, few
 from hocslm_jax.models.qwen3.config import Qwen3Config, to_hf
+from hocslm_jax.text_files import read_json
 
 # Our path: (name on disk, axes on disk, our axes). V vocabulary, D width, F MLP, N heads, K
 # key-value heads, H head channels; disk axes written together are one. Ours have a layer axis in
@@ -143,16 +144,14 @@ def _open(folder: Path, stack: contextlib.ExitStack) -> dict:
     files = ["model.safetensors"]
     if index.exists():
         try:
-            files = sorted(
-                set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            files = sorted(set(read_json(index)["weight_map"].values()))
+            if any(Path(name).name != name for name in files):
+                raise ValueError("a file of another folder")
+        except (UserError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{index} is damaged: fetch the checkpoint again") from None
     absent = [name for name in files if not (folder / name).is_file()]
     if absent:
-        raise UserError(
-            f"{folder} lacks {', '.join(absent)}: fetch the checkpoint again, as safetensors"
-        )
+        raise UserError(f"{folder} lacks {few(absent)}: fetch the checkpoint again, as safetensors")
     tensors = {}
     for name in files:
         try:
@@ -178,7 +177,8 @@ def _check(tensors: dict, config: Qwen3Config, folder: str | Path) -> None:
             problems.append(f"{name} has the unsupported type {dtype}")
     if problems:
         raise UserError(
-            f"{folder} does not hold the Qwen3 of its config.json: {'; '.join(sorted(problems))}"
+            f"{folder} does not hold the Qwen3 of its config.json: {len(problems)} tensors are "
+            f"wrong, {few(sorted(problems), '; ', 3)}"
         )
 
 

@@ -140,14 +140,13 @@ def test_all_wrong_tensors_are_in_one_line(limit, tmp_path):
         load_params(tmp_path, UNTIED)
     message = str(caught.value)
     for part in (
-        "missing model.layers.0.mlp.up_proj.weight",
+        "5 tensors are wrong, ",
         "missing lm_head.weight",
-        "unexpected model.layers.2.mlp.up_proj.weight",
-        "model.layers.1.self_attn.o_proj.weight is (24, 16) instead of (16, 24)",
-        "model.layers.1.input_layernorm.weight has the unsupported type I8",
+        "missing model.layers.0.mlp.up_proj.weight",
+        "model.layers.1.input_layernorm.weight has the unsupported type I8 and 2 more",
     ):
         assert part in message
-    assert message.count(";") == 4 and "\n" not in message
+    assert message.count(";") == 2 and "\n" not in message
 
 
 def test_an_untied_checkpoint_is_not_a_tied_one(tmp_path):

@@ -1,0 +1,99 @@
+"""Arrays in .npy and .npz files of strangers: nothing is unpickled, and no claim is believed.
+
+In: a path. Out: arrays of numbers or text. Shape and type stand in a header which NumPy reads with
+Python's parser; whatever that raises becomes a ValueError, and no memory is taken before as many
+bytes as the header claims are known to be there.
+"""
+
+import math
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+MAX_BYTES = 256 << 20  # of a .npy file, and of all that an .npz file unpacks to
+PLAIN = "biufcU"  # kinds of dtype: numbers, booleans, text
+DAMAGED = (  # what zipfile and its decoders raise at a broken or hostile file
+    *(OSError, EOFError, RuntimeError, ValueError, OverflowError, KeyError, IndexError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, Fortran order, dtype) of an array; the file is then at its first value.
+
+    Raises:
+      ValueError: no such header, or an array of objects or records.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes and the like in a hostile header
+            shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
+    except Exception as error:  # the parser's own errors, TokenError and SyntaxError among them
+        raise ValueError(f"no readable header ({type(error).__name__})") from None
+    if dtype.kind not in PLAIN or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
+        raise ValueError("not an array of numbers or text")
+    return shape, fortran, dtype
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array in a .npy file, read-only.
+
+    Raises:
+      ValueError: with the reason: missing, no plain file, no .npy file, cut off, or too large.
+    """
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            reason = "not a plain file" if path.exists() else "no such file"
+            raise ValueError(f"{reason}: {path}")
+        with path.open("rb") as file:
+            shape, fortran, dtype = read_header(file)
+            size = path.stat().st_size - file.tell()
+            return _values(shape, fortran, dtype, size, file, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"not a readable .npy file ({reason})") from None
+
+
+def read_npz(path: Path, limit: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name, read-only.
+
+    Raises:
+      ValueError: with the reason: no such file, damaged, an array of objects, or more than `limit`
+        bytes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            if sum(info.file_size for info in infos) > limit or len(infos) > 1000:
+                raise ValueError(f"it unpacks to over {limit} bytes")
+            found = {}
+            for info in infos:
+                with archive.open(info) as member:
+                    header = read_header(member)
+                    size = info.file_size - member.tell()
+                    name = info.filename.removesuffix(".npy")
+                    found[name] = _values(*header, size, member, limit)
+            return found
+    except DAMAGED as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(" ".join(str(reason).split())) from None
+
+
+def _values(shape, fortran: bool, dtype, size: int, file: BinaryIO, limit: int) -> np.ndarray:
+    needed = math.prod(shape) * dtype.itemsize
+    if needed != size or needed > limit:
+        raise ValueError(f"shape {shape} of {dtype} makes {needed} bytes, but {size} are there")
+    data = file.read(needed)
+    if len(data) != needed:
+        raise ValueError(f"it ends after {len(data)} of {needed} bytes")
+    if not needed:
+        return np.empty(shape, dtype)
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
