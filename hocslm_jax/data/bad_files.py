@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+from hocslm_jax.errors import brief
+
 BAD_FILES = "bad_files.json"
 MAX_LISTED = 50  # on the terminal
 
@@ -27,4 +29,4 @@ def report(bad: list[BadFile], folder: Path) -> None:
         (folder / BAD_FILES).write_text(json.dumps(bad, indent=1) + "\n")
     for entry in bad[:MAX_LISTED]:
         line = f", line {entry['line']}" if entry["line"] else ""
-        print(f"bad file {entry['file']}{line}: {entry['reason']}", file=sys.stderr)
+        print(brief(f"bad file {entry['file']}{line}: {entry['reason']}"), file=sys.stderr)

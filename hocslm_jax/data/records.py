@@ -15,6 +15,10 @@ import numpy as np
 SPLIT = "clips"  # the one TFDS split; protocols are indices, not copies
 
 
+class Damaged(ValueError):
+    """A record that cannot be read."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Records:
     """Random access to decoded records; TFDS itself decodes every field or none."""
@@ -26,7 +30,18 @@ class Records:
         return len(self.serialized)
 
     def __getitem__(self, row: int) -> dict:
-        return self.features.deserialize_example_np(self.serialized[row])
+        """Raises Damaged."""
+        try:
+            return self.features.deserialize_example_np(self.raw(row))
+        except (KeyError, TypeError, ValueError) as error:
+            raise Damaged(str(error)) from None
+
+    def raw(self, row: int) -> bytes:
+        """A record as it was written. Raises Damaged."""
+        try:
+            return self.serialized[row]
+        except Exception as error:  # whatever the C++ library makes of a damaged file
+            raise Damaged(str(error).partition("\n")[0]) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +54,10 @@ class Joints:
         return len(self.records)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """A fresh array."""
+        """A fresh array. Raises Damaged."""
+        record = self.records.raw(row)
         try:
-            return parse_joints(self.records.serialized[row])
+            return parse_joints(record)
         except ValueError:
             return np.array(self.records[row]["joints"])
 
@@ -94,7 +110,10 @@ def pin(joints: Joints, room: int) -> Pinned:
     """
     values, starts, shapes = np.empty(room, np.float32), [0], []
     for row in range(len(joints)):
-        clip = joints[row]
+        try:
+            clip = joints[row]
+        except Damaged as error:
+            raise Damaged(row) from error
         starts.append(starts[-1] + clip.size)
         values[starts[-2] : starts[-1]] = clip.ravel()
         shapes.append(clip.shape)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data.protocols import validation
-from hocslm_jax.data.records import Joints, Pinned, open_joints, pin
+from hocslm_jax.data.records import Damaged, Joints, Pinned, open_joints, pin
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, resolve_graph
 
@@ -91,7 +91,10 @@ class Store:
 
         A fresh array, or with cache "ram" a read-only view.
         """
-        return self._joints[int(row)]
+        try:
+            return self._joints[int(row)]
+        except Damaged:
+            raise self._damaged(row) from None
 
     def rows(self, protocol: str, split: str) -> np.ndarray:
         """Rows of one split, int32, ascending.
@@ -120,7 +123,17 @@ class Store:
         if not self.cache:
             return joints
         frames = int(self.columns["num_frames"].sum())
-        return pin(joints, frames * self.num_persons * self.graph.num_joints * 3)
+        try:
+            return pin(joints, frames * self.num_persons * self.graph.num_joints * 3)
+        except Damaged as error:
+            raise self._damaged(error.args[0]) from None
+
+    def _damaged(self, row: int) -> UserError:
+        folder = self.path.parent
+        return UserError(
+            f"{self.path}: the record of clip {self.ids[row]} is damaged; run: "
+            f"{_command(folder)} --force"
+        )
 
     def __getstate__(self):
         return {key: value for key, value in self.__dict__.items() if key != "_joints"}
@@ -142,11 +155,12 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
         raise UserError(f"data.cache {cache!r}: expected one of {', '.join(map(repr, CACHES))}")
     folder = dataset_folder(dataset, data_dir)
     index = read_index(folder)
-    columns = {key: np.asarray(values) for key, values in index["columns"].items() if key != "id"}
+    columns = {key: np.asarray(index["columns"][key]) for key in ("id", "label", *COLUMNS)}
     protocols = {
         name: {split: np.asarray(rows, np.int32) for split, rows in splits.items()}
         for name, splits in index["protocols"].items()
     }
+    _check_rows(folder, index["classes"], columns, protocols)
     store = Store(
         name=index["dataset"],
         graph=resolve_graph(index["graph"]),
@@ -187,15 +201,14 @@ def read_index(folder: Path) -> dict:
       UserError: no index, a damaged one, or records that are missing or of another size.
     """
     try:
-        index = json.loads((folder / INDEX).read_text())
-        if missing := _KEYS - set(index):
-            raise KeyError(missing)
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        _check_index(index)
         files = {folder / index["version"] / name: size for name, size in index["files"].items()}
     except FileNotFoundError:
         half = (folder / PREPARING).exists() or any(folder.glob("[0-9]*.*.*"))
         state = "half-prepared, its prepare was interrupted" if half else "not prepared"
         raise UserError(f"{folder} is {state}; run: {_command(folder)}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise UserError(f"{folder / INDEX} is damaged; run: {_command(folder)} --force") from None
     for path, size in files.items():
         if not path.is_file() or path.stat().st_size != size:
@@ -203,6 +216,38 @@ def read_index(folder: Path) -> dict:
                 f"{path} is missing or not {size} bytes long; run: {_command(folder)} --force"
             )
     return index
+
+
+def _check_index(index: dict) -> None:
+    """Raises what `read_index` takes for damage: a key or a name that cannot be."""
+    if missing := _KEYS - set(index):
+        raise KeyError(missing)
+    if any(Path(name).name != name for name in [index["version"], *index["files"]]):
+        raise ValueError("a file of another folder")
+    names = [*index["classes"], *index["columns"]["id"], index["dataset"]]
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("a name that is no text")
+    if type(index["num_persons"]) is not int or index["num_persons"] < 1:
+        raise ValueError("a number of persons that cannot be")
+    for key in ("label", *COLUMNS):
+        np.asarray(index["columns"][key], np.int32)
+    for splits in index["protocols"].values():
+        for rows in splits.values():
+            if np.asarray(rows, np.int32).ndim != 1:
+                raise ValueError("a split that is no list of rows")
+
+
+def _check_rows(folder: Path, classes: list, columns: dict, protocols: dict) -> None:
+    """Raises UserError where columns, labels and splits do not fit the clips."""
+    count, labels = len(columns["id"]), columns["label"]
+    fits = count and all(len(values) == count for values in columns.values())
+    known = fits and 0 <= labels.min() <= labels.max() < len(classes)
+    splits = [rows for splits in protocols.values() for rows in splits.values() if len(rows)]
+    if not known or not all(0 <= rows.min() <= rows.max() < count for rows in splits):
+        raise UserError(
+            f"{folder / INDEX}: its columns, labels and splits do not fit together; run: "
+            f"{_command(folder)} --force"
+        )
 
 
 def _command(folder: Path) -> str:

@@ -8,8 +8,6 @@ Counts come first and percentages are derived from them.
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,9 +17,12 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from hocslm_jax.data.npy import read_npz
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.figures import save_confusion
+
+MAX_CLIPS = 2_000_000  # of a file of scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,15 +156,18 @@ def load_scores(path: str | Path) -> Scores:
     if not path.is_file():
         raise UserError(f"{path}: no such file; evaluate the run first to get its scores")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            ids, labels, logits = (arrays[name] for name in ("ids", "labels", "logits"))
-            classes = arrays["classes"] if "classes" in arrays.files else np.array([], np.str_)
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path}: not a readable file of scores; evaluate the run again") from error
-    except (AttributeError, TypeError) as error:  # np.load gave a bare array, not an archive
-        raise UserError(f"{path}: a NumPy file, but not one of scores") from error
+        arrays = read_npz(path)
+        ids, labels, logits = (arrays[name] for name in ("ids", "labels", "logits"))
+    except KeyError as error:
+        raise UserError(f"{path}: it has no array {error}, so it is no file of scores") from None
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not a readable file of scores ({error}); evaluate the run again"
+        ) from None
+    classes = arrays.get("classes", np.array([], np.str_))
     kinds = ids.dtype.kind + labels.dtype.kind + logits.dtype.kind
     shapes = ids.ndim == 1 and labels.shape == ids.shape and logits.shape[:-1] == ids.shape
+    shapes = shapes and 0 < len(ids) <= MAX_CLIPS and logits.shape[1] > 0
     named = classes.dtype.kind == "U" and classes.shape in ((0,), logits.shape[1:])
     if kinds not in ("Uif", "Uuf") or not shapes or not named:
         raise UserError(f"{path}: ids, labels and logits do not fit together; evaluate it again")

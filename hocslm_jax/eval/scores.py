@@ -6,12 +6,15 @@ name; they hold no labels, so these come from the runs beside them or from a lis
 """
 
 import dataclasses
+import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from hocslm_jax.data import nw_ucla
 from hocslm_jax.data.foreign.pickled_arrays import Array, read_array
 from hocslm_jax.data.foreign.pickles import read_pickle
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
@@ -172,7 +175,10 @@ def _read_scores_pickle(path: Path, clips: ClipList | None) -> tuple[tuple[str, 
         pairs = [(f"test_{row}", entry) for row, entry in enumerate(pairs)]
     if not isinstance(pairs, list) or not pairs or not all(_is_pair(entry) for entry in pairs):
         raise UserError(f"{path} is no pickle of scores: expected name -> array of logits")
-    ids = _clip_ids(path, [name for name, _ in pairs], clips)
+    if sum(array.nbytes for _, array in pairs) > path.stat().st_size:
+        raise UserError(f"{path}: its clips share their arrays, as no scores do; refused")
+    width = math.prod(pairs[0][1].shape)
+    ids = _clip_ids(path, [_name(key) for key, _ in pairs], width, clips)
     try:
         with path.open("rb") as file:
             rows = [read_array(file, array).reshape(-1).astype(np.float32) for _, array in pairs]
@@ -185,16 +191,25 @@ def _is_pair(entry: object) -> bool:
     return (
         isinstance(entry, tuple | list)
         and len(entry) == 2
-        and isinstance(entry[0], str)
+        and type(entry[0]) in (str, int)
         and isinstance(entry[1], Array)
     )
 
 
-def _clip_ids(path: Path, names: list[str], clips: ClipList | None) -> tuple[str, ...]:
+def _name(key: str | int) -> str:
+    """CTR-GCN numbers the clips of NW-UCLA 0, 1, …, those of NTU test_0, test_1, …."""
+    return f"test_{key}" if isinstance(key, int) else key
+
+
+def _clip_ids(path: Path, names: list[str], width: int, clips: ClipList | None) -> tuple[str, ...]:
     """Names as ids; `test_7` is a position in the list of clips, which must be as long."""
     numbers = [_NUMBERED.fullmatch(name) for name in names]
     if not any(numbers):
         return tuple(Path(name).name.removesuffix(".skeleton") for name in names)
+    known = nw_ucla.ctrgcn_order()
+    if clips is None and (len(names), width) == (len(known), len(nw_ucla.CLASSES)):
+        print(f"{path}: taken for NW-UCLA's test clips in CTR-GCN's order", file=sys.stderr)
+        clips = ClipList(known, {})
     if clips is None:
         raise UserError(
             f"{path} numbers its clips ({names[0]}) instead of naming them: give --clips FILE with "
@@ -207,6 +222,8 @@ def _clip_ids(path: Path, names: list[str], clips: ClipList | None) -> tuple[str
 
 
 def _with_labels(path: Path, ids: tuple[str, ...], logits: np.ndarray, known: dict) -> Scores:
+    if ids and set(ids) == set(nw_ucla.ctrgcn_order()):
+        known = {clip: nw_ucla.label_of(clip) for clip in ids} | known
     if missing := [clip for clip in ids if clip not in known]:
         raise UserError(
             f"{path}: no label for {len(missing)} clips, the first {missing[0]}: no run given "

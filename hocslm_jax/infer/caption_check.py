@@ -7,6 +7,7 @@ below. They hold English only, and a posture alone ("is standing", "wears", "hol
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 
 MIN_WORDS = 3
@@ -88,6 +89,7 @@ def clean(text: str) -> str:
     edges = "\"'“”`*# "
     text = text.rsplit("</think>", 1)[-1].encode(errors="replace").decode()  # no half characters
     text = re.sub(r"<\|[^<>|]*\|>", " ", text)
+    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf") else c for c in text)
     text = " ".join(text.split()).strip(edges)
     return re.sub(r"^(?:caption|description|answer)\W*:\W*", "", text, flags=re.I).strip(edges)
 

@@ -24,10 +24,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from hocslm_jax.errors import UserError
+from hocslm_jax.errors import UserError, brief
 from hocslm_jax.infer import vlm
 from hocslm_jax.infer.caption_check import problem
 from hocslm_jax.infer.video import find_videos, read_frames
+from hocslm_jax.text_files import parse_json
 
 PROMPT = (
     "These are frames of one short video, in order of time. Say in one sentence what the person "
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-check", dest="check", action="store_false", help="drop only empty answers")
     add("--concurrency", type=_count, default=16, help="requests in flight (default 16)")
     add("--decoders", type=_count, default=os.cpu_count(), help="threads that decode videos")
-    add("--timeout", type=float, default=300.0, help="seconds to wait for an answer")
+    add("--timeout", type=float, default=300.0, help="seconds for a whole answer")
     add("--retries", type=_natural, default=8, help="when a server is busy or away (default 8)")
     add("--backoff", type=float, default=1.0, help="seconds before the first; then doubled")
     add("--ids", help="file with the ids to caption, one a line")
@@ -110,20 +111,18 @@ class _Run:
 
 async def _caption_all(todo: list[tuple[str, Path]], urls: list[str], run: _Run) -> None:
     """Runs the workers over `todo`; the first error, or Ctrl-C, stops them all."""
-    import openai
-
     key, timeout = os.environ.get(vlm.KEY) or "none", run.args.timeout
     async with contextlib.AsyncExitStack() as stack:
-        clients = []
+        servers = []
         for url in urls:
-            client = openai.AsyncOpenAI(base_url=url, api_key=key, timeout=timeout, max_retries=0)
-            clients.append(await stack.enter_async_context(client))
-        model = await vlm.greet(clients, run.args.model)
+            servers.append(vlm.connect(url, key, timeout))
+            await stack.enter_async_context(servers[-1].client)
+        model = await vlm.greet(servers, run.args.model)
         pool = stack.enter_context(ThreadPoolExecutor(run.args.decoders))
         queue, workers = iter(todo), []
         for number in range(min(run.args.concurrency, len(todo))):
-            first = number % len(clients)
-            replicas = clients[first:] + clients[:first]  # its own server first, then the others
+            first = number % len(servers)
+            replicas = servers[first:] + servers[:first]  # its own server first, then the others
             workers.append(asyncio.create_task(_work(run, queue, replicas, model, pool)))
         try:
             await asyncio.gather(*workers)
@@ -146,7 +145,7 @@ async def _work(run: _Run, queue: Iterator, replicas: list, model: str, pool: Ex
             run.tally["unanswered"] = 0
         except vlm.Unanswered as error:
             outcome = "failed"
-            run.bar.write(f"{clip}: {error}", file=sys.stderr)
+            run.bar.write(brief(f"{clip}: {error}"), file=sys.stderr)
             run.tally["unanswered"] += 1
             if run.tally["unanswered"] >= max(GIVE_UP, run.args.concurrency):
                 raise UserError(f"the servers have gone ({error}); start them again") from None
@@ -221,7 +220,7 @@ def _ids_of(path: Path, file) -> set[str]:
         if line.strip():
             try:
                 ids.add(_id_of(line))
-            except (ValueError, TypeError, KeyError):
+            except (ValueError, TypeError, KeyError, RecursionError):
                 raise UserError(
                     f"{path}:{number}: not a caption; mend or delete the line"
                 ) from None
@@ -229,13 +228,13 @@ def _ids_of(path: Path, file) -> set[str]:
         try:
             ids.add(_id_of(tail))
             file.write(b"\n")
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             file.truncate(len(data) - len(tail))
     return ids
 
 
 def _id_of(line: bytes) -> str:
-    return json.loads(line)["id"]
+    return parse_json(line)["id"]
 
 
 def _natural(text: str) -> int:

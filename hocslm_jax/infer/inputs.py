@@ -7,6 +7,7 @@ not. Whether clips are then centred is a matter of the run's feed, as in trainin
 
 import dataclasses
 import glob
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from hocslm_jax.data.ntu import mini
 from hocslm_jax.data.ntu.bodies import COMPAT, Compat, actors, actors_of
 from hocslm_jax.data.ntu.classes import CLASSES as NTU_CLASSES
 from hocslm_jax.data.ntu.skeleton import parse_name, parse_skeleton
+from hocslm_jax.data.ntu.sources import MAX_BYTES
+from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, Graph
+from hocslm_jax.text_files import read_bytes
 
 NTU = (*COMPAT, mini.NAME)  # datasets whose clips `prepare` makes of the bodies in files
 
@@ -53,12 +57,12 @@ def find_files(arguments: Iterable[str]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for argument in arguments:
-        path = Path(argument).expanduser()
+        path = Path(os.path.expanduser(argument))
         paths = [path]
-        if path.is_dir():
+        if os.path.isdir(path):
             inside = (p for p in path.rglob("*") if not p.name.startswith("."))
             paths = sorted(p for p in inside if p.suffix in READERS and p.is_file())
-        elif not path.exists():
+        elif not os.path.exists(path):
             paths = sorted(map(Path, glob.glob(str(path), recursive=True)))
         found |= dict.fromkeys(paths or [path])
     return list(found)
@@ -77,16 +81,18 @@ def read_joints(
     Raises:
         ValueError: with the reason, when the file cannot be used.
     """
-    if path.is_dir():
-        raise ValueError(f"no {', '.join(READERS)} file in this folder")
-    if not path.exists():
-        raise ValueError("no such file")
-    if path.suffix not in READERS:
-        raise ValueError(f"not one of {', '.join(READERS)}")
     try:
+        if path.is_dir():
+            raise ValueError(f"no {', '.join(READERS)} file in this folder")
+        if not path.exists():
+            raise ValueError("no such file")
+        if path.suffix not in READERS:
+            raise ValueError(f"not one of {', '.join(READERS)}")
         joints = READERS[path.suffix](path, graph, compat or COMPAT.get(dataset, Compat()))
     except OSError as error:
         raise ValueError(error.strerror or "cannot be read") from None
+    except UserError as error:
+        raise ValueError(str(error)) from None
     return check_clip(joints, graph, dataset, compat)
 
 
@@ -129,11 +135,11 @@ def true_class(path: Path, classes: tuple[str, ...]) -> str | None:
 
 
 def _skeleton(path: Path, graph: Graph, compat: Compat) -> np.ndarray:
-    return actors(parse_skeleton(path.read_bytes()), compat)
+    return actors(parse_skeleton(read_bytes(path, MAX_BYTES)), compat)
 
 
 def _json(path: Path, graph: Graph, compat: Compat) -> np.ndarray:
-    return nw_ucla.parse_joints(path.read_bytes())
+    return nw_ucla.parse_joints(read_bytes(path, nw_ucla.LIMITS.member_bytes))
 
 
 def _npy(path: Path, graph: Graph, compat: Compat) -> np.ndarray:

@@ -4,6 +4,7 @@ In: the workdir of a run, or a release of one; its dataset need not be there; an
 [T, M, V, 3] in metres. Out: a `Prediction` for each clip.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -27,6 +28,7 @@ from hocslm_jax.eval.descriptions import Decoding, describe
 from hocslm_jax.graph import Graph, resolve_graph
 from hocslm_jax.infer import released
 from hocslm_jax.infer.inputs import Clips, check_clip
+from hocslm_jax.infer.sizes import check_sizes
 from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.models.qwen3 import read_config, resolve
 from hocslm_jax.train import checkpoint
@@ -224,17 +226,22 @@ def load_run(
     workdir = Path(workdir)
     is_release = released.is_release(workdir)
     about = released.read_card(workdir) if is_release else about_run(workdir)
-    config = ConfigDict(about["config"])
-    if streams := config.data.get("streams"):
-        raise UserError(f"{workdir} is of several streams: give one, e.g. {workdir / streams[0]}")
-    graph, classes, shapes, gain = _read_model(about["model"], workdir)
-    feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
-    fusion = _fusion(config, shapes)
-    options = {} if fusion is None else {"fusion": fusion}
-    network = build(config.model, graph=graph, num_classes=len(classes), **options)
-    # As the run was split, as far as the devices here allow.
-    mesh = sharding.make_mesh(model=math.gcd(config.mesh.model, jax.device_count()))
-    clip = (1, feed.num_persons, feed.frames, graph.num_joints, 3)
+    with _told(workdir / released.CARD) if is_release else contextlib.nullcontext():
+        config = ConfigDict(about["config"])
+        if streams := config.data.get("streams"):
+            raise UserError(
+                f"{workdir} is of several streams: give one, e.g. {workdir / streams[0]}"
+            )
+        graph, classes, shapes, gain = _read_model(about["model"], workdir)
+        check_sizes(config, graph, classes, workdir)
+        feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
+        fusion = _fusion(config, shapes)
+        options = {} if fusion is None else {"fusion": fusion}
+        network = build(config.model, graph=graph, num_classes=len(classes), **options)
+        # As the run was split, as far as the devices here allow.
+        mesh = sharding.make_mesh(model=math.gcd(config.mesh.model, jax.device_count()))
+        clip = (1, feed.num_persons, feed.frames, graph.num_joints, 3)
+        abstract = _abstract(network, clip, mesh)
     restore = released.read_variables if is_release else checkpoint.restore_variables
     return LoadedRun(
         workdir=workdir,
@@ -246,11 +253,29 @@ def load_run(
         model=network,
         fusion=fusion,
         mesh=mesh,
-        variables=restore(workdir, _abstract(network, clip, mesh)),
+        variables=restore(workdir, abstract),
         forward=_make_forward(network, fusion is not None, mesh),
         lm=lm,
         gain=gain,
     )
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Takes whatever goes wrong for damage of the release's config, which anyone may have written.
+
+    Raises:
+        UserError: as raised inside, or in the place of any other error.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"{path} does not describe a model ({type(error).__name__}: {reason}); fetch it again"
+        ) from error
 
 
 def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh) -> dict:

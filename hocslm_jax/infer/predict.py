@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import logging
 
-from hocslm_jax.errors import UserError
+from hocslm_jax.errors import UserError, brief
 from hocslm_jax.eval.descriptions import Decoding
 from hocslm_jax.infer.inputs import find_files, read_joints, true_class
 from hocslm_jax.infer.loaded import BATCH_SIZE, LoadedRun, Prediction, reseeded
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
     def report(path: Path, reason: str) -> None:
         bad.append(path)
-        print(f"{path}: {reason}", file=sys.stderr)
+        print(brief(f"{path}: {reason}"), file=sys.stderr)
 
     for path, prediction in predict_files(loaded, files, decoding, args.batch_size, report):
         for note in prediction.notes:

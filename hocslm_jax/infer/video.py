@@ -58,6 +58,8 @@ def find_videos(folder: str | Path, ids: str | Path | None = None) -> dict[str, 
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() not in SUFFIXES or path.name.startswith(".") or not path.is_file():
             continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path} is a link out of {folder}; remove it, or move the video there")
         clip = path.stem.removesuffix("_rgb") or path.stem
         if clip in videos:
             raise UserError(f"{path} and {videos[clip]} are both clip {clip}; move one away")

@@ -144,12 +144,12 @@ def truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
             if line.endswith("\n") and json.loads(line)["step"] <= step:
                 kept.append(line)
-        except (ValueError, KeyError):
-            continue  # half a line, from a killed process
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue  # half a line, from a killed process, or a damaged one
     partial = path.with_name(path.name + ".partial")
     partial.write_text("".join(kept))
     os.replace(partial, path)

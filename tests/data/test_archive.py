@@ -168,3 +168,29 @@ def test_fingerprint_follows_the_content(tmp_path):
     make_zip(archive, FILES | {"set/c.json": b"c"})
     (folder / "set/a.json").write_bytes(b"longer")
     assert fingerprint(archive) != before[0] and fingerprint(folder) != before[1]
+
+
+def test_names_with_backslashes_are_read_as_windows_meant_them(tmp_path):
+    source = make_zip(tmp_path / "w.zip", {"set\\b.json": b"b", "__MACOSX\\b.json": b"mac"})
+    assert read(source) == [("set/b.json", b"b")]
+    with pytest.raises(UserError, match="would leave the archive's folder"):
+        read(make_zip(tmp_path / "up.zip", {"..\\b.json": b"b"}))
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(6, 99), (4, 0xFF), (8, 1), (10, 77), (42, 0xFFFFFFFF), (28, 0xFFFF)],
+    ids=["version", "made by", "encrypted", "method", "offset", "length of the name"],
+)
+def test_zips_with_odd_directories_are_one_line(tmp_path, at, value):
+    """Each field of the central directory's entry in turn."""
+    source = make_zip(tmp_path / "odd.zip", {"a.json": b"0" * 100})
+    data = bytearray(source.read_bytes())
+    size = 4 if value > 0xFFFF else 2
+    start = data.index(b"PK\x01\x02") + at
+    data[start : start + size] = value.to_bytes(size, "little")
+    source.write_bytes(data)
+    try:
+        assert read(source) in ([("a.json", b"0" * 100)], [])
+    except UserError as error:
+        assert str(error).startswith(f"{source}: ")

@@ -141,6 +141,48 @@ def test_half_prepared_and_damaged_datasets_are_told(data_dir, tmp_path, damage)
         open_store("toy", tmp_path)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"version": "../elsewhere"},
+        {"version": 1},
+        {"files": {"../x": 1}},
+        {"files": []},
+        {"num_persons": "two"},
+        {"classes": [1, 2, 3]},
+        {"columns": {"id": ["a"]}},
+        {"columns": []},
+        {"protocols": {"half": {"train": [10**6]}}},
+        {"protocols": {"half": {"train": [[0]]}}},
+        {"protocols": {"half": {"train": ["a"]}}},
+        {"protocols": [1]},
+        {"graph": 5},
+        {"graph": {"joints": 3, "edges": [], "root": 0}},
+    ],
+    ids=str,
+)
+def test_indices_that_cannot_be_are_one_line(data_dir, tmp_path, change):
+    (tmp_path / "toy").mkdir()
+    index = json.loads((data_dir / "toy/index.json").read_text())
+    shutil.copytree(data_dir / "toy/1.0.0", tmp_path / "toy/1.0.0")
+    (tmp_path / "toy/index.json").write_text(json.dumps(index | change))
+    with pytest.raises(UserError):
+        open_store("toy", tmp_path)
+
+
+@pytest.mark.parametrize("cache", ["", "ram"])
+def test_a_damaged_record_names_its_clip(data_dir, tmp_path, cache):
+    shutil.copytree(data_dir / "toy", tmp_path / "toy")
+    (record, *_) = (tmp_path / "toy/1.0.0").glob("*-of-*")
+    data = record.read_bytes()
+    start = data.index(b"joints/value")
+    record.write_bytes(data[:start] + bytes(100) + data[start + 100 :])
+    with pytest.raises(UserError, match=r"the record of clip \w+ is damaged; run: python -m"):
+        store = open_store("toy", tmp_path, cache)
+        for row in range(len(store)):
+            store.joints(row)
+
+
 def test_opening_imports_neither_tfds_nor_jax(data_dir):
     code = (
         "import sys; from hocslm_jax.data.store import open_store;"

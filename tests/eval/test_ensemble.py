@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import pickle
+import tarfile
 
 import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
+from hocslm_jax.data import nw_ucla
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval import ensemble
@@ -158,6 +160,49 @@ def test_a_pickle_of_numbered_clips_needs_their_list(tmp_path):
     listed.write_text("\n".join(other.ids[1:]))
     with pytest.raises(UserError, match="has 30 clips, the list of clips 29"):
         read_members([mine, path], read_clip_list(listed))
+
+
+def ucla_pickle(path, keys):
+    """Scores of NW-UCLA's test clips that are right for all but the first."""
+    order = nw_ucla.ctrgcn_order()
+    logits = np.eye(10, dtype=np.float32)[[nw_ucla.label_of(clip) for clip in order]]
+    logits[0] = np.roll(logits[0], 1)
+    return dump(path, dict(zip(keys, logits, strict=True)))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [np.arange(464), list(range(464)), [f"test_{n}" for n in range(464)]],
+    ids=["NumPy's integers", "integers", "texts"],
+)
+def test_numbered_clips_of_nw_ucla_need_no_list(tmp_path, capsys, keys):
+    (member,) = read_members([ucla_pickle(tmp_path / "s.pkl", keys)])
+    assert member.scores.correct == 463
+    assert member.scores.ids[:2] == ("a05_s04_e02_v03", "a12_s09_e04_v03")
+    assert "NW-UCLA's test clips in CTR-GCN's order" in capsys.readouterr().err
+
+
+def test_the_list_of_nw_ucla_is_its_test_split(shared):
+    with tarfile.open(shared / "data/nw_ucla/all_sqe.tar.xz") as archive:
+        stems = {name.rpartition("/")[2].removesuffix(".json") for name in archive.getnames()}
+    assert {name for name in stems if name.endswith("_v03")} == set(nw_ucla.ctrgcn_order())
+
+
+def test_numbered_clips_of_other_sets_need_a_list(tmp_path):
+    path = dump(tmp_path / "s.pkl", dict(enumerate(make_scores(1).logits)))
+    with pytest.raises(UserError, match=r"numbers its clips .* give --clips"):
+        read_members([path])
+    listed = tmp_path / "ids.txt"
+    pairs = zip(make_scores(1).ids, make_scores(1).labels, strict=True)
+    listed.write_text("\ufeff" + "".join(f"{clip};{label}\r\n" for clip, label in pairs))
+    (member,) = read_members([path], read_clip_list(listed))
+    assert member.scores.correct == make_scores(1).correct
+
+
+def test_a_pickle_whose_clips_share_an_array_is_refused(tmp_path):
+    row = np.zeros(60_000, np.float32)
+    with pytest.raises(UserError, match="share their arrays"):
+        read_members([dump(tmp_path / "s.pkl", {f"clip{n}": row for n in range(20_000)})])
 
 
 class Evil:

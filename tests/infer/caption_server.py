@@ -77,6 +77,7 @@ def serve(answer, models=("vlm",)):
                 self.send(*reply) if isinstance(reply, tuple) else self.send(200, chat(reply))
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.handle_error = lambda *_: None  # a run that hangs up in mid-request
         log.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()

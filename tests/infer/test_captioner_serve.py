@@ -145,8 +145,11 @@ def invert(jpeg):
     return buffer.getvalue()
 
 
+def tokens(reply):
+    return reply["usage"]["prompt_tokens"]
+
+
 def test_the_words_depend_on_the_frames(shared, server):
-    openai = pytest.importorskip("openai")
     url, model = server
     frames = read_frames(shared / f"data/clips/{CLIP}_rgb.avi", 4, 128)
     half = Frames(frames.jpegs[:2], frames.indices[:2], frames.total, frames.fps)
@@ -154,16 +157,17 @@ def test_the_words_depend_on_the_frames(shared, server):
     other = Frames(inverted, frames.indices, frames.total, frames.fps)
 
     async def replies():
-        async with openai.AsyncOpenAI(base_url=vlm.complete(url), api_key="none") as client:
+        server = vlm.connect(vlm.complete(url), "none", 100.0)
+        async with server.client:
             options = {"model": model, "temperature": 0.0, "max_tokens": 12}
             return [
-                await vlm.ask([client], options | vlm.as_images(shown, "What?"), 0, 0.0)
+                await vlm.ask([server], options | vlm.as_images(shown, "What?"), 0, 0.0)
                 for shown in (frames, half, other)
             ]
 
     whole, part, changed = asyncio.run(replies())
     tiles = 4 * 2  # of 32 x 32 pixels in each picture of 128 x 72
     marks = 2  # around each picture
-    assert whole.usage.prompt_tokens - part.usage.prompt_tokens == 2 * (tiles + marks)
+    assert tokens(whole) - tokens(part) == 2 * (tiles + marks)
     texts = [vlm.answer(reply)[0] for reply in (whole, part, changed)]
     assert len(set(texts)) == 3, texts

@@ -1,6 +1,7 @@
 """Files for prediction: which are found, what is read from them, and why others are not."""
 
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -202,3 +203,38 @@ def test_real_ntu_clips_as_arrays(shared):
 def test_arrays_that_cannot_be_meant(joints, reason):
     with pytest.raises(ValueError, match=reason):
         check_clip(joints, UCLA20)
+
+
+def npy(header: bytes, version=b"\x01\x00") -> bytes:
+    return b"\x93NUMPY" + version + len(header).to_bytes(2, "little") + header
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 1, 20, ",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (10**100, 1, 20, 3), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776, 1, 20, 3), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 1, 20, 3), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (True, 1, 20, 3), }",
+        b"{'descr': '<f99999999999999', 'fortran_order': False, 'shape': (1, 1, 20, 3), }",
+        b"{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1, 1, 20, 3), }",
+        b"(" * 60_000,
+        b"'\\",
+        b"\xff\xfe\x00",
+        b"",
+    ],
+)
+@pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x09\x00"])
+def test_headers_that_break_numpys_parser(tmp_path, header, version):
+    (tmp_path / "clip.npy").write_bytes(npy(header, version) + bytes(240))
+    with pytest.raises(ValueError, match=r"not a readable \.npy file|\.npy file of numbers"):
+        read_joints(tmp_path / "clip.npy", UCLA20)
+
+
+def test_pipes_and_odd_names_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "clip.npy")
+    for name in ("clip.npy", "x" * 300 + ".npy", "~nobody/x.npy"):
+        (path,) = find_files([str(tmp_path / name)])
+        with pytest.raises(ValueError):
+            read_joints(path, UCLA20)

@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -171,3 +172,55 @@ def test_the_best_committed_release_reproduces_its_count(shared, tmp_path):
     loaded = max(map(hocslm_jax.load_pretrained, {path.parent for path in found}), key=claimed)
     scores = pretrained.evaluate(loaded, tmp_path)
     assert {"correct": scores.correct, "total": scores.total} == loaded.metadata["released"]
+
+
+CHANGES = {
+    "frames": {"config": {"data": {"frames": 10**7}}},
+    "a clip": {"config": {"data": {"frames": 20_000, "num_persons": 100}}},
+    "stages": {"config": {"model": {"stages": [100_000]}}},
+    "many stages": {"config": {"model": {"stages": [1] * 50}}},
+    "no stages": {"config": {"model": {"stages": 3}}},
+    "width": {"config": {"model": {"width": 2**40}}},
+    "no width": {"config": {"model": {"width": None}}},
+    "encoder": {"config": {"model": {"encoder": ["ctrgcn"]}}},
+    "unknown": {"config": {"model": {"steps": 3}}},
+    "stage": {"config": {"stage": 99}},
+    "feeder": {"config": {"data": {"feeder": 7}}},
+    "stream": {"config": {"data": {"stream": {"a": 1}}}},
+    "mesh": {"config": {"mesh": {"model": "two"}}},
+    "sections": {"config": {"data": 5, "model": [], "mesh": None}},
+    "chain": {
+        "model": {
+            "graph": {
+                "name": "chain",
+                "joints": [str(v) for v in range(30_000)],
+                "edges": [[v, v - 1] for v in range(1, 30_000)],
+                "root": 0,
+            }
+        }
+    },
+    "graph": {"model": {"graph": 5}},
+    "classes": {"model": {"classes": 5}},
+    "names": {"model": {"classes": [1, {}]}},
+    "shapes": {"model": {"shapes": [1, 2]}},
+}
+
+
+def changed(card, change):
+    """`card` with the leaves of `change` put in."""
+    nested = isinstance(card, dict) and isinstance(change, dict)
+    return card | {k: changed(card.get(k), v) for k, v in change.items()} if nested else change
+
+
+def test_configs_of_releases_that_cannot_be_are_one_line(workdir, tmp_path):
+    release.release(workdir, tmp_path / "good", "float32", tmp_path / "none")
+    card = json.loads((tmp_path / "good/config.json").read_text())
+    out = tmp_path / "out"
+    for kind, change in CHANGES.items():
+        shutil.copytree(tmp_path / "good", out, dirs_exist_ok=True)
+        (out / "SHA256SUMS").unlink(missing_ok=True)
+        (out / "config.json").write_text(json.dumps(changed(card, change)))
+        started = time.monotonic()
+        with pytest.raises(UserError) as told:
+            load_run(out)
+        assert "\n" not in str(told.value) and time.monotonic() - started < 5, kind

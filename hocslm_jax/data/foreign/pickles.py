@@ -16,7 +16,7 @@ from typing import BinaryIO
 from hocslm_jax.data.foreign.pickled_arrays import CALLS, GLOBALS, Blob, Global, Refused, build
 from hocslm_jax.errors import UserError
 
-MAX_STEPS = 20_000_000  # three times what NTU 120 takes; each makes at most some 100 bytes
+MAX_BYTES = 512 << 20  # that the objects may take; those of NTU 120 take two thirds of it
 INLINE_BYTES = 256  # longer strings stay in the file
 
 _MALFORMED = (IndexError, KeyError, TypeError, ValueError)
@@ -63,8 +63,10 @@ class _Machine:
         if self.file.read(1) != b"\x80" or self.number(1) not in (2, 3, 4, 5):
             raise _Damaged("it starts otherwise")
         read = self.file.read
-        for _ in range(MAX_STEPS):
+        room = MAX_BYTES
+        while room > 0:
             code = read(1)
+            room -= _BYTES.get(code, 40)
             if code == b".":
                 (result,) = self.stack
                 return result
@@ -73,7 +75,7 @@ class _Machine:
                     raise _Damaged("it ends early")
                 raise Refused(f"the pickle instruction {_instruction(code)}")
             _ACTIONS[code](self)
-        raise Refused(f"more than {MAX_STEPS} pickle instructions")
+        raise Refused(f"objects of over {MAX_BYTES} bytes")
 
     def take(self, count: int) -> bytes:
         data = self.file.read(count)
@@ -215,4 +217,11 @@ _ACTIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"\x93": _push(lambda machine: _global(*machine.pop(2))),
     b"R": _push(lambda machine: _call(*machine.pop(2))),
     b"b": _build,
+}
+
+# What an instruction adds to memory at most, apart from the strings in the file: an object and its
+# place on the stack, or in the memo; 40 for all others.
+_BYTES = {
+    **dict.fromkeys((b"]", b"}", b"q", b"r", b"\x94"), 110),
+    **dict.fromkeys((b"t", b"\x85", b"\x86", b"\x87", b"R"), 90),
 }

@@ -20,6 +20,7 @@ _BODY_LINES = 2 + NUM_JOINTS
 _HEADER_WIDTH, _JOINT_WIDTH = 10, 12  # tokens of a line
 _BODY_SHAPE = np.array([_HEADER_WIDTH, 1] + NUM_JOINTS * [_JOINT_WIDTH])
 _LETTERS = b" \n\r\t+-.0123456789eENnAaIiFfTtYy"  # of numbers, NaN, Infinity
+MAX_LINES = 400_000  # of a file; the longest real ones have some 30,000
 _LONGEST_LINE = 2000  # letters; real ones have 150
 _LARGEST = float(np.finfo(np.float32).max)
 _COUNT = re.compile(rb"[0-9]{1,9}\r?")
@@ -77,6 +78,8 @@ def parse_skeleton(data: bytes) -> Skeleton:
       ValueError: "line N: reason", if anything in the file is not as the format says, a coordinate
         is not finite, or no frame holds a body. Columns after x y z may hold NaN, as real ones do.
     """
+    if data.count(b"\n") > MAX_LINES:
+        raise ValueError(f"line {MAX_LINES + 1}: too many lines for a recording")
     found = _read(data if data.endswith(b"\n") else data + b"\n")
     if found is None:  # perhaps only for odd blanks
         text = _tidy(data)

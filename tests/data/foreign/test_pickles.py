@@ -284,9 +284,17 @@ def test_doubled_tuples_as_a_key_are_not_hashed(path):
     assert "dict key that is a tuple" in refusal(path, b"\x80\x02(" + DOUBLED + b"}hdNst.")
 
 
-def test_number_of_instructions_is_limited(path, monkeypatch):
-    monkeypatch.setattr(pickles, "MAX_STEPS", 1000)
-    assert "more than 1000" in refusal(path, b"\x80\x02" + b"]" * 2000 + b".")
+@pytest.mark.parametrize("code", [b"]", b"}", b"K\x01\x85", b"N\x94", b"K\xff"])
+def test_objects_take_no_more_memory_than_allowed(path, monkeypatch, code):
+    most = 8 << 20
+    monkeypatch.setattr(pickles, "MAX_BYTES", most)
+    store(path, b"\x80\x02" + code * 1_000_000 + b".")
+    tracemalloc.start()
+    with pytest.raises(UserError, match="objects of over"):
+        read_pickle(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.1 * most
 
 
 def test_long_values_stay_in_the_file(path):
