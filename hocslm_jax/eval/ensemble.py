@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
     if args.save:
         args.save.parent.mkdir(parents=True, exist_ok=True)
         save_scores(args.save, fused)
+        print(f"wrote {args.save}")
     if args.wrong:
         _write(args.wrong, "\n".join(_wrong_document(report, found)) + "\n")
 

@@ -13,7 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-MAX_LABELLED = 20  # classes: past this, counts in the cells and names on the axes do not fit
+from hocslm_jax.eval.fonts import drawable, families
+
+MAX_LABELLED = 40  # classes: past this, counts in the cells and names on the axes do not fit
 MAX_CONFUSIONS = 15  # lines in the list beside a matrix without names
 INK = "#22303c"
 FAINT = "#7b8894"
@@ -25,21 +27,21 @@ def save_confusion(matrix: np.ndarray, classes: Sequence[str], path: str | Path)
 
     Args:
         matrix: counts, int [C, C], true class by predicted class.
-        classes: C names. Up to 20 they label the axes; more are numbered from 1, as NTU does,
+        classes: C names. Up to 40 they label the axes; more are numbered from 1, as NTU does,
             and the most frequent confusions are listed by name beside the matrix.
         path: the PNG to write.
     """
-    matrix = np.asarray(matrix)
+    matrix, names = np.asarray(matrix), list(map(drawable, classes))
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     few = len(classes) <= MAX_LABELLED
     side = max(3.0, 0.5 * len(classes)) if few else 7.2  # inches
     figure, axes = _square(side, right=0.6 if few else 4.6)
     _draw_shares(figure, axes, shares)
     if few:
-        _name_cells(axes, matrix, shares, classes)
+        _name_cells(axes, matrix, shares, names)
     else:
         _number_axes(axes, len(classes))
-        _list_confusions(axes, matrix, classes)
+        _list_confusions(axes, matrix, names)
     correct, total = int(matrix.trace()), int(matrix.sum())
     share = f" ({100 * correct / total:.2f} %)" if total else ""
     axes.set_title(f"{correct} of {total} correct{share}", loc="left", color=INK, fontsize=11)
@@ -69,7 +71,8 @@ def _draw_shares(figure: Figure, axes: Axes, shares: np.ndarray) -> None:
 
 
 def _name_cells(axes: Axes, matrix: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> None:
-    ticks, names = np.arange(len(classes)), {"fontsize": 9, "parse_math": False}
+    ticks = np.arange(len(classes))
+    names = {"fontsize": 9, "parse_math": False, "family": families(classes)}
     axes.set_xticks(ticks, classes, rotation=40, ha="right", rotation_mode="anchor", **names)
     axes.set_yticks(ticks, classes, **names)
     axes.tick_params(length=0, labelcolor=INK)
@@ -91,6 +94,7 @@ def _list_confusions(axes: Axes, matrix: np.ndarray, classes: Sequence[str]) -> 
     wrong = matrix - np.diag(matrix.diagonal())
     largest = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
     place = {"transform": axes.transAxes, "va": "top", "fontsize": 9, "parse_math": False}
+    place["family"] = families([*classes, "→"])
     axes.text(1.13, 1, "most frequent confusions", color=FAINT, **place)
     for line, (true, predicted) in enumerate(np.transpose(np.unravel_index(largest, wrong.shape))):
         if not wrong[true, predicted]:

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.eval.fonts import drawable, families
 from hocslm_jax.graph import Graph
 
 INK, FAINT, FRAME = "#22303c", "#7b8894", "#d5dbe1"
@@ -83,10 +84,11 @@ def new_figure(width: float, height: float, title: str) -> Figure:
 
     `width` and `height` are inches; a title that is longer makes the figure wider.
     """
+    title = drawable(title)
     width = max(width, 0.5 + 0.11 * len(title))
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
-    place = {"va": "center", "ha": "left"}
+    place = {"va": "center", "ha": "left", "family": families(title)}
     figure.text(
         0.25 / width, 1 - 0.28 / height, title, color=INK, fontsize=13, parse_math=False, **place
     )
@@ -186,7 +188,8 @@ def draw_bars(
             colour = WRONG_MARK
         axes.barh(line, 1, height=0.3, color="#f0f3f5")
         axes.barh(line, share, height=0.3, color=colour)
-        axes.text(0, line - 0.24, name, color=INK, fontsize=10, va="bottom", parse_math=False)
+        look = {"fontsize": 10, "va": "bottom", "parse_math": False, "family": families(name)}
+        axes.text(0, line - 0.24, drawable(name), color=INK, **look)
         percent = f"{100 * share:.1f} %"
         axes.text(1, line - 0.24, percent, color=FAINT, fontsize=10, ha="right", va="bottom")
     axes.set(xlim=(0, 1), ylim=(len(best) - 0.75, -0.75))

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.captions import DESCRIPTIONS, load_captions
+from hocslm_jax.eval.fonts import drawable, families
 from hocslm_jax.graph import Graph
 from hocslm_jax.infer.drawing import (
     FAINT,
@@ -113,7 +114,8 @@ def _draw(figure: Figure, row, clip, graph: Graph, cell, left: float, top: float
     width, height = figure.get_size_inches()
 
     def write(text: str, x: float, y: float, **look) -> None:
-        figure.text(x / width, y / height, text, va="top", parse_math=False, **look)
+        look |= {"va": "top", "parse_math": False, "family": families(text)}
+        figure.text(x / width, y / height, drawable(text), **look)
 
     view = view_of(clip, height=STRIP, narrowest=0.8, widest=CELL / 3)
     poses = min(POSES, len(clip), int(CELL / view.width))

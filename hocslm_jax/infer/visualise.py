@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import load_scores
+from hocslm_jax.eval.fonts import drawable, families
 from hocslm_jax.graph import Graph
 from hocslm_jax.infer.drawing import (
     FAINT,
@@ -93,9 +94,10 @@ def render_topology(matrix: np.ndarray, graph: Graph, path: str | Path, title: s
     signed = matrix.min() < 0
     colours = {"cmap": "RdBu_r", "vmin": -peak} if signed else {"cmap": "Blues", "vmin": 0}
     image = axes.imshow(matrix, vmax=peak, interpolation="nearest", **colours)
-    ticks, names = np.arange(count), {"fontsize": 8, "parse_math": False}
-    axes.set_xticks(ticks, graph.joints, rotation=90, **names)
-    axes.set_yticks(ticks, graph.joints, **names)
+    ticks, joints = np.arange(count), list(map(drawable, graph.joints))
+    names = {"fontsize": 8, "parse_math": False, "family": families(joints)}
+    axes.set_xticks(ticks, joints, rotation=90, **names)
+    axes.set_yticks(ticks, joints, **names)
     for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
         for label, joint in zip(labels, graph.joints, strict=True):
             label.set_color(SIDES[side_of(joint)])
@@ -106,7 +108,8 @@ def render_topology(matrix: np.ndarray, graph: Graph, path: str | Path, title: s
     axes.spines[:].set_color(FRAME)
     axes.set_xlabel("from joint", color=FAINT)
     axes.set_ylabel("to joint", color=FAINT)
-    axes.set_title(title, loc="left", color=INK, fontsize=11, parse_math=False)
+    look = {"fontsize": 11, "parse_math": False, "family": families(title)}
+    axes.set_title(drawable(title), loc="left", color=INK, **look)
     bar = figure.colorbar(image, cax=axes.inset_axes((1.02, 0, 0.025, 1)))
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=FAINT)
     bar.outline.set_visible(False)

@@ -175,8 +175,7 @@ def test_a_damaged_record_names_its_clip(data_dir, tmp_path, cache):
     shutil.copytree(data_dir / "toy", tmp_path / "toy")
     (record, *_) = (tmp_path / "toy/1.0.0").glob("*-of-*")
     data = record.read_bytes()
-    start = data.index(b"joints/value")
-    record.write_bytes(data[:start] + bytes(100) + data[start + 100 :])
+    record.write_bytes(data[:100] + bytes(byte ^ 0x55 for byte in data[100:1000]) + data[1000:])
     with pytest.raises(UserError, match=r"the record of clip \w+ is damaged; run: python -m"):
         store = open_store("toy", tmp_path, cache)
         for row in range(len(store)):

@@ -63,7 +63,9 @@ def test_the_order_of_the_clips_does_not_matter(tmp_path, capsys):
     report = json.loads((tmp_path / "out.json").read_text())
     assert (report["correct"], report["total"]) == (expected.sum(), COUNT)
     assert [m["correct"] for m in report["members"]] == [s.correct for s in scores]
-    assert f"{expected.sum()}/{COUNT}" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert f"{expected.sum()}/{COUNT}" in out
+    assert f"wrote {tmp_path / 'out.json'}" in out and f"wrote {tmp_path / 'sum.npz'}" in out
     wrong = [scores[0].ids[row] for row in np.flatnonzero(~expected)]
     assert sorted(clip["clip"] for clip in report["mistakes"]["clips"]) == wrong
 

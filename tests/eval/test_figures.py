@@ -1,12 +1,13 @@
 """The confusion matrix: drawn for few and for many classes, without touching pyplot."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from hocslm_jax.eval import figures
+from hocslm_jax.eval import figures, fonts
 
 
 def picture(path):
@@ -20,7 +21,7 @@ def confusion(count, wrong=0):
     return matrix
 
 
-@pytest.mark.parametrize("count", [1, 10, 21, 120])
+@pytest.mark.parametrize("count", [1, 10, 41, 120])
 def test_drawn_at_any_number_of_classes(tmp_path, count):
     path = tmp_path / "confusion.png"
     figures.save_confusion(confusion(count), [f"class {c}" for c in range(count)], path)
@@ -48,8 +49,48 @@ def test_a_class_without_clips_is_no_division_by_zero(tmp_path):
 
 def test_names_in_the_picture_are_not_markup(tmp_path):
     figures.save_confusion(confusion(2), ["$x_{$", "a_{b"], tmp_path / "few.png")
-    many = ["$x_{$", *map(str, range(30))]
-    figures.save_confusion(confusion(31, wrong=2), many, tmp_path / "many.png")
+    many = ["$x_{$", *map(str, range(50))]
+    figures.save_confusion(confusion(51, wrong=2), many, tmp_path / "many.png")
+
+
+def tick_labels(monkeypatch, tmp_path, names):
+    """What the vertical axis says, when all warnings are errors."""
+    seen = []
+    save = figures.Figure.savefig
+
+    def look(figure, *args, **options):
+        save(figure, *args, **options)
+        seen.extend(label.get_text() for label in figure.axes[0].get_yticklabels())
+
+    monkeypatch.setattr(figures.Figure, "savefig", look)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figures.save_confusion(confusion(len(names)), names, tmp_path / "confusion.png")
+    return seen
+
+
+def test_all_of_27_classes_are_named(monkeypatch, tmp_path):
+    names = [f"class {number}" for number in range(27)]
+    assert tick_labels(monkeypatch, tmp_path, names) == names
+
+
+@pytest.mark.parametrize(
+    "name", ["坐下", "sit\x1b[2Jdown\x00", "кивать", "جلوس", "\udcff", "x" * 10**5]
+)
+def test_any_name_is_drawn_or_escaped(monkeypatch, tmp_path, name):
+    shown, _ = tick_labels(monkeypatch, tmp_path, [name, "plain"])
+    assert shown.isprintable() and len(shown) < 200
+    assert shown == name or "\\" in shown or len(name) > 1000
+    assert name != "кивать" or shown == name  # the usual font has these
+
+
+def test_a_font_that_has_the_letters_is_used(monkeypatch):
+    own = {fonts.USUAL: frozenset("abc"), "Song": frozenset("坐下"), "Boxes": frozenset()}
+    monkeypatch.setattr(fonts, "_letters", own.__getitem__)
+    monkeypatch.setattr(fonts, "_installed", lambda: tuple(own))
+    assert fonts.families(["ab", "坐"]) == [fonts.USUAL, "Song"]
+    assert fonts.families("ab") == [fonts.USUAL]
+    assert fonts.drawable("a坐下立") == "a坐下\\u7acb"
 
 
 def test_pyplot_stays_out(tmp_path):
