@@ -23,7 +23,10 @@ DAMAGED = (  # what the decoders raise at a broken archive, or one that they do 
     EOFError,
     RuntimeError,  # encrypted zip, or compressed in an unknown way; NotImplementedError is one
     ValueError,  # names, sizes and dates that cannot be
-    OverflowError,
+    ArithmeticError,
+    LookupError,
+    TypeError,  # of tarfile, where a compressed stream ends early
+    AttributeError,
     struct.error,
     tarfile.TarError,
     zipfile.BadZipFile,

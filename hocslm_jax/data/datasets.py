@@ -14,12 +14,15 @@ from hocslm_jax.data.ntu import reader as ntu
 from hocslm_jax.data.ntu.bodies import COMPAT, change
 from hocslm_jax.data.quickstart.generate import SUBJECTS
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import NTU25, UCLA20
+from hocslm_jax.graph import NTU25, UCLA20, resolve_graph
+from hocslm_jax.text_files import read_json, read_lines
 
 OnBad = Callable[[str, str], None]
 
 # NTU files that others have made -> a Recipe of one, from (dataset, file, on_bad)
 FOREIGN = {"ctrgcn-npz": ctrgcn_npz.recipe, "pyskl": pyskl.recipe}
+# The same forms of any dataset -> a Recipe, from (name, file, on_bad, graph, class names)
+OWN = {"ctrgcn-npz": ctrgcn_npz.own_recipe, "pyskl": pyskl.own_recipe}
 
 
 def _nw_ucla(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
@@ -73,7 +76,20 @@ def _quickstart(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
 
 
 def _folder(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    return folder.recipe(args.name, _needed(args.source), args.graph, on_bad)
+    if not args.made_by:
+        if args.classes:
+            raise UserError("--classes is for --from; a folder has its own classes.txt")
+        return folder.recipe(args.name, _needed(args.source), args.graph, on_bad)
+    kind, path = args.made_by
+    if kind not in FOREIGN or args.source or not args.graph:
+        raise UserError(
+            f"--from takes {' or '.join(FOREIGN)} and a file, with --graph NAME or --graph "
+            "FILE.json and without --source"
+        )
+    by_file = args.graph.endswith(".json")
+    graph = resolve_graph(read_json(args.graph) if by_file else args.graph)
+    classes = [line for _, line in read_lines(args.classes)] if args.classes else []
+    return OWN[kind](args.name, Path(path), on_bad, graph, classes)
 
 
 def _needed(source):
@@ -142,7 +158,11 @@ DATASETS: dict[str, tuple[Callable[[argparse.Namespace, OnBad], Recipe], str, di
         _SOURCE
         | {
             "--name": dict(required=True, help="what to call the dataset"),
-            "--graph": dict(metavar="NAME", help="ntu25 or ucla20 instead of graph.json"),
+            "--graph": dict(
+                metavar="NAME", help="ntu25 or ucla20 instead of graph.json; with --from a file too"
+            ),
+            "--from": _NTU["--from"],
+            "--classes": dict(metavar="FILE", help="with --from: a class name a line, by label"),
         },
     ),
 }

@@ -175,7 +175,7 @@ def _read_scores_pickle(path: Path, clips: ClipList | None) -> tuple[tuple[str, 
         pairs = [(f"test_{row}", entry) for row, entry in enumerate(pairs)]
     if not isinstance(pairs, list) or not pairs or not all(_is_pair(entry) for entry in pairs):
         raise UserError(f"{path} is no pickle of scores: expected name -> array of logits")
-    if sum(array.nbytes for _, array in pairs) > path.stat().st_size:
+    if sum(array.stored for _, array in pairs) > path.stat().st_size:
         raise UserError(f"{path}: its clips share their arrays, as no scores do; refused")
     width = math.prod(pairs[0][1].shape)
     ids = _clip_ids(path, [_name(key) for key, _ in pairs], width, clips)

@@ -269,8 +269,8 @@ def _told(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(" ".join(str(error).split())) from None
     except Exception as error:
         reason = " ".join(str(error).split())[:100]
         raise UserError(

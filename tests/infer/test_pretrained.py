@@ -184,7 +184,6 @@ CHANGES = {
     "no width": {"config": {"model": {"width": None}}},
     "encoder": {"config": {"model": {"encoder": ["ctrgcn"]}}},
     "unknown": {"config": {"model": {"steps": 3}}},
-    "stage": {"config": {"stage": 99}},
     "feeder": {"config": {"data": {"feeder": 7}}},
     "stream": {"config": {"data": {"stream": {"a": 1}}}},
     "mesh": {"config": {"mesh": {"model": "two"}}},

@@ -52,6 +52,11 @@ class Array:
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def stored(self) -> int:
+        """Bytes in the file; several arrays may claim the same ones."""
+        return self.values.size if isinstance(self.values, Blob) else len(self.values or b"")
+
 
 @dataclasses.dataclass(slots=True)
 class Dtype:

@@ -1,9 +1,9 @@
-"""pyskl's and mmaction2's pickles of NTU RGB+D skeletons (`ntu60_3danno.pkl`, `ntu120_3danno.pkl`).
+"""pyskl's and mmaction2's pickles of skeletons: NTU RGB+D (`ntu60_3danno.pkl`), and one's own.
 
 In: {"split": {"xsub_train": [id, ...], "xsub_val": [...], ...}, "annotations": [{"frame_dir": id,
 "label": 0-based, "keypoint": [M, T, 25, 3] in metres, "total_frames": T}, ...]}. Out: a Recipe;
-only ids, labels and places of arrays are in memory, joints come from the file a clip at a time. The
-files keep camera coordinates, in float16, so clips are translated as the CTR-GCN protocol has it.
+only ids, labels and places of arrays are in memory, joints come from the file a clip at a time.
+NTU's files keep camera coordinates, in float16; they are translated as the CTR-GCN protocol has it.
 """
 
 import dataclasses
@@ -25,9 +25,11 @@ from hocslm_jax.data.ntu.bodies import COMPAT, Compat, translate
 from hocslm_jax.data.ntu.classes import CLASSES
 from hocslm_jax.data.ntu.skeleton import Name, parse_name
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import NTU25
+from hocslm_jax.graph import NTU25, Graph
 
 MAX_CLIP_BYTES = 64 << 20
+MAX_CLASSES, MAX_PERSONS = 1000, 100
+OWN = "split"  # the protocol of splits that are called train, val and test alone
 
 _ID = re.compile(r"[A-Za-z0-9_.+-]{1,100}")
 _SIDES = ("train", "val", "test")
@@ -46,14 +48,54 @@ class Entry:
     name: Name | None
 
 
+def own_recipe(
+    name: str,
+    path: Path,
+    on_bad: Callable[[str, str], None],
+    graph: Graph,
+    classes: Sequence[str] = (),
+) -> Recipe:
+    """The Recipe of a pyskl pickle of any dataset: its own ids, splits and skeleton.
+
+    The splits train, val and test make the protocol "split", NAME_train and so on make NAME; a val
+    without a test is the test. Joints [M, T, V, 3] are taken as they are, all persons of them.
+
+    Args:
+      classes: names in label order; without them the labels themselves, 0, 1, ….
+
+    Raises:
+      UserError: as `recipe`, or no splits.
+    """
+    source = fingerprint(path) | {"from": "pyskl", "graph": graph.as_mapping()}
+    annotations, splits = _read(path, graph)
+    if not splits:
+        raise UserError(f"{path}: it has no splits, so nothing says what to train on")
+    found = (item.get("label") for item in annotations if isinstance(item, dict))
+    highest = max((n for n in found if type(n) is int and 0 <= n < MAX_CLASSES), default=0)
+    names = tuple(classes or map(str, range(highest + 1)))
+    entries = list(_entries(path, annotations, graph, len(names), on_bad, named=False))
+    assign = functools.partial(_own_protocols, path, splits)
+    assign(_columns(entries))
+    read = functools.partial(_clips, path, None, MAX_PERSONS, on_bad)
+    return Recipe(
+        name=name,
+        graph=graph,
+        classes=names,
+        shards=_shards(read, entries),
+        protocols=assign,
+        source=source | {"classes": list(classes)},
+        expected=len(annotations),
+    )
+
+
 def recipe(
     dataset: str, path: Path, on_bad: Callable[[str, str], None], *, centre: bool = True
 ) -> Recipe:
-    """The Recipe of a pyskl pickle.
+    """The Recipe of a pyskl pickle of NTU RGB+D.
 
-    Subject, camera, setup and replication come from NTU ids. If all ids are such, the protocols are
-    the dataset's own (`protocols.public`, with the published counts asserted for a complete set)
-    and a split of the pickle that contradicts them is an error. Any other split of the pickle,
+    Subject, camera, setup and replication come from the ids, which have to be NTU's. The protocols
+    are the dataset's own (`protocols.public`, with the published counts asserted for a complete
+    set) and a split of the pickle that contradicts them is an error. Any other split of the pickle,
     NAME_train with NAME_val or NAME_test, becomes the protocol NAME.
 
     Args:
@@ -68,19 +110,17 @@ def recipe(
     if dataset not in CLASSES:
         raise UserError(f"{dataset}: pyskl pickles are read for {' and '.join(CLASSES)} only")
     source = fingerprint(path) | {"from": "pyskl", "centre": centre}
-    annotations, splits = _read(path)
-    entries = list(_entries(path, annotations, dataset, on_bad))
+    annotations, splits = _read(path, NTU25)
+    entries = list(_entries(path, annotations, NTU25, len(CLASSES[dataset]), on_bad))
+    _check_names(dataset, path, entries)
     assign = functools.partial(_protocols, dataset, path, splits)
     assign(_columns(entries))  # so that a wrong split is told before anything is written
-    read = functools.partial(_clips, path, COMPAT[dataset] if centre else None, on_bad)
+    read = functools.partial(_clips, path, COMPAT[dataset] if centre else None, 2, on_bad)
     return Recipe(
         name=dataset,
         graph=NTU25,
         classes=CLASSES[dataset],
-        shards=[
-            functools.partial(read, entries[start : start + SHARD_CLIPS])
-            for start in range(0, max(1, len(entries)), SHARD_CLIPS)
-        ],
+        shards=_shards(read, entries),
         protocols=assign,
         source=source,
         feeder="ntu" if centre else "",
@@ -88,7 +128,23 @@ def recipe(
     )
 
 
-def _read(path: Path) -> tuple[list, Splits]:
+def _shards(read: Callable, entries: list["Entry"]) -> list[Callable]:
+    starts = range(0, max(1, len(entries)), SHARD_CLIPS)
+    return [functools.partial(read, entries[start : start + SHARD_CLIPS]) for start in starts]
+
+
+def _check_names(dataset: str, path: Path, entries: list["Entry"]) -> None:
+    for entry in entries:
+        if not entry.name:
+            raise UserError(
+                f"{path}: {entry.id} is no id of {dataset}, whose class names would be wrong; "
+                f"use: prepare folder --name NAME --from pyskl {path} --graph GRAPH --classes FILE"
+            )
+        if entry.name.action > len(CLASSES[dataset]):
+            raise UserError(f"{path}: {entry.id} is no clip of {dataset}; prepare ntu120 of it")
+
+
+def _read(path: Path, graph: Graph) -> tuple[list, Splits]:
     """Annotations and splits of a pickle that has the right form as a whole."""
     content = read_pickle(path)
     content = content if isinstance(content, dict) else {}
@@ -97,8 +153,14 @@ def _read(path: Path) -> tuple[list, Splits]:
         raise UserError(f"{path}: no list of annotations; expected a pickle as pyskl writes it")
     arrays = (item.get("keypoint") for item in annotations if isinstance(item, dict))
     shape = next((array.shape for array in arrays if isinstance(array, Array)), ())
-    if len(shape) == 4 and (shape[2] == 17 or shape[3] == 2):
-        raise UserError(f"{path}: 2D key points of {shape[2]} joints; use the file *_3danno.pkl")
+    if len(shape) == 4 and (shape[2] != graph.num_joints or shape[3] == 2):
+        raise UserError(
+            f"{path}: key points of {shape[2]} joints in {shape[3]}D, but {graph.name} has "
+            f"{graph.num_joints} in 3D; use a file such as *_3danno.pkl, or give its --graph"
+        )
+    kept = (item.get("keypoint") for item in annotations if isinstance(item, dict))
+    if sum(array.stored for array in kept if isinstance(array, Array)) > path.stat().st_size:
+        raise UserError(f"{path}: its annotations share their arrays, as no clips do; refused")
     return annotations, _splits(path, content.get("split"))
 
 
@@ -107,7 +169,8 @@ def _splits(path: Path, lists: object) -> Splits:
     found: Splits = {}
     for key, ids in lists.items() if isinstance(lists, dict) else ():
         name, _, side = str(key).rpartition("_")
-        if name and side in _SIDES:
+        name = name or OWN
+        if side in _SIDES:
             if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
                 raise UserError(f"{path}: split {key[:50]!r} is not a list of ids")
             found.setdefault(name, {})[side] = ids
@@ -117,17 +180,21 @@ def _splits(path: Path, lists: object) -> Splits:
     return found
 
 
-def _entries(path: Path, annotations: list, dataset: str, on_bad) -> Iterator[Entry]:
-    """The annotations that make sense without a look at the values of their key points."""
+def _entries(
+    path: Path, annotations: list, graph: Graph, classes: int, on_bad, named: bool = True
+) -> Iterator[Entry]:
+    """The annotations that make sense without a look at the values of their key points.
+
+    Args:
+      named: ids of NTU's form say the action, as they do in NTU itself.
+    """
     seen = set()
     for position, annotation in enumerate(annotations):
         where = f"{path.name}: annotations[{position}]"
         try:
-            entry = _entry(where, annotation)
-            if entry.name and entry.name.action > len(CLASSES[dataset]):
-                raise UserError(f"{path}: {entry.id} is no clip of {dataset}; prepare ntu120 of it")
-            if entry.label >= len(CLASSES[dataset]):
-                raise ValueError(f"label {entry.label}, but {len(CLASSES[dataset])} classes")
+            entry = _entry(where, annotation, graph, named)
+            if entry.label >= classes and not entry.name:
+                raise ValueError(f"label {entry.label}, but {classes} classes")
             if entry.id in seen:
                 raise ValueError(f"a second annotation of {entry.id}")
         except ValueError as error:
@@ -137,24 +204,25 @@ def _entries(path: Path, annotations: list, dataset: str, on_bad) -> Iterator[En
             yield entry
 
 
-def _entry(where: str, annotation: object) -> Entry:
+def _entry(where: str, annotation: object, graph: Graph, named: bool) -> Entry:
     fields = annotation if isinstance(annotation, dict) else {}
     key, label, keypoint = (fields.get(field) for field in ("frame_dir", "label", "keypoint"))
     if not isinstance(key, str) or not _ID.fullmatch(key):
         raise ValueError("no usable frame_dir")
     try:
-        name = parse_name(key)
+        name = parse_name(key) if named else None
     except ValueError:
         name = None
-    if type(label) is not int or not 0 <= label < 1000:
+    if type(label) is not int or not 0 <= label < MAX_CLASSES:
         raise ValueError(f"{key} has no usable label")
     if name and label != name.action - 1:
         raise ValueError(f"label {label}, but {key} is action {name.action}")
     if not isinstance(keypoint, Array) or keypoint.dtype.kind != "f":
         raise ValueError(f"keypoint of {key} is not an array of floats")
     shape = tuple(keypoint.shape[axis] for axis in keypoint.axes or range(len(keypoint.shape)))
-    if len(shape) != 4 or shape[2:] != (NTU25.num_joints, 3):
-        raise ValueError(f"keypoint of {key} has shape {shape}, expected (M, T, 25, 3)")
+    if len(shape) != 4 or shape[2:] != (graph.num_joints, 3):
+        expected = f"(M, T, {graph.num_joints}, 3)"
+        raise ValueError(f"keypoint of {key} has shape {shape}, expected {expected}")
     if keypoint.nbytes > MAX_CLIP_BYTES:
         raise ValueError(f"keypoint of {key} has {keypoint.nbytes} bytes, too many for a clip")
     if fields.get("total_frames", shape[1]) != shape[1]:
@@ -162,11 +230,14 @@ def _entry(where: str, annotation: object) -> Entry:
     return Entry(f"{where} ({key})", key, label, keypoint, name)
 
 
-def _clips(path: Path, compat: Compat | None, on_bad, entries: Sequence[Entry]) -> Iterator[Clip]:
+def _clips(
+    path: Path, compat: Compat | None, persons: int, on_bad, entries: Sequence[Entry]
+) -> Iterator[Clip]:
     with path.open("rb") as file:
         for entry in entries:
             try:
-                joints = trim(read_array(file, entry.keypoint).swapaxes(0, 1))  # [T, M, 25, 3]
+                joints = read_array(file, entry.keypoint).swapaxes(0, 1)  # [T, M, V, 3]
+                joints = trim(joints, persons)
                 joints = joints if compat is None else _centred(joints, compat)
                 clip = Clip(entry.id, joints, entry.label, **_numbers(entry))
             except ValueError as error:
@@ -200,8 +271,8 @@ def _columns(entries: list[Entry]) -> Columns:
     return {key: np.asarray([row[key] for row in rows]) for key in keys}
 
 
-def _protocols(dataset: str, path: Path, splits: Splits, columns: Columns) -> Protocols:
-    """The dataset's protocols where the ids are NTU's, besides those that only the pickle has."""
+def _own_protocols(path: Path, splits: Splits, columns: Columns) -> Protocols:
+    """The protocols that the pickle itself has."""
     row = {key: position for position, key in enumerate(columns["id"])}
     own = {
         name: {
@@ -213,10 +284,12 @@ def _protocols(dataset: str, path: Path, splits: Splits, columns: Columns) -> Pr
     for name, sides in own.items():
         if len(np.unique(rows := np.concatenate(list(sides.values())))) < len(rows):
             raise UserError(f"{path}: the splits of {name[:50]} share clips; mend them")
-    if not columns["setup"].all():  # an id that is not NTU's
-        if not own:
-            raise UserError(f"{path}: neither NTU ids nor splits, so nothing says what to train on")
-        return own
+    return own
+
+
+def _protocols(dataset: str, path: Path, splits: Splits, columns: Columns) -> Protocols:
+    """The dataset's protocols, besides those that only the pickle has."""
+    own = _own_protocols(path, splits, columns)
     public = protocols.public(dataset, columns)
     for name, sides in public.items():
         for side, rows in own.get(name, {}).items():

@@ -3,23 +3,24 @@
 import numpy as np
 
 
-def trim(joints: np.ndarray) -> np.ndarray:
-    """The clip without the zero frames at its end and without a padded second person.
+def trim(joints: np.ndarray, most: int = 2) -> np.ndarray:
+    """The clip without the zero frames at its end and without padded further persons.
 
-    A second person is padding if it is all zeros (NTU60) or a copy of the first (NTU120). Zero
+    A further person is padding if it is all zeros (NTU60) or a copy of the first (NTU120). Zero
     frames within the clip stay, and so does a first person who is absent while the second is there.
 
     Args:
       joints: [T, M, V, 3], finite.
+      most: persons that there may be.
 
     Returns:
-      float32 [T', M', V, 3], T' >= 1, M' of 1 or 2, an array of its own.
+      float32 [T', M', V, 3], T' >= 1, M' >= 1, an array of its own.
 
     Raises:
-      ValueError: no person or more than two, no joint anywhere but at zero, or not finite.
+      ValueError: no person or more than `most`, no joint anywhere but at zero, or not finite.
     """
-    if joints.shape[1] not in (1, 2):
-        raise ValueError(f"{joints.shape[1]} persons, expected 1 or 2")
+    if not 1 <= joints.shape[1] <= most:
+        raise ValueError(f"{joints.shape[1]} persons, expected 1 to {most}")
     with np.errstate(over="ignore"):
         joints = np.array(joints, np.float32)
     if not np.isfinite(joints).all():
@@ -28,6 +29,6 @@ def trim(joints: np.ndarray) -> np.ndarray:
     if not len(present):
         raise ValueError("no frames, or nothing but zeros in them")
     joints = joints[: present[-1] + 1]
-    second = joints[:, 1:]
-    padded = not second.any() or np.array_equal(second, joints[:, :1])
-    return np.array(joints[:, :1] if padded else joints)
+    first, *others = joints.swapaxes(0, 1)
+    real = [one for one in others if one.any() and not np.array_equal(one, first)]
+    return np.stack([first, *real], axis=1)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hocslm_jax.data.builders import make_index, write_records
 from hocslm_jax.data.foreign import ctrgcn_npz
 from hocslm_jax.errors import UserError
+from hocslm_jax.graph import NTU25, UCLA20
 
 FRAMES = 40
 
@@ -165,7 +166,7 @@ WRONG = {
     "width": ({"x_train": np.ones((2, 300, 75), np.float32)}, "x_train has shape"),
     "no frames": ({"x_train": np.ones((2, 0, 150), np.float32)}, "x_train has shape"),
     "labels": ({"y_train": np.zeros(2)}, r"y_train has shape \(2,\), but ntu60 has 60"),
-    "dataset": ({"y_train": one_hot([0, 1], 120)}, "another dataset's file"),
+    "dataset": ({"y_train": one_hot([0, 1], 120)}, "of another dataset: prepare folder"),
     "lengths": ({"y_train": one_hot([0])}, "2 rows of x_train, but 1 of y_train"),
     "integers": ({"x_train": np.ones((2, 40, 150), int)}, "C-ordered array of floats"),
     "fortran": ({"x_train": np.asfortranarray(padded(TRAIN))}, "C-ordered array of floats"),
@@ -285,3 +286,19 @@ def test_mutated_files_end_in_a_user_error_or_in_valid_clips(intact, edits):
         assert "\n" not in str(error)
         return
     assert len(clips) + len(bad) == recipe.expected
+
+
+def test_files_of_any_dataset(tmp_path):
+    path = write(tmp_path / "own.npz", arrays(TRAIN, TEST, classes=3))
+    bad = []
+    recipe = ctrgcn_npz.own_recipe("own", path, lambda *entry: bad.append(entry), NTU25)
+    clips = [clip for shard in recipe.shards for clip in shard()]
+    assert not bad and [clip.id for clip in clips] == ["train000000", "train000001", "test000000"]
+    np.testing.assert_array_equal(flat(clips[1]), TRAIN[1])
+    assert recipe.classes == ("0", "1", "2") and recipe.name == "own"
+    found = recipe.protocols({"id": np.array([clip.id for clip in clips])})
+    assert list(found) == ["split"] and found["split"]["test"].tolist() == [2]
+    with pytest.raises(UserError, match="expected \\(N, 300, 120\\)"):
+        ctrgcn_npz.own_recipe("own", path, print, UCLA20)
+    with pytest.raises(UserError, match="but own has 2 classes"):
+        ctrgcn_npz.own_recipe("own", path, print, NTU25, ("a", "b"))

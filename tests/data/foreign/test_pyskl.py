@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hocslm_jax.data.builders import make_index, write_records
 from hocslm_jax.data.foreign import pyskl
 from hocslm_jax.errors import UserError
+from hocslm_jax.graph import NTU25, Graph
 
 IDS = ("S001C001P001R001A001", "S001C002P003R002A050", "S002C003P008R001A060")
 
@@ -46,6 +47,13 @@ def read(path, what, dataset="ntu60", protocol=4, **options):
     path.write_bytes(what if isinstance(what, bytes) else pickle.dumps(what, protocol))
     bad = []
     recipe = pyskl.recipe(dataset, path, lambda *entry: bad.append(entry), **options)
+    return [clip for shard in recipe.shards for clip in shard()], bad, recipe
+
+
+def read_own(path, what, graph=NTU25, classes=()):
+    path.write_bytes(pickle.dumps(what, 4))
+    bad = []
+    recipe = pyskl.own_recipe("own", path, lambda *entry: bad.append(entry), graph, classes)
     return [clip for shard in recipe.shards for clip in shard()], bad, recipe
 
 
@@ -136,13 +144,42 @@ def test_ids_of_ones_own_need_a_split(path):
         "split": {"mine_train": ["a"], "mine_val": ["b"], "mine_test": ["c"]},
         "annotations": [annotation(IDS[0], frame_dir=key, label=7) for key in "abc"],
     }
-    clips, _, recipe = read(path, what)
-    assert {clip.setup for clip in clips} == {0}
+    with pytest.raises(UserError, match=r"a is no id of ntu60.* prepare folder .*--from pyskl"):
+        read(path, what)
+    clips, _, recipe = read_own(path, what)
+    assert {clip.setup for clip in clips} == {0} and recipe.classes == tuple("01234567")
     mine = recipe.protocols(columns(recipe))["mine"]
     assert [mine[side].tolist() for side in ("train", "val", "test")] == [[0], [1], [2]]
     del what["split"]
-    with pytest.raises(UserError, match="neither NTU ids nor splits"):
-        read(path, what)
+    with pytest.raises(UserError, match="it has no splits"):
+        read_own(path, what)
+
+
+def test_pickles_of_any_dataset(path):
+    clip = keypoint(persons=3)[:, :, :3]
+    clip[1] = 0
+    items = [
+        {"frame_dir": key, "label": label, "keypoint": clip + label, "total_frames": 5}
+        for label, key in enumerate(("S001C001P001R001A009", "b"))
+    ]
+    items[0]["keypoint"], items[1]["keypoint"] = clip + 1, clip
+    what = {"split": {"train": [items[0]["frame_dir"]], "val": ["b"]}, "annotations": items}
+    graph = Graph("three", ("a", "b", "c"), ((1, 0), (2, 0)), 0)
+    clips, bad, recipe = read_own(path, what, graph, ["sit", "stand"])
+    assert not bad and recipe.classes == ("sit", "stand") and recipe.graph == graph
+    assert [clip.joints.shape for clip in clips] == [(5, 3, 3, 3), (5, 2, 3, 3)]
+    np.testing.assert_array_equal(clips[1].joints, clip[[0, 2]].swapaxes(0, 1))
+    found = recipe.protocols(columns(recipe))["split"]
+    assert {side: rows.tolist() for side, rows in found.items()} == {"train": [0], "test": [1]}
+    _, bad, _ = read_own(path, what, graph, ["sit"])
+    assert bad == [("a.pkl: annotations[1]", "label 1, but 1 classes")]
+
+
+def test_annotations_that_share_an_array_are_refused(path):
+    shared = keypoint(persons=1, frames=300)
+    items = [annotation(IDS[0], frame_dir=str(n), keypoint=shared) for n in range(3)]
+    with pytest.raises(UserError, match="share their arrays"):
+        read_own(path, {"split": {"train": ["0"]}, "annotations": items})
 
 
 @pytest.mark.parametrize(
@@ -168,14 +205,13 @@ BAD = {
     "a second one": ({"frame_dir": IDS[0], "label": 0}, "a second annotation of S001C001P001"),
     "label": ({"label": 3}, "label 3, but S001C002P003R002A050 is action 50"),
     "label of text": ({"label": "49"}, "no usable label"),
-    "own label": ({"frame_dir": "mine", "label": 60}, "label 60, but 60 classes"),
     "no keypoint": ({"keypoint": [1, 2]}, "not an array of floats"),
     "integers": ({"keypoint": np.ones((1, 5, 25, 3), int)}, "not an array of floats"),
     "joints": ({"keypoint": keypoint()[:, :, :24]}, r"shape \(1, 5, 24, 3\)"),
     "axes": ({"keypoint": keypoint()[0]}, r"shape \(5, 25, 3\)"),
     "frames": ({"total_frames": 6}, "5 frames, total_frames is different"),
-    "three persons": ({"keypoint": keypoint(persons=3)}, "3 persons, expected 1 or 2"),
-    "nobody": ({"keypoint": keypoint(persons=0)}, "0 persons, expected 1 or 2"),
+    "three persons": ({"keypoint": keypoint(persons=3)}, "3 persons, expected 1 to 2"),
+    "nobody": ({"keypoint": keypoint(persons=0)}, "0 persons, expected 1 to 2"),
     "no frames": ({"keypoint": keypoint(0), "total_frames": 0}, "no frames"),
     "zeros": ({"keypoint": 0 * keypoint()}, "nothing but zeros"),
     "nan": ({"keypoint": keypoint() * np.float32("nan")}, "not finite"),
@@ -209,8 +245,8 @@ WRONG = {
     "a list": ([1], "no list of annotations"),
     "no annotations": ({"split": {}}, "no list of annotations"),
     "none at all": ({"annotations": []}, "no list of annotations"),
-    "2D": ({"annotations": [{"keypoint": np.ones((1, 5, 17, 2), np.float16)}]}, "2D key points"),
-    "2D NTU": ({"annotations": [{"keypoint": np.ones((1, 5, 25, 2))}]}, "2D key points"),
+    "2D": ({"annotations": [{"keypoint": np.ones((1, 5, 17, 2), np.float16)}]}, "17 joints in 2D"),
+    "2D NTU": ({"annotations": [{"keypoint": np.ones((1, 5, 25, 2))}]}, "25 joints in 2D"),
     "NTU120": (content(("S018C001P008R001A061",)), "is no clip of ntu60; prepare ntu120 of it"),
     "subject": (content(("S001C001P041R001A001",)), "subject 41 belongs to neither"),
     "a call": ({"annotations": [np.add]}, "the global 'numpy"),

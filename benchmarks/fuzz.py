@@ -1,0 +1,301 @@
+"""Damaged and hostile input for every parser of files that come from outside.
+
+python -m benchmarks.fuzz [--seconds=60] [--seed=0] [--targets npy pickle ...] [--atheris NAME]
+
+Each target is a parser with the exceptions that it may raise and a few good files. Good files are
+changed at random, a few bytes at a time, and parsed. What raises anything else, takes over two
+seconds or over 1 GiB of memory is written to a file and ends the run with status 1. With --atheris
+(`pip install atheris`) that fuzzer, which is guided by coverage, makes the input of one target.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import pickle
+import random
+import resource
+import sys
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.data import nw_ucla
+from hocslm_jax.data.archive import read_members
+from hocslm_jax.data.captions import read_captions
+from hocslm_jax.data.folder import read_clip
+from hocslm_jax.data.foreign.ctrgcn_npz import own_recipe as own_npz
+from hocslm_jax.data.foreign.pyskl import own_recipe as own_pickle
+from hocslm_jax.data.ntu.bodies import actors
+from hocslm_jax.data.ntu.skeleton import parse_skeleton
+from hocslm_jax.data.ntu.sources import list_members, read_member
+from hocslm_jax.errors import UserError
+from hocslm_jax.eval.classification import load_scores
+from hocslm_jax.eval.scores import read_clip_list
+from hocslm_jax.eval.scores import read_members as read_score_files
+from hocslm_jax.graph import NTU25, resolve_graph
+from hocslm_jax.infer.released import read_variables
+from hocslm_jax.infer.vlm import answer
+from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf
+from hocslm_jax.text_files import parse_json, read_json, read_table
+
+SLOWEST, LARGEST = 2.0, 1 << 30  # seconds of one input; bytes of the process above its start
+WORDS = [b"", b"0", b"-1", b"1e999", b"NaN", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"[" * 2000]
+WORDS += [b"null", b'"', b"\n", b"\\", b"../", b"9" * 400, b"\x1b[2J", b"}" * 2000, b"(" * 2000]
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A parser.
+
+    Attributes:
+      act: parses a file.
+      seeds: good files.
+      suffix: of the file's name.
+      raises: what it may raise for bad ones.
+    """
+
+    act: Callable[[Path], object]
+    seeds: tuple[bytes, ...]
+    suffix: str = ""
+    raises: tuple[type[Exception], ...] = (UserError,)
+
+
+def run(target: Target, folder: Path, seed: int, executions: int, seconds: float = 1e9) -> int:
+    """Parses changed seeds until either limit is reached; returns how many.
+
+    Raises:
+      AssertionError: the parser broke its promise; the input is `folder`/broken + suffix.
+    """
+    rng, stop = random.Random(seed), time.monotonic() + seconds
+    done = 0
+    while done < executions and time.monotonic() < stop:
+        data = rng.choice(target.seeds)
+        for _ in range(rng.randrange(4)):
+            data = _changed(rng, data, target.seeds)
+        check(target, folder, data)
+        done += 1
+    return done
+
+
+def check(target: Target, folder: Path, data: bytes) -> None:
+    """Parses one input. Raises AssertionError as `run`."""
+    path = folder / f"input{target.suffix}"
+    path.write_bytes(data)
+    before, start, broken = _memory(), time.process_time(), ""
+    try:
+        target.act(path)
+    except target.raises:
+        pass
+    except Exception as error:
+        broken = f"raised {type(error).__name__}: {error}"
+    if (seconds := time.process_time() - start) > SLOWEST:
+        broken = f"took {seconds:.1f} s"
+    if (memory := _memory() - before) > LARGEST:
+        broken = f"took {memory >> 20} MiB"
+    if broken:
+        kept = path.replace(folder / f"broken{target.suffix}")
+        raise AssertionError(f"{kept}: {broken}"[:500])
+
+
+def _memory() -> int:
+    """The most that this process ever had, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _changed(rng: random.Random, data: bytes, seeds: tuple[bytes, ...]) -> bytes:
+    start = rng.randrange(len(data) + 1)
+    stop = min(len(data), start + rng.choice((0, 1, 1, 2, 4, 8, 40, 1000)))
+    other = rng.choice(seeds)
+    place = rng.randrange(len(other) + 1)
+    new = rng.choice(
+        (
+            rng.choice(WORDS),
+            rng.randbytes(rng.choice((1, 1, 2, 4, 8))),
+            other[place : place + rng.choice((1, 4, 16, 200))],
+            bytes(byte ^ 1 << rng.randrange(8) for byte in data[start:stop]),
+            data[start:stop] * rng.choice((2, 3, 50)),
+        )
+    )
+    return data[:start] if rng.random() < 0.05 else data[:start] + new + data[stop:]
+
+
+def targets() -> dict[str, Target]:
+    """Every parser of what comes from outside, by name."""
+    bad = lambda *_: None  # noqa: E731 - whom to tell of bad entries
+    both = (UserError, ValueError)
+
+    def clips(recipe):
+        return [clip for shard in recipe.shards for clip in shard()]
+
+    def unpack(path):
+        for member in list_members(path, bad)[0]:
+            with contextlib.suppress(ValueError):
+                read_member(member) if not isinstance(member.place, int) else None
+
+    safetensors = lambda path: read_variables(path.parent, {})  # noqa: E731
+    skeleton = lambda path: actors(parse_skeleton(path.read_bytes()))  # noqa: E731
+    return {
+        "skeleton": Target(skeleton, (_skeleton(1), _skeleton(2)), ".skeleton", both),
+        "nw_ucla": Target(lambda p: nw_ucla.parse_joints(p.read_bytes()), (_ucla(),), "", both),
+        "captions": Target(read_captions, (_captions(),), ".jsonl"),
+        "table": Target(
+            lambda p: read_table(p, ("id", "file"), ("split",)),
+            (b"id,file,split\r\na,b.npy,train\r\n", b'\xef\xbb\xbfid;File\n"a;b";c\n'),
+            ".csv",
+        ),
+        "clip list": Target(read_clip_list, (b"a 1\nb 2\n", b"a;1\r\n"), ".txt"),
+        "graph": Target(lambda p: resolve_graph(read_json(p)), (_json(NTU25.as_mapping()),)),
+        "npy": Target(lambda p: read_clip(p, 25), (_npy(2), _npy(1, "<f8")), ".npy", both),
+        "scores": Target(load_scores, (_scores(True), _scores(False)), ".npz"),
+        "npz clips": Target(
+            lambda p: clips(own_npz("own", p, bad, NTU25)), (_npz_clips(),), ".npz"
+        ),
+        "score pickle": Target(
+            lambda p: read_score_files([str(p)]), tuple(_pickled_scores()), ".pkl"
+        ),
+        "clip pickle": Target(
+            lambda p: clips(own_pickle("own", p, bad, NTU25)), tuple(_pickled_clips()), ".pkl"
+        ),
+        "safetensors": Target(safetensors, (_safetensors(),), "/model.safetensors"[1:]),
+        "language model": Target(
+            lambda p: from_hf(read_json(p)), (_json(to_hf(SIZES["0.6B"])),), "", both
+        ),
+        "archive": Target(
+            lambda p: list(read_members(p, (".json",))), (_zip(), _tar("w"), _tar("w:gz"))
+        ),
+        "packed skeletons": Target(unpack, (_zip(".skeleton"), _tar("w", ".skeleton"))),
+        "reply": Target(
+            lambda p: answer(parse_json(p.read_bytes())),
+            (_json({"choices": [{"message": {"content": "A person sits."}}]}),),
+            "",
+            both,
+        ),
+    }
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _skeleton(bodies: int) -> bytes:
+    joint = b"0.1 0.2 3.1 1 2 3 4 0 0 0 1 2\n"
+    one = b"".join(b"%d 0 1 1 1 1 0 0.1 0.2 2\n25\n" % n + 25 * joint for n in range(bodies))
+    return b"12\n" + 12 * (b"%d\n" % bodies + one)
+
+
+def _ucla() -> bytes:
+    return _json({"file_name": "a", "label": 1, "skeletons": np.ones((2, 20, 3)).tolist()})
+
+
+def _captions() -> bytes:
+    one = {"id": "a", "caption": "A person sits.", "model": "m", "prompt": "p", "time": "t"}
+    return _json(one) + b"\n\n" + _json(one) + b"\r\n"
+
+
+def _npy(persons: int, dtype: str = "<f4") -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.ones((3, persons, 25, 3), dtype))
+    return file.getvalue()
+
+
+def _npz(save: Callable, **arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    save(file, **arrays)
+    return file.getvalue()
+
+
+def _scores(packed: bool) -> bytes:
+    save = np.savez_compressed if packed else np.savez
+    names = {"ids": np.array(["a", "b"]), "classes": np.array(["x", "y", "z"])}
+    return _npz(save, **names, labels=np.array([0, 2], np.int32), logits=np.ones((2, 3), "<f4"))
+
+
+def _npz_clips() -> bytes:
+    arrays = {f"x_{split}": np.ones((2, 4, 150), np.float32) for split in ("train", "test")}
+    return _npz(np.savez, **arrays, y_train=np.eye(2), y_test=np.eye(2))
+
+
+def _pickled_scores() -> list[bytes]:
+    rows = {f"a{n}": np.ones(3, np.float32) for n in range(3)}
+    numbered = {np.int64(n): np.ones(3) for n in range(3)}
+    return [pickle.dumps(what, n) for what in (rows, numbered) for n in (2, 4, 5)]
+
+
+def _pickled_clips() -> list[bytes]:
+    joints = np.ones((1, 4, 25, 3), np.float16)
+    items = [
+        {"frame_dir": name, "label": 0, "keypoint": joints + 0, "total_frames": 4} for name in "ab"
+    ]
+    what = {"split": {"train": ["a"], "val": ["b"]}, "annotations": items}
+    return [pickle.dumps(what, n) for n in (2, 4, 5)]
+
+
+def _safetensors() -> bytes:
+    header = _json({"params/a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})
+    return len(header).to_bytes(8, "little") + header + bytes(8)
+
+
+def _zip(suffix: str = ".json") -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"a/b{suffix}", b"0 1 2" * 20)
+        archive.writestr(f"c{suffix}", b"1", zipfile.ZIP_STORED)
+    return file.getvalue()
+
+
+def _tar(mode: str, suffix: str = ".json") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:
+        info = tarfile.TarInfo(f"a/b{suffix}")
+        info.size = 100
+        archive.addfile(info, io.BytesIO(bytes(100)))
+    return file.getvalue()
+
+
+def _guided(target: Target, folder: Path) -> None:
+    import atheris
+
+    atheris.instrument_all()
+    corpus = folder / "corpus"
+    corpus.mkdir(exist_ok=True)
+    for number, seed in enumerate(target.seeds):
+        (corpus / str(number)).write_bytes(seed)
+    atheris.Setup([sys.argv[0], str(corpus)], lambda data: check(target, folder, data))
+    atheris.Fuzz()
+
+
+def main() -> int:
+    known = targets()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--targets", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--atheris", choices=known, help="this target alone, until it breaks")
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.mkdtemp()), help="for inputs")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.atheris:
+        _guided(known[args.atheris], args.folder)
+    counts, broken = {}, 0
+    for name in args.targets:
+        folder = args.folder / name.replace(" ", "_")
+        folder.mkdir(exist_ok=True)
+        try:
+            share = args.seconds / len(args.targets)
+            counts[name] = run(known[name], folder, args.seed, sys.maxsize, share)
+        except AssertionError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            broken += 1
+    print(json.dumps({"seed": args.seed, "executions": sum(counts.values()), "of": counts}))
+    return int(broken > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
