@@ -7,13 +7,15 @@ shards as text, 10 before 2. Shards that are there already are not written again
 """
 
 import functools
-import pickle
+import json
 import shlex
 from pathlib import Path
 
 from hocslm_jax.data.bad_files import BadFile, bad_file
 from hocslm_jax.data.builders import Recipe, ShardWriter, make_features
+from hocslm_jax.data.ntu.reader import read_task
 from hocslm_jax.errors import UserError
+from hocslm_jax.text_files import MAX_BYTES, read_json
 
 _TASK = ".task"  # beside a shard: what it is to be made from
 
@@ -43,13 +45,13 @@ def write_tasks(recipe: Recipe, folder: Path) -> None:
     """Leaves in `folder`, for each shard, what a worker needs."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, shard in enumerate(recipe.portable):
-        (folder / f"{number:05}{_TASK}").write_bytes(pickle.dumps(shard))
+        (folder / f"{number:05}{_TASK}").write_text(json.dumps(shard), encoding="utf-8")
 
 
 def write_shard(folder: Path, num_joints: int, number: int) -> None:
     """What a worker does: one shard of `folder`, with its note."""
-    shard = pickle.loads((folder / f"{number:05}{_TASK}").read_bytes())
+    task = read_json(folder / f"{number:05}{_TASK}", limit=MAX_BYTES)
     bad: list[BadFile] = []
-    clips = functools.partial(shard, lambda *what: bad.append(bad_file(*what)))
+    clips = functools.partial(read_task, task, lambda *what: bad.append(bad_file(*what)))
     note = functools.partial(dict, bad=bad, captions=[])
     ShardWriter(make_features(num_joints), {number: clips}, folder, note).keep(number)

@@ -54,8 +54,8 @@ class Recipe:
       expected: number of clips if nothing is missing or bad, or None.
       feeder: the feeder that takes the clips as they are; "" where they have any origin.
       captions: who wrote the clips' captions, "" if they carry none.
-      portable: the shards once more, for other machines: picklable functions of whom to tell of a
-        bad file and why; empty where there are none.
+      portable: the shards once more, for other machines: JSON values that `ntu.reader.read_task`
+        takes; empty where there are none.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Recipe:
     expected: int | None = None
     feeder: str = ""
     captions: str = ""
-    portable: Sequence[Callable[[Callable[[str, str], None]], Iterable[Clip]]] = ()
+    portable: Sequence[dict] = ()
 
 
 class ShardWriter(tfds.core.ExampleWriter):

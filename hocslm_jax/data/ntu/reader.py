@@ -21,7 +21,7 @@ from hocslm_jax.data.ntu.bodies import COMPAT, Compat
 from hocslm_jax.data.ntu.classes import CLASSES
 from hocslm_jax.data.ntu.missing import missing_ids
 from hocslm_jax.data.ntu.skeleton import Name, parse_name
-from hocslm_jax.data.ntu.sources import Member, OnBad, list_members, open_tar
+from hocslm_jax.data.ntu.sources import Member, OnBad, Packed, list_members, open_tar
 from hocslm_jax.data.ntu.worker import read_batch, start
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25
@@ -70,8 +70,25 @@ def recipe(
         },
         expected=protocols.COMPLETE[dataset][0],
         feeder="ntu",
-        portable=[functools.partial(_clips, compat, _Parent(1), members=c) for c in chunks],
+        portable=[{"compat": dataclasses.asdict(compat), "members": c} for c in chunks],
     )
+
+
+def read_task(task: dict, on_bad: OnBad) -> Iterator[Clip]:
+    """The clips of a shard, from what a recipe's `portable` says of it and JSON brings back.
+
+    Raises:
+      UserError: something else than such a task.
+    """
+    try:
+        members = [
+            Member(source, name, Packed(*place) if isinstance(place, list) else place)
+            for source, name, place in task["members"]
+        ]
+        compat = Compat(**task["compat"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError("a task of a worker is damaged: run prepare again") from None
+    return _clips(compat, _Parent(1), on_bad, members)
 
 
 def select(

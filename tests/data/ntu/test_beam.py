@@ -51,6 +51,7 @@ def test_a_worker_writes_what_is_not_there(sources, tmp_path):
     recipe = reader.recipe("ntu60", sources[1::2], print)
     kept = tmp_path / "kept"
     beam.write_tasks(recipe, kept)
+    assert json.loads((kept / "00003.task").read_text())["compat"]["min_frames"]  # no pickle
     beam.write_shard(kept, 25, 3)
     first = (kept / "00003.array_record").stat()
     beam.write_shard(kept, 25, 3)
