@@ -20,6 +20,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +91,9 @@ def check(target: Target, folder: Path, data: bytes) -> None:
     path.write_bytes(data)
     before, start, broken = _memory(), time.process_time(), ""
     try:
-        target.act(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            target.act(path)
     except target.raises:
         pass
     except Exception as error:

@@ -96,7 +96,7 @@ def as_clip(array: np.ndarray, num_joints: int) -> np.ndarray:
         raise ValueError("no frames or no persons")
     if array.size > MAX_NUMBERS:
         raise ValueError(f"{array.size} numbers, too many for a clip")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         joints = np.array(array, np.float32)
     check_joints(joints)
     joints = np.ascontiguousarray(joints[:, joints.any(axis=(0, 2, 3))])

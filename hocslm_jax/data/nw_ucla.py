@@ -126,7 +126,7 @@ def _read_joints(content: dict) -> np.ndarray:
     if not isinstance(skeletons, list) or not skeletons:
         raise ValueError("no frames")
     try:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             joints = np.asarray(skeletons, dtype=np.float32)
     except (ValueError, TypeError, OverflowError):
         raise ValueError("frames of unequal shape, or coordinates that are not numbers") from None

@@ -21,7 +21,7 @@ def trim(joints: np.ndarray, most: int = 2) -> np.ndarray:
     """
     if not 1 <= joints.shape[1] <= most:
         raise ValueError(f"{joints.shape[1]} persons, expected 1 to {most}")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         joints = np.array(joints, np.float32)
     if not np.isfinite(joints).all():
         raise ValueError("coordinates that are not finite")
