@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.text_files import decode, read_bytes
 
 TEXTS = ("dataset", "protocol", "encoder", "stream", "strategy")
 COUNTS = ("seed", "epochs", "correct", "total")
@@ -35,8 +34,8 @@ def read_results(folder: Path) -> dict[Path, dict]:
 
 def _read(path: Path) -> dict:
     try:
-        result = json.loads(decode(read_bytes(path), path), parse_constant=_not_a_number)
-    except (OSError, ValueError, RecursionError) as error:
+        result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_a_number)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
     if not isinstance(result, dict):
         raise UserError(f"{path} is not a result: expected a JSON object; remove it")

@@ -16,7 +16,6 @@ from safetensors.numpy import save_file
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.sharding import path_name
-from hocslm_jax.text_files import read_json
 
 WEIGHTS, CARD = "model.safetensors", "config.json"
 FORMAT = "hocslm_jax release 1"
@@ -69,10 +68,10 @@ def read_card(folder: Path) -> dict:
     """
     path = folder / CARD
     try:
-        card = read_json(path)
+        card = json.loads(path.read_text(encoding="utf-8"))
         if card["format"] == FORMAT and all(isinstance(card[k], dict) for k in ("config", "model")):
             return card
-    except (UserError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     raise UserError(f"{path} is not there or not of {FORMAT!r}: fetch the release again")
 
