@@ -26,6 +26,10 @@ VERBS = {
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
+    return terminal.run(lambda: _act(argv))
+
+
+def _act(argv: list[str]) -> int | None:
     parser = argparse.ArgumentParser(
         prog="python -m hocslm_jax",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,13 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     verb = parser.parse_args(argv[:1]).verb
     module, about = VERBS[verb]
     verb_parser = argparse.ArgumentParser(prog=f"python -m hocslm_jax {verb}", description=about)
-
-    def act() -> int | None:
-        verb_module = importlib.import_module(module)
-        verb_module.add_arguments(verb_parser)
-        return verb_module.run(verb_parser.parse_args(argv[1:]))
-
-    return terminal.run(act)
+    verb_module = importlib.import_module(module)
+    verb_module.add_arguments(verb_parser)
+    return verb_module.run(verb_parser.parse_args(argv[1:]))
 
 
 if __name__ == "__main__":

@@ -83,3 +83,10 @@ def test_a_reader_that_goes_away_ends_it_quietly(lines):
     )
     assert done.stdout == "one line\n" and done.stderr == "", done.stderr
     assert done.returncode == terminal.CLOSED
+
+
+@pytest.mark.parametrize("arguments", ["--help", "ensemble --help"])
+def test_help_to_a_reader_that_goes_away(arguments):
+    command = f'"{sys.executable}" -m hocslm_jax {arguments} | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "" and done.returncode in (0, terminal.CLOSED)

@@ -160,7 +160,7 @@ async def _caption(run: _Run, clip: str, path: Path, replicas: list, model: str,
     try:
         frames = await loop.run_in_executor(pool, read_frames, path, args.frames, args.size)
     except (ValueError, OSError) as error:
-        run.bar.write(f"{path}: {error}", file=sys.stderr)
+        run.bar.write(brief(f"{path}: {error}"), file=sys.stderr)
         return "failed"
     show = vlm.as_video if args.as_video else vlm.as_images
     shown = show(frames, args.prompt)
