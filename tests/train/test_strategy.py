@@ -318,3 +318,10 @@ def test_another_models_tokenizer_is_refused(joint, tmp_path, shared):
     with pytest.raises(UserError, match="151") as error:
         open_language(config.lm, setup.open_mesh(config), tmp_path)
     assert "\n" not in str(error.value)
+
+
+def test_a_t0_of_another_model_is_named_before_anything_is_made(joint, tmp_path):
+    changes = {**folder_of_lm(joint), "t0": str(joint / "stages/1"), "model.width": 32}
+    with pytest.raises(UserError, match=r"model\.width \(\d+ there, 32 here\); its weights do not"):
+        tiny_run.train_strategy(tmp_path / "run", "T3", changes)
+    assert not (tmp_path / "run").exists()
