@@ -6,6 +6,7 @@ come from others, so nothing that is printed reaches the terminal with control c
 
 import contextlib
 import errno
+import json
 import os
 import sys
 import unicodedata
@@ -33,15 +34,17 @@ class Printable:
         return len(text)
 
     def _safe(self, text: str) -> str:
-        if not text.isascii() or not text.isprintable():
-            text = "".join(map(self._letter, text))
-        encoding = getattr(self._stream, "encoding", None) or "utf-8"
-        return text.encode(encoding, "backslashreplace").decode(encoding)
+        return text if text.isascii() and text.isprintable() else "".join(map(self._letter, text))
 
     def _letter(self, letter: str) -> str:
+        """The letter, or its escape as JSON spells it, so that lines of JSON stay such."""
         control = unicodedata.category(letter) == "Cc" and letter not in self._keep
         turns = unicodedata.bidirectional(letter) in _TURNING
-        return letter.encode("unicode_escape").decode() if control or turns else letter
+        try:
+            letter.encode(getattr(self._stream, "encoding", None) or "utf-8")
+        except UnicodeEncodeError:
+            control = True
+        return json.dumps(letter)[1:-1] if control or turns else letter
 
     def __getattr__(self, name: str):
         return getattr(self._stream, name)

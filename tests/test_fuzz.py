@@ -9,7 +9,7 @@ TARGETS = fuzz.targets()
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files_end_in_the_promised_exceptions(tmp_path, name):
-    assert fuzz.run(TARGETS[name], tmp_path, seed=1, executions=2000, seconds=1.0) > 20
+    assert fuzz.run(TARGETS[name], tmp_path, seed=1, executions=2000, seconds=1.0) > 5
 
 
 @pytest.mark.parametrize("name", TARGETS)

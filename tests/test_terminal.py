@@ -1,6 +1,8 @@
 """What reaches the terminal, and how a command ends."""
 
 import errno
+import io
+import json
 import os
 import subprocess
 import sys
@@ -48,7 +50,20 @@ def test_names_cannot_send_commands_to_the_terminal(capsys, stream):
     text = "".join(texts)
     assert "\x1b" not in text and "\x07" not in text and "\x9b" not in text
     assert "\u202e" not in text and "\\u202e" in text
-    assert "sit\\x1b[2J" in text and "坐下 naïve\ttab" in text and "\\udcff" in text
+    assert "sit\\u001b[2J" in text and "坐下 naïve\ttab" in text and "\\udcff" in text
+
+
+def test_lines_of_json_stay_json(capsys):
+    line = {"class": "sit\x9b \u202e坐\x1b"}
+    _, out, _ = ended(capsys, lambda: print(json.dumps(line, ensure_ascii=False)))
+    assert json.loads(out) == line and "\x9b" not in out
+
+
+def test_a_terminal_that_lacks_a_letter():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    terminal.Printable(stream, "\n").write("é 坐 😀\n")
+    stream.flush()
+    assert stream.buffer.getvalue() == "é \\u5750 \\ud83d\\ude00\n".encode("latin-1")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
