@@ -98,7 +98,9 @@ def test_no_product_with_the_words_is_wider_than_the_states(captions):
     narrow = hidden.astype(jnp.bfloat16), head.astype(jnp.bfloat16)
     loss = lambda h, w: losses.caption(h, w, tokens, mask, 4)[0]  # noqa: E731
     both = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    products = [line for line in both.lower(*narrow).as_text().splitlines() if "dot_general" in line]
+    products = [
+        line for line in both.lower(*narrow).as_text().splitlines() if "dot_general" in line
+    ]
     operands = [line.rpartition(" : ")[2].partition("->")[0] for line in products]
     assert len(operands) >= 3 and all("f32" not in types for types in operands)
     exact = jax.grad(loss, argnums=(0, 1))(*(a.astype(jnp.float32) for a in narrow))
