@@ -213,6 +213,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, help="make this document's table, compile nothing")
     parser.add_argument("--check", action="store_true", help="with --docs: only fail if stale")
     args = parser.parse_args(argv)
+    jax.config.update("jax_platforms", "cpu")  # nothing looks for a GPU
     if args.only:
         (case,) = (case for case in cases() if case.name == args.only)
         print(json.dumps(numbers(case, args.set)))

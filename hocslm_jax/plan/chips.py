@@ -87,7 +87,7 @@ def open_gpus(name: str, count: str) -> list[jax.Device]:
         raise UserError(f'{topology} needs XLA\'s CUDA compiler: pip install "jax[cuda13]"')
     number = int(count) if count.isdigit() else 0
     hosts = -(-number // GPUS_PER_HOST)
-    if number < 1 or number % hosts:
+    if number < 1 or (number > GPUS_PER_HOST and number % GPUS_PER_HOST):
         raise UserError(
             f"{topology} is not a number of GPUs: write {name}:1 to {name}:{GPUS_PER_HOST}, or a "
             f"multiple of {GPUS_PER_HOST}"

@@ -1,4 +1,4 @@
-"""The verb `plan`: will a config's train step fit a TPU slice, and how fast can it be there?
+"""The verb `plan`: will a config's train step fit TPUs or GPUs, and how fast can it be there?
 
 In: a config file and a topology that need not be here; neither dataset nor weights are read. Out:
 a page of numbers, and the same as JSON.
@@ -23,7 +23,7 @@ from hocslm_jax.train.stages import read_stages, stage_config
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m hocslm_jax plan`."""
     parser.add_argument("--config", required=True, help="config file, with :k=v,k=v after it")
-    parser.add_argument("--topology", default="local", help="v5e:16x16, v5p:2x2x4, v6e:4x4, local")
+    parser.add_argument("--topology", default="local", help="v5e:16x16, h100:8, b200:8, …, local")
     parser.add_argument("--mesh", default="", metavar="data=N,model=N", help="default: all data")
     parser.add_argument(
         "--set", default="", metavar="k=v,k=v", help="more settings; a tuple as model.stages=(1,1)"

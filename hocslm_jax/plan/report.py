@@ -51,6 +51,8 @@ def _work_lines(row: dict) -> list[str]:
         f"arithmetic ({even})",
         f"  main memory     {row['hbm_traffic'] / 1e9:.2f} GB read and written",
     ]
+    calls = "".join(f", {count:,} calls of {name}" for name, count in row["library_calls"].items())
+    found.append(f"  launches        {row['kernels']:,} kernels{calls}")
     for kind, one in row["collectives"].items():
         found.append(f"  {kind:<15} {one['bytes'] / 1e6:,.1f} MB in {one['count']:,}")
     return found

@@ -80,11 +80,11 @@ _BY_CONDITION = {
     ALWAYS: """seed strategy stages stage compilation_cache data.dataset data.data_dir data.protocol
         data.streams data.feeder data.frames data.num_persons data.repeat data.rotation data.crop
         data.mirror data.scale data.jitter data.drop_axis data.drop_joints data.threads data.cache
-        data.origin data.graph data.auto_prepare model.encoder model.spatial model.temporal model.width
-        model.stages model.pair_mode model.dtype model.remat optim.ema distill.share distill.targets
-        lm.folder train.batch_size train.eval_batch_size train.eval_every train.checkpoint_every
-        train.log_every train.keep test.views test.crops test.mirror test.train_clips mesh.stream
-        mesh.data mesh.model mesh.fsdp""",
+        data.origin data.graph data.auto_prepare model.encoder model.spatial model.temporal
+        model.width model.stages model.pair_mode model.dtype model.remat optim.ema distill.share
+        distill.targets lm.folder train.batch_size train.eval_batch_size train.eval_every
+        train.checkpoint_every train.log_every train.keep test.views test.crops test.mirror
+        test.train_clips mesh.stream mesh.data mesh.model mesh.fsdp""",
     "data.streams to be empty": "data.stream",
     "data.feeder=ntu": "data.p_interval data.test_interval",
     "more than one person": "data.second_person",

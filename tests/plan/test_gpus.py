@@ -1,0 +1,79 @@
+"""Programs compiled for NVIDIA GPUs that are not here, each in a process that a fault may end."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from hocslm_jax.__main__ import main
+from hocslm_jax.plan import chips
+from hocslm_jax.plan.gpus import GPUS
+
+T0 = "configs/ntu60_xsub.py:strategy=T0"
+TINY = "model.width=16,model.stages=(1,1),frames=8,batch_size=4,eval_batch_size=4"
+
+needs_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda13_plugin") is None,
+    reason='XLA\'s CUDA compiler is not installed: pip install "jax[cuda13]"',
+)
+
+
+def run(*argv: str) -> str:
+    """Standard output of a command; fails with the end of what it said."""
+    done = subprocess.run([sys.executable, "-m", *argv], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@needs_cuda
+@pytest.mark.parametrize(
+    ("encoder", "dtype", "topology"),
+    [("ctrgcn", "float32", "h100:2"), ("hglnet", "bfloat16", "a100:1")],
+)
+def test_a_train_step_compiles_with_the_default_options(encoder, dtype, topology, tmp_path):
+    config, out = f"{T0},encoder={encoder},model.dtype={dtype}", tmp_path / "plan.json"
+    argv = ("--config", config, "--topology", topology, "--set", TINY, "--json", str(out))
+    said = run("hocslm_jax", "plan", *argv)
+    row, count = json.loads(out.read_text()), int(topology[-1])
+    assert row["fits"] is True and row["devices"] == count
+    assert row["kernels"] > 100 and f"{row['kernels']:,} kernels" in said
+    assert row["flops"]["matrix"] == pytest.approx(row["flops"]["ideal"], rel=0.05)
+    assert ("all-reduce" in row["collectives"]) == (count > 1)
+
+
+@needs_cuda
+def test_prediction_compiles_with_the_default_options():
+    found = run("benchmarks.compile_gpu", "--only", "T0 hglnet float32 predict", "--set", TINY)
+    assert json.loads(found.splitlines()[-1])["kernels"] > 50
+
+
+@needs_cuda
+@pytest.mark.parametrize("name", GPUS)
+def test_every_gpu_is_known_to_the_compiler(name):
+    devices, chip = chips.open_devices(f"{name}:16")
+    assert len(devices) == 16 and {device.platform for device in devices} == {"gpu"}
+    assert {device.process_index for device in devices} == {0, 1}  # hosts of eight
+    assert chips.find_chip(devices[0].device_kind) is chip
+
+
+@pytest.mark.parametrize("count", ["0", "12", "8x8", "", "-1"])
+def test_numbers_of_gpus_that_cannot_be(count, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert main(["plan", f"--config={T0}", "--topology", f"h100:{count}"]) == 2
+    error = capsys.readouterr().err
+    assert "write h100:1 to h100:8" in error and error.count("\n") == 1
+
+
+def test_without_the_cuda_compiler_it_says_what_to_install(capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["plan", f"--config={T0}", "--topology", "h100:1"]) == 2
+    assert 'pip install "jax[cuda13]"' in capsys.readouterr().err
+
+
+def test_a_gpu_at_hand_is_recognised():
+    assert chips.find_chip("NVIDIA H200") is chips.CHIPS["h200"]
+    assert chips.find_chip("NVIDIA A100-SXM4-80GB") is chips.CHIPS["a100"]
+    assert chips.find_chip(jax.devices()[0].device_kind) is None
