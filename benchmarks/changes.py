@@ -20,7 +20,7 @@ AS_IT_IS = "as it is"
 
 
 def one_product() -> None:
-    """Topologies are applied by one `einsum`, the form that GPUs take."""
+    """Topologies are applied by one matrix product, the form that GPUs take."""
     from hocslm_jax.models import layers
 
     layers._loops, layers._loops_backward = layers._products, layers._products_backward

@@ -23,7 +23,7 @@ NAMES = {
 WANTED = {"ctrgcn": (2.0, 2.0), "hglnet": (1.0, None)}
 CHANGES = {  # of benchmarks.changes: what is undone
     "as it is": "–",
-    "one product": "topologies by one `einsum`, not fused multiply-adds (`layers.aggregate`)",
+    "one product": "topologies by one matrix product, not fused multiply-adds (`layers.aggregate`)",
     "derived norm": "BatchNorm's gradient as JAX derives it (`layers.normalise`)",
     "derived convolution": "the temporal convolution's gradients as JAX derives them "
     "(`layers.convolve`)",
