@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import write_json, write_text
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 
@@ -46,7 +47,7 @@ def write_result(path: Path | None, result: dict) -> None:
     """Writes the JSON file, if one is asked for."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_json(path, result)
 
 
 def read_result(path: Path) -> dict:
@@ -94,4 +95,4 @@ def write_tables(document: Path, tables: dict[str, str], check: bool = False) ->
     if check and new != old:
         raise UserError(f"{document} is stale: run this command without --check")
     if not check:
-        document.write_text(new, encoding="utf-8")
+        write_text(document, new)

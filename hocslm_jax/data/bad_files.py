@@ -1,11 +1,11 @@
 """Bad source files: one entry each with file, line and reason, as `bad_files.json` lists them."""
 
-import json
 import re
 import sys
 from pathlib import Path
 
 from hocslm_jax.errors import brief
+from hocslm_jax.files import write_json
 
 BAD_FILES = "bad_files.json"
 MAX_LISTED = 50  # on the terminal
@@ -26,7 +26,7 @@ def report(bad: list[BadFile], folder: Path) -> None:
     """Lists them in `folder`, and the first ones on the terminal; a list that was there goes."""
     (folder / BAD_FILES).unlink(missing_ok=True)
     if bad:
-        (folder / BAD_FILES).write_text(json.dumps(bad, indent=1) + "\n")
+        write_json(folder / BAD_FILES, bad)
     for entry in bad[:MAX_LISTED]:
         line = f", line {entry['line']}" if entry["line"] else ""
         print(brief(f"bad file {entry['file']}{line}: {entry['reason']}"), file=sys.stderr)

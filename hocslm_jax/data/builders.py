@@ -26,10 +26,14 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.measure import Census
-from hocslm_jax.data.records import SPLIT, open_records
+from hocslm_jax.data.records import SPLIT, add_joints, open_records
 from hocslm_jax.data.store import COLUMNS
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import literal_globs
 from hocslm_jax.graph import Graph
+from hocslm_jax.seal import sha256
+
+literal_globs()
 
 VERSION = "1.0.0"
 KEPT, NOTE = "shards", ".json"  # folder of finished shards, and what lies beside each
@@ -204,7 +208,7 @@ def read_notes(data_dir: Path) -> list[dict]:
 
 def make_index(recipe: Recipe, records: Path) -> dict:
     """The index.json of a dataset whose records lie in `records`, as JSON types."""
-    columns, num_persons, measured = _read_columns(records)
+    columns, num_persons, content, measured = _read_columns(records)
     if len(set(columns["id"])) != len(columns["id"]):
         raise ValueError(f"{recipe.name}: clip ids are not unique")
     files = sorted(path for path in records.iterdir() if path.is_file())
@@ -216,10 +220,11 @@ def make_index(recipe: Recipe, records: Path) -> dict:
         "num_persons": num_persons,
         "feeder": recipe.feeder,
         "measured": measured,
+        "content": content,
         "source": recipe.source,
         "expected": recipe.expected,
         "files": {path.name: path.stat().st_size for path in files},
-        "checksums": {path.name: checksum(path) for path in files},
+        "checksums": {path.name: sha256(path) for path in files},
         "protocols": {
             name: {split: np.asarray(rows).tolist() for split, rows in splits.items()}
             for name, splits in recipe.protocols(columns).items()
@@ -228,16 +233,12 @@ def make_index(recipe: Recipe, records: Path) -> dict:
     }
 
 
-def checksum(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_columns(records: Path) -> tuple[Columns, int, dict]:
-    """Every field but the joints as arrays [N], the most persons in a clip, what clips measure."""
+def _read_columns(records: Path) -> tuple[Columns, int, str, dict]:
+    """Every field but the joints as arrays [N], the most persons in a clip, a hash of all joints,
+    and what the clips measure."""
     keys = ("id", "label", *COLUMNS)
     values, num_persons, census = {key: [] for key in keys}, 1, Census()
+    content = hashlib.sha256()
     with _quiet():
         source = open_records(records)
         for record in map(source.__getitem__, range(len(source))):
@@ -245,9 +246,10 @@ def _read_columns(records: Path) -> tuple[Columns, int, dict]:
                 values[key].append(record[key])
             num_persons = max(num_persons, record["joints"].shape[1])
             census.add(record["joints"])
+            add_joints(content, record["joints"])
     values["id"] = [name.decode() for name in values["id"]]
     columns = {key: np.asarray(value) for key, value in values.items()}
-    return columns, num_persons, census.summary()
+    return columns, num_persons, content.hexdigest(), census.summary()
 
 
 @contextlib.contextmanager

@@ -4,20 +4,21 @@ In: the folder of a prepared dataset. Out: one line of what was verified, or an 
 everything that is wrong. Every record is read.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from hocslm_jax.data import protocols
-from hocslm_jax.data.builders import checksum
 from hocslm_jax.data.clip import check_joints
 from hocslm_jax.data.measure import Census
 from hocslm_jax.data.notices import shared_clips
-from hocslm_jax.data.records import open_records
+from hocslm_jax.data.records import add_joints, open_records
 from hocslm_jax.data.store import COLUMNS, dataset_folder, read_index
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import resolve_graph
+from hocslm_jax.seal import sha256
 
 
 def check(
@@ -57,7 +58,7 @@ def _wrong_files(records: Path, index: dict) -> Iterator[str]:
         yield "the index has no checksums, it is of an older version"
         return
     for name in index["files"]:
-        if checksum(records / name) != sums.get(name):
+        if sha256(records / name) != sums.get(name):
             yield f"{name} has changed since it was written"
 
 
@@ -69,8 +70,10 @@ def _wrong_records(records: Path, index: dict, census: Census) -> list[str]:
         return [f"{len(source)} records, but {len(columns['id'])} rows in the index"]
     if len(set(columns["id"])) != len(source):
         wrong["ids"] = "ids are not unique"
+    content = hashlib.sha256()
     for row in range(len(source)):
         record = source[row]
+        add_joints(content, record["joints"])
         clip, name = record["joints"], columns["id"][row]
         expected = {key: columns[key][row] for key in ("label", *COLUMNS)}
         if record["id"].decode() != name or any(record[k] != v for k, v in expected.items()):
@@ -87,6 +90,8 @@ def _wrong_records(records: Path, index: dict, census: Census) -> list[str]:
             census.add(clip)
         if not 0 <= expected["label"] < len(index["classes"]):
             wrong.setdefault("label", f"{name} has label {expected['label']}")
+    if index.get("content", content.hexdigest()) != content.hexdigest():
+        wrong["content"] = "the joints are not those that the index was made from"
     return list(wrong.values())
 
 

@@ -7,15 +7,12 @@ goes on where it stopped.
 """
 
 import argparse
-import contextlib
 import datetime
-import fcntl
 import json
-import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -36,6 +33,7 @@ from hocslm_jax.data.datasets import DATASETS
 from hocslm_jax.data.notices import measures, notices
 from hocslm_jax.data.store import INDEX, PREPARING, dataset_folder, read_index
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import check_folder, held, make_folder, replaced, write_json
 
 CAPTIONS = "captions.jsonl"
 RECIPE = "recipe.json"  # what the finished shards in PREPARING belong to
@@ -106,11 +104,9 @@ def prepare(
     """
     start = time.monotonic()
     target = dataset_folder(recipe.name, data_dir)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create {target} ({error.strerror})") from None
-    with _locked(target):
+    check_folder("--data-dir", data_dir)
+    make_folder("--data-dir", target)
+    with held(target.with_name(f".{recipe.name}.lock"), f"prepares {target}"):
         index = None if force else _existing(target)
         if index is None:
             try:
@@ -155,11 +151,9 @@ def _build(
     shutil.rmtree(target / index["version"], ignore_errors=True)
     records.rename(target / index["version"])
     if recipe.captions:
-        with (staging / CAPTIONS).open("w") as file:
+        with replaced(target / CAPTIONS) as partial, partial.open("w") as file:
             file.writelines(line for note in notes for line in note["captions"])
-        (staging / CAPTIONS).replace(target / CAPTIONS)
-    (staging / INDEX).write_text(json.dumps(index))
-    (staging / INDEX).replace(target / INDEX)
+    write_json(target / INDEX, index, indent=None)
     return index
 
 
@@ -179,7 +173,7 @@ def _stage(recipe: Recipe, staging: Path) -> int:
     for path in (staging / KEPT).glob("*.partial"):
         path.unlink()
     staging.mkdir(exist_ok=True)
-    (staging / RECIPE).write_text(json.dumps(identity))
+    write_json(staging / RECIPE, identity)
     return sum(note["clips"] for note in read_notes(staging))
 
 
@@ -237,20 +231,3 @@ def _summary(index: dict, target: Path) -> str:
         f"{index['dataset']}: {clips:,}{short} clips, {len(index['classes'])} classes, {splits}; "
         f"{size:,} bytes in {target}"
     )
-
-
-@contextlib.contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Holds the dataset's folder against a second prepare; the system frees it if we die."""
-    handle = os.open(target, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise UserError(f"another prepare is working on {target}; wait for it") from None
-    except OSError:
-        pass  # some network file systems cannot lock a folder
-    try:
-        yield
-    finally:
-        os.close(handle)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hocslm_jax.files import literal_globs
+
 SPLIT = "clips"  # the one TFDS split; protocols are indices, not copies
 
 
@@ -88,6 +90,7 @@ def open_records(path: Path, fields: tuple[str, ...] | None = None) -> Records:
     """The records of one TFDS directory, all fields or only some."""
     import tensorflow_datasets as tfds  # half a second, so only where records are read
 
+    literal_globs()
     builder = tfds.builder_from_directory(path)
     features = builder.info.features
     if fields:
@@ -99,6 +102,12 @@ def open_records(path: Path, fields: tuple[str, ...] | None = None) -> Records:
 def open_joints(path: Path) -> Joints:
     """The joints of one TFDS directory."""
     return Joints(open_records(path, ("joints",)))
+
+
+def add_joints(digest, joints: np.ndarray) -> None:
+    """Adds a clip [T, M, V, 3] to a hash of the content of a dataset, which knows no files."""
+    digest.update(repr(joints.shape).encode())
+    digest.update(np.ascontiguousarray(joints, "<f4").tobytes())
 
 
 def pin(joints: Joints, room: int) -> Pinned:

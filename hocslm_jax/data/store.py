@@ -61,6 +61,7 @@ class Store:
         "" where none does.
       compat: how NTU's files were read, the fields of `ntu.bodies.Compat`; {} of other files.
       measured: what the clips measure, see `measure.Census`; {} where the index does not say.
+      content: sha256 of all clips' joints; "" where an older version prepared the dataset.
       cache: where the joints are; "" for on disk, "ram" for in memory.
     """
 
@@ -76,6 +77,7 @@ class Store:
     feeder: str = ""
     compat: dict = dataclasses.field(default_factory=dict)
     measured: dict = dataclasses.field(default_factory=dict)
+    content: str = ""
     cache: str = ""
 
     def __len__(self) -> int:
@@ -174,6 +176,7 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
         feeder=index.get("feeder", FEEDER_OF.get(index["dataset"], "")),
         compat=index["source"].get("compat", {}),
         measured=index.get("measured", {}),
+        content=index.get("content", ""),
         cache=cache,
     )
     if cache:

@@ -6,7 +6,6 @@ within a limit. Only the `tokenizers` library is used.
 """
 
 import bisect
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import replaced, write_json
 from hocslm_jax.text_files import read_json
 
 VOCABULARY = "tokenizer.json"
@@ -111,14 +111,15 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     """Writes the two files that `load_tokenizer` and transformers' AutoTokenizer read."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.backend.save(str(folder / VOCABULARY))
+    with replaced(folder / VOCABULARY) as partial:
+        tokenizer.backend.save(str(partial))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "eos_token": tokenizer.backend.id_to_token(tokenizer.eos_id),
         "pad_token": tokenizer.backend.id_to_token(tokenizer.pad_id),
         "clean_up_tokenization_spaces": False,
     }
-    (folder / SETTINGS).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / SETTINGS, settings)
 
 
 def check_pair(

@@ -8,7 +8,6 @@ only where they are needed.
 
 import functools
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from hocslm_jax.data.captions import ClassText, named_class
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import replaced
 
 DESCRIPTIONS = "descriptions.jsonl"  # in the workdir of a run with language
 KEYS = ("id", "truth", "generated", "reference", "named")  # of one line; named may be null
@@ -111,12 +111,10 @@ def write_captions(path: str | Path, rows: Iterable[Mapping]) -> None:
     """Writes JSON lines of id, truth, generated, reference and named (a class or null)."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replaced(path) as partial, partial.open("w", encoding="utf-8") as file:
         for row in rows:
             line = json.dumps({key: row[key] for key in KEYS}, ensure_ascii=False)
             file.write(line + "\n")
-    os.replace(partial, path)  # a reader never sees half a file
 
 
 def load_captions(path: str | Path) -> list[dict]:

@@ -6,8 +6,6 @@ from; `scores.npz` keeps them, so no number has to be recomputed on an accelerat
 Counts come first and percentages are derived from them.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +19,7 @@ from hocslm_jax.data.npy import read_npz
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.figures import save_confusion
+from hocslm_jax.files import replaced, write_json
 
 MAX_CLIPS = 2_000_000  # of a file of scores
 
@@ -139,11 +138,9 @@ def make_scores(store: Store, rows: np.ndarray, logits: np.ndarray, stream: str 
 def save_scores(path: str | Path, scores: Scores) -> None:
     """Writes `scores` as an .npz of plain arrays: ids, classes (both unicode), labels, logits."""
     path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        names = {key: np.asarray(getattr(scores, key), np.str_) for key in ("ids", "classes")}
+    names = {key: np.asarray(getattr(scores, key), np.str_) for key in ("ids", "classes")}
+    with replaced(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **names, labels=scores.labels, logits=scores.logits)
-    os.replace(partial, path)  # a reader never sees half a file
 
 
 def load_scores(path: str | Path) -> Scores:
@@ -210,10 +207,11 @@ def write_report(workdir: str | Path, scores: Scores, classes: Sequence[str]) ->
     table = per_class(scores, classes)
     matrix = confusion_matrix(scores, len(classes))
     save_scores(workdir / "scores.npz", scores)
-    (workdir / "per_class.json").write_text(json.dumps(table, indent=1) + "\n")
+    write_json(workdir / "per_class.json", table)
     confusion = {"classes": list(classes), "rows": "true class", "counts": matrix.tolist()}
-    (workdir / "confusion.json").write_text(json.dumps(confusion) + "\n")
-    save_confusion(matrix, classes, workdir / "confusion.png")
+    write_json(workdir / "confusion.json", confusion, indent=None)
+    with replaced(workdir / "confusion.png") as partial:
+        save_confusion(matrix, classes, partial)
 
 
 def _host_rows(logits: jax.Array) -> np.ndarray:

@@ -28,6 +28,7 @@ from hocslm_jax.eval.weights import (
     fuse,
     preset_weights,
 )
+from hocslm_jax.files import write_text
 
 HELP = "[STREAM=]PATH of a run folder, a folder of runs, a scores.npz or a score pickle"
 
@@ -193,5 +194,5 @@ def _share(correct: int, total: int) -> str:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     print(f"wrote {path}")

@@ -23,6 +23,7 @@ from hocslm_jax.eval.results import (
     run_name,
     table,
 )
+from hocslm_jax.files import write_text
 
 HEADER = (
     *("run", "dataset", "protocol", "encoder", "stream", "strategy", "seeds", "correct / total"),
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     for path, text in documents.items():
         if not args.check:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
         elif not path.is_file() or path.read_text(encoding="utf-8") != text:
             raise UserError(f"{path} does not show the runs in {results}; run: {command}")
     names = ", ".join(map(str, documents))

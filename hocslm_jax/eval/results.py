@@ -29,13 +29,18 @@ def read_results(folder: Path) -> dict[Path, dict]:
     paths = sorted(folder.glob("**/result.json"))
     if not paths:
         raise UserError(f"{folder} holds no result.json; train first, or give --results FOLDER")
-    return {path.parent: _read(path) for path in paths}
+    return {path.parent: read_result(path) for path in paths}
 
 
-def _read(path: Path) -> dict:
+def read_result(path: Path) -> dict:
+    """One `result.json`, checked.
+
+    Raises:
+        UserError: not there, damaged, or lacks what every result has.
+    """
     try:
         result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_a_number)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); repair or remove it") from error
     if not isinstance(result, dict):
         raise UserError(f"{path} is not a result: expected a JSON object; remove it")

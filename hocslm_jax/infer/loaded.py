@@ -7,7 +7,6 @@ In: the workdir of a run, or a release of one; its dataset need not be there; an
 import contextlib
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,10 +24,13 @@ from hocslm_jax.data.notices import odd_size
 from hocslm_jax.data.ntu.bodies import Compat
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.descriptions import Decoding, describe
+from hocslm_jax.eval.results import read_result
+from hocslm_jax.files import read_json
 from hocslm_jax.graph import Graph, resolve_graph
 from hocslm_jax.infer import released
 from hocslm_jax.infer.inputs import Clips, check_clip
 from hocslm_jax.infer.sizes import check_sizes
+from hocslm_jax.infer.stranger import safe_config
 from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.models.qwen3 import read_config, resolve
 from hocslm_jax.train import checkpoint
@@ -109,6 +111,11 @@ class LoadedRun:
                 "strategy=T3, or leave out --describe"
             )
         lm, name = self.config.lm, self.lm
+        if name is None and lm.init == "load" and not lm.name:
+            raise UserError(
+                f"{self.workdir} does not bring its language model: give the one it was trained "
+                f"with as --lm ({_told_name(self.metadata)})"
+            )
         if name is None:
             name = lm.name if lm.init == "load" else self.workdir / "lm"
             if lm.init != "load" and not name.is_dir():
@@ -227,7 +234,8 @@ def load_run(
     is_release = released.is_release(workdir)
     about = released.read_card(workdir) if is_release else about_run(workdir)
     with _told(workdir / released.CARD) if is_release else contextlib.nullcontext():
-        config = ConfigDict(about["config"])
+        own = about["config"]
+        config = ConfigDict(safe_config(own, workdir / released.CARD) if is_release else own)
         if streams := config.data.get("streams"):
             raise UserError(
                 f"{workdir} is of several streams: give one, e.g. {workdir / streams[0]}"
@@ -286,6 +294,12 @@ def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh
     return checkpoint.abstract(found, sharding.tree_shardings(found, mesh))
 
 
+def _told_name(metadata: dict) -> str:
+    """What a release calls its language model; only shown, never fetched."""
+    told = metadata["config"].get("lm", {}).get("name", "")
+    return repr(told)[:80] if told else "it names none"
+
+
 def reseeded(decoding: Decoding, batch: int) -> Decoding:
     """Another draw for every batch."""
     return dataclasses.replace(decoding, seed=decoding.seed + batch)
@@ -297,19 +311,11 @@ def about_run(workdir: Path) -> dict:
     Raises:
         UserError: no run there, or a damaged one.
     """
-    path = workdir / "model.json"
     config = checkpoint.read_run(workdir)["config"]
-    try:
-        model = json.loads(path.read_text(encoding="utf-8"))
-        result = workdir / "result.json"
-        metrics = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
-        return {"config": config, "model": dict(model), "metrics": metrics}
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} is not there: start the training once more, it writes it"
-        ) from None
-    except (ValueError, TypeError):
-        raise UserError(f"{path} is damaged: start the training once more, it writes it") from None
+    model = read_json(workdir / "model.json", "start the training once more, it writes it")
+    result = workdir / "result.json"
+    metrics = read_result(result) if result.is_file() else {}
+    return {"config": config, "model": model, "metrics": metrics}
 
 
 def _read_model(

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_pretrained(args.checkpoint, args.lm)
     if not loaded.metadata["metrics"]:
         print(f"{loaded.workdir} is not finished; this is its latest checkpoint", file=sys.stderr)
-    use_compilation_cache(loaded.config.compilation_cache)
+    use_compilation_cache()  # the user's own, whatever the run says
     decoding = None
     if args.describe:  # what is wrong with its language model shows before the files are read
         print(f"describing with {loaded.language.name}", file=sys.stderr)

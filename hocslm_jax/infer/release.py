@@ -13,10 +13,12 @@ from absl import logging
 
 from hocslm_jax.data.store import dataset_folder
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import check_folder, write_text
 from hocslm_jax.infer import released
 from hocslm_jax.infer.loaded import LoadedRun, load_run
 from hocslm_jax.infer.pretrained import evaluate
 from hocslm_jax.models import build_model
+from hocslm_jax.seal import SUMS, seal
 from hocslm_jax.train.result import share
 
 # Of the machine that trained; they mean nothing elsewhere.
@@ -69,7 +71,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m hocslm_jax release`."""
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="finished run, of one stream or more")
-    add("--out", type=Path, required=True, metavar="DIR", help="DIR, or of several runs DIR/NAME")
+    where = parser.add_mutually_exclusive_group(required=True).add_argument
+    where("--out", type=Path, metavar="DIR", help="DIR, or of several runs DIR/NAME")
+    where("--seal", action="store_true", help="only write the checksums of releases, the RUNs")
     add("--dtype", choices=released.DTYPES, default="float16", help="default float16")
     add("--data-dir", default="data", help="prepared datasets, to score the written weights")
 
@@ -81,6 +85,11 @@ def run(args: argparse.Namespace) -> None:
         UserError: a run that is not finished, two of one name, or weights that do not fit the type.
     """
     logging.set_verbosity(logging.ERROR)
+    if args.seal:
+        for folder in args.runs:
+            seal_release(folder)
+        return
+    check_folder("--out", args.out)
     runs = [one for path in args.runs for one in streams_of(path)]
     names = [path.resolve().name for path in runs]
     if twice := [name for name in names if names.count(name) > 1]:
@@ -89,6 +98,19 @@ def run(args: argparse.Namespace) -> None:
         out = args.out / name if len(names) > 1 else args.out
         size, said = release(path, out, args.dtype, args.data_dir)
         print(f"{out}: {size / 1e6:.1f} MB in {args.dtype}, {said}")
+
+
+def seal_release(folder: Path) -> None:
+    """Adds the checksums to a release of an older version; its weights must fit its config.
+
+    Raises:
+        UserError: no release, or one that does not load.
+    """
+    if not released.is_release(folder):
+        raise UserError(f"{folder} holds no {released.WEIGHTS}: give the folder of a release")
+    load_run(folder)
+    seal(folder, (released.WEIGHTS, released.CARD))
+    print(f"wrote {folder / SUMS}")
 
 
 def streams_of(workdir: Path) -> list[Path]:
@@ -121,7 +143,7 @@ def release(
         said = share(scores.correct, scores.total)
         counts = {"correct": scores.correct, "total": scores.total}
         released.write_card(out, written.metadata | {"released": counts})
-    (out / "README.md").write_text(card(out.name, loaded, dtype, said), encoding="utf-8")
+    write_text(out / "README.md", card(out.name, loaded, dtype, said))
     return size, said
 
 

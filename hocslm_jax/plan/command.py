@@ -7,13 +7,13 @@ a page of numbers, and the same as JSON.
 import argparse
 import ast
 import functools
-import json
 import operator
 import re
 import runpy
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import write_json
 from hocslm_jax.plan.chips import open_devices
 from hocslm_jax.plan.estimate import estimate
 from hocslm_jax.plan.report import lines
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     print(*lines(row), sep="\n")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        write_json(args.json, row)
 
 
 def plan(

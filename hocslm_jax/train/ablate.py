@@ -10,7 +10,6 @@ goes on.
 
 import argparse
 import dataclasses
-import json
 import runpy
 import shutil
 import subprocess
@@ -20,8 +19,10 @@ from pathlib import Path
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.ablation import make_rows, markdown
+from hocslm_jax.eval.results import read_result
 from hocslm_jax.eval.scores import read_members
 from hocslm_jax.eval.stream_table import ENSEMBLES, stream_table
+from hocslm_jax.files import replaced, write_json, write_text
 
 REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl", "scores.npz")
 SMALL = 1_000_000  # bytes; larger scores are not copied
@@ -137,16 +138,14 @@ def keep(folder: Path, out: Path) -> None:
     for name in REPORTS:
         path = folder / name
         if path.is_file() and not (name == "scores.npz" and path.stat().st_size > SMALL):
-            shutil.copy(path, out / name)
+            with replaced(out / name) as partial:
+                shutil.copy(path, partial)
 
 
 def write_table(table: Table, workdir: Path, out: Path) -> list[str]:
     """Writes table_<name>.json and .md of the finished runs; returns the latter's lines."""
     folders = {name: sorted(workdir.glob(f"{name}_seed*/result.json")) for name in table.rows}
-    results = {
-        name: [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-        for name, paths in folders.items()
-    }
+    results = {name: [read_result(path) for path in paths] for name, paths in folders.items()}
     rows = make_rows(results, table.published)
     if table.preset:
         rows += _ensembles(table, [path.parent for paths in folders.values() for path in paths])
@@ -157,8 +156,8 @@ def write_table(table: Table, workdir: Path, out: Path) -> list[str]:
     lines += ["", f"Settings as in `{said[0]}`."] if said and said[0] else []
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"table_{table.name}"
-    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    path.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_json(path.with_suffix(".json"), found)
+    write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
     return lines
 
 

@@ -3,18 +3,27 @@
 In and out: a `TrainState` and a JSON `meta` holding the config, the position in the data and the
 running totals, in `<workdir>/checkpoints/<step>/` (Orbax, written asynchronously, visible only
 when complete). The data position is the same on every host, so a run may resume on fewer or more.
+`meta` also holds a checksum of itself and one of every array, which every load verifies; the newest
+checkpoint that passes is taken.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import literal_globs
 from hocslm_jax.sharding import path_name
 from hocslm_jax.train import host
+from hocslm_jax.train.intact import FORMAT, Damaged, digest, latest, set_aside, steps
 from hocslm_jax.train.stages import fixed_groups
+from hocslm_jax.train.sums import sums
+
+literal_globs()
 
 # What may differ between the run that wrote a checkpoint and the one that continues it.
 FREE_TO_CHANGE = (
@@ -43,9 +52,24 @@ FREE_TO_CHANGE = (
     "train.keep",
     "mesh.",
 )
+# Settings that came after the first version, with what a run that is older than them did.
+ADDED = {
+    "data.crop": 0.0,
+    "data.jitter": 0.0,
+    "data.mirror": 0.0,
+    "data.origin": "",
+    "data.rotation": 0.0,
+    "data.scale": 0.0,
+    "data.streams": [],
+    "distill.share": 0.0,
+    "distill.targets": "",
+    "loss.mixup": 0.0,
+    "loss.smoothing": 0.0,
+    "model.remat": False,
+}
+ABSENT = "absent"  # shown for a setting that only one side knows; equal to no value of a setting
 # What evaluation depends on; the rest of a config only trains.
 EVALUATED = ("data.", "model.")
-_OTHER_RUN = "give a run of this model, or this run's settings"
 
 
 def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
@@ -55,69 +79,105 @@ def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
 
 
 def latest_step(folder: Path) -> int | None:
-    """The latest complete checkpoint that process 0 finds in `folder`, on every process."""
-    return host.on_first(lambda: max(ocp.utils.checkpoint_steps(folder), default=None))
-
-
-def _latest_meta(folder: Path) -> dict | None:
-    step = latest_step(folder)
-    if step is None:
-        return None
-    host.wait_to_see(folder / str(step), inside=True)
-    return host.on_first(lambda: json.loads((folder / str(step) / "meta/metadata").read_text()))
+    """The latest checkpoint that process 0 finds in `folder`, on every process."""
+    return host.on_first(lambda: max(steps(folder), default=None))
 
 
 def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:
     """Starts writing; returns once the state is copied, so it may be donated afterwards."""
     if latest_step(manager.directory) == step:
         return
+    meta = {**meta, "step": step, "format": FORMAT, "sums": sums(state)}
+    meta["checksum"] = digest(meta)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
     manager.save(step, args=args, force=True)
 
 
-def read_meta(manager: ocp.CheckpointManager) -> dict | None:
-    """`meta` of the latest complete checkpoint, or None when there is none."""
-    return _latest_meta(Path(manager.directory))
-
-
 def read_run(workdir: Path) -> dict:
-    """`meta` of the latest complete checkpoint in `workdir`; `meta["config"]` is its config.
+    """`meta` of the latest good checkpoint in `workdir`; `meta["config"]` is its config.
 
     Raises:
         UserError: there is none.
     """
-    meta = _latest_meta(Path(workdir) / "checkpoints")
-    if meta is not None:
-        return meta
-    raise UserError(f"{workdir} holds no complete checkpoint: train first, or check the path")
+    found = latest(Path(workdir) / "checkpoints", lambda step, meta: (meta, {}))
+    if found is None:
+        raise UserError(f"{workdir} holds no complete checkpoint: train first, or check the path")
+    return found
+
+
+def resume(
+    manager: ocp.CheckpointManager,
+    abstract_state,
+    check: Callable[[dict], None] | None = None,
+) -> tuple[dict, Any] | None:
+    """`meta` and state of the latest good checkpoint, in the shardings of `abstract_state`.
+
+    Damaged ones that are newer are moved to `damaged/` in the workdir, so that the run can write
+    these steps anew.
+
+    Args:
+        check: called with `meta` before the state is read.
+
+    Returns:
+        None where there is no checkpoint at all.
+
+    Raises:
+        UserError: what `check` raises, or not one of the checkpoints is good or fits this model.
+    """
+    folder = Path(manager.directory)
+
+    def read(step: int, meta: dict):
+        if check:
+            check(meta)
+        with ocp.StandardCheckpointer() as reader:
+            state = reader.restore(folder / str(step) / "state", abstract_state)
+        return (meta, state), state
+
+    found = latest(folder, read)
+    if found is not None:
+        set_aside(manager, found[0]["step"])
+    return found
 
 
 def restore(manager: ocp.CheckpointManager, abstract_state):
-    """The latest complete state, in the shapes, types and shardings of `abstract_state`.
-
-    Raises:
-        UserError: the checkpoint's tree is not that of this model.
-    """
-    step = latest_step(manager.directory)
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract_state))
-    try:
-        return manager.restore(step, args=args).state
-    except (ValueError, KeyError, TypeError) as error:
-        raise _misfit(manager.directory, step, error) from error
+    """The state alone of `resume`."""
+    return resume(manager, abstract_state)[1]
 
 
 def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
-    """Only what `model.apply` takes in evaluation: the averaged weights where the run has them.
+    """The variables alone of `resume_variables`."""
+    return resume_variables(workdir, abstract_variables)[1]
+
+
+def resume_variables(
+    workdir: Path, abstract_variables: dict, check: Callable[[dict], None] | None = None
+) -> tuple[dict, dict]:
+    """`meta`, and what `model.apply` takes in evaluation: the averaged weights if there are any.
 
     Args:
         abstract_variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings; not
             all the groups of the checkpoint need be there.
+        check: called with `meta` before the arrays are read.
 
     Raises:
-        UserError: no complete checkpoint, or one of another model.
+        UserError: what `check` raises; no good checkpoint, or one of another model.
     """
-    meta = read_run(workdir)
-    step, averaged = meta["step"], bool(meta["config"]["optim"]["ema"])
+    folder = (Path(workdir) / "checkpoints").absolute()
+
+    def read(step: int, meta: dict):
+        if check:
+            check(meta)
+        variables, state = _read_variables(folder, abstract_variables, step, meta)
+        return (meta, variables), state
+
+    found = latest(folder, read)
+    if found is None:
+        raise UserError(f"{workdir} holds no complete checkpoint: train first, or check the path")
+    return found
+
+
+def _read_variables(folder: Path, abstract_variables: dict, step: int, meta: dict) -> tuple:
+    averaged = bool(meta["config"]["optim"]["ema"])
     idle = fixed_groups(meta["config"])
     params = abstract_variables["params"]
     chosen = {
@@ -131,21 +191,16 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
         partial_restore=True,
         restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
     )
-    handlers = {"state": ocp.PyTreeCheckpointHandler()}
-    folder = (Path(workdir) / "checkpoints").absolute()
-    with ocp.CheckpointManager(folder, item_handlers=handlers) as manager:
-        try:
-            state = manager.restore(step, args=ocp.args.Composite(state=args)).state
-        except (ValueError, KeyError, TypeError) as error:
-            raise _misfit(folder, step, error, _OTHER_RUN) from error
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        state = reader.restore(folder / str(step) / "state", args=args)
     # A partial restore leaves the shape where the checkpoint has no such weight.
     leaves = jax.tree.leaves_with_path(state)
     unread = [path for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
     if unread:
-        raise _misfit(folder, step, f"it has no {path_name(unread[0])}", _OTHER_RUN)
+        raise Damaged(f"it has no {path_name(unread[0])}")
     found = state.get("ema", {}) if averaged else state
     params = {**state.get("fixed", {}), **found.get("params", {})}
-    return {"params": params, "batch_stats": found.get("batch_stats", {})}
+    return {"params": params, "batch_stats": found.get("batch_stats", {})}, state
 
 
 def _filled(tree: dict) -> dict:
@@ -169,11 +224,26 @@ def check_config(
     old, new = flat(saved), flat(config)
     keys = [k for k in sorted(old.keys() | new.keys()) if k.startswith(only)]
     keys = [k for k in keys if not k.startswith(FREE_TO_CHANGE)]
-    # A setting that a run is older than was off.
-    keys = [k for k in keys if (old.get(k) or None) != (new.get(k) or None)]
-    if keys:
-        changes = ", ".join(f"{k} ({old.get(k)!r} there, {new.get(k)!r} here)" for k in keys)
-        raise UserError(f"{workdir} holds a run with another config: {changes}; {advice}")
+    pairs = {k: [side.get(k, ADDED.get(k, ABSENT)) for side in (old, new)] for k in keys}
+    said = [
+        f"{k} ({str(there)[:24]} there, {str(here)[:24]} here)"
+        for k, (there, here) in pairs.items()
+        if not _same(there, here)
+    ]
+    if said:
+        more = f" and {len(said) - 3} more" if len(said) > 3 else ""
+        raise UserError(
+            f"{workdir} holds a run with another config: {', '.join(said[:3])}{more}; {advice}"
+        )
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal, and no False for a 0; 1 and 1.0 are one number."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def plain(config) -> dict:
@@ -195,8 +265,3 @@ def flat(config: dict, prefix: str = "") -> dict:
         nested = isinstance(value, dict)
         found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return found
-
-
-def _misfit(folder, step, error, advice="use another --workdir") -> UserError:
-    reason = str(error).strip().partition("\n")[0][:200]
-    return UserError(f"checkpoint {step} in {folder} does not fit this model: {reason}; {advice}")

@@ -10,6 +10,7 @@ import dataclasses
 import glob
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -20,7 +21,8 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores
 from hocslm_jax.eval.scores import TRAIN_SCORES, Member, read_members
 from hocslm_jax.eval.weights import fuse, preset_weights
-from hocslm_jax.train import host, streams
+from hocslm_jax.train import checkpoint, host, streams
+from hocslm_jax.train.bound import check_data
 from hocslm_jax.train.metrics import say
 from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
@@ -63,9 +65,13 @@ def taught(run: Run) -> Run:
     distill = run.config.distill
     if not distill.share:
         return run
-    sources = host.on_first(lambda: sorted(glob.glob(distill.teacher)))
+    sources = host.on_first(lambda: teachers(distill.teacher))
     if not sources:
         raise UserError(f"distill.teacher={distill.teacher}: there is no such run")
+    for source in map(Path, sources):
+        if (source / "checkpoints").is_dir():
+            meta = checkpoint.read_run(source)
+            check_data(meta, run.store, run.config.data.protocol, source, splits=False)
     members = read_members(sources, name=TRAIN_SCORES)
     config = ConfigDict(run.config.copy_and_resolve_references())
     config.distill.targets = digest(members, distill.temperature)
@@ -73,6 +79,11 @@ def taught(run: Run) -> Run:
     found = probabilities(fuse(members, weights), run.store, config)
     say(f"taught by {len(members)} members: {', '.join(member.name for member in members)}")
     return dataclasses.replace(run, config=config, teacher=found)
+
+
+def teachers(pattern: str) -> list[str]:
+    """The runs that `distill.teacher` names; a name may hold what patterns are made of."""
+    return [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern))
 
 
 def digest(members: Sequence[Member], temperature: float) -> str:

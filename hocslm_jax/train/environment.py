@@ -41,6 +41,8 @@ JOIN_S = 120
 # Between the first and the last process that leaves. What takes longer they wait for before.
 LEAVE_S = 300
 
+COMPILATION_CACHE = "~/.cache/hocslm_jax/xla"  # unless a config or JAX's own variable says another
+
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
@@ -147,8 +149,11 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def use_compilation_cache(folder: str) -> None:
-    """Keeps compiled programs in `folder` for the next start; "" does not."""
+def use_compilation_cache(folder: str = COMPILATION_CACHE) -> None:
+    """Keeps compiled programs in `folder` for the next start; "" does not.
+
+    What lies there is run as it is, so the folder is never taken from a file that others wrote.
+    """
     if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
 

@@ -28,6 +28,7 @@ from hocslm_jax.models.qwen3 import (
     read_config,
     resolve,
 )
+from hocslm_jax.seal import check_seal
 from hocslm_jax.train.metrics import say
 
 
@@ -96,7 +97,12 @@ def sketch_language(lm, folder: str | Path) -> Language:
 
 
 def read_language(folder: Path) -> tuple[Qwen3Config, Tokenizer]:
-    """Sizes and tokenizer of a model's folder. Raises UserError if they do not fit each other."""
+    """Sizes and tokenizer of a model's folder.
+
+    Raises:
+        UserError: they do not fit each other, or a file is not what its checksum says.
+    """
+    check_seal(folder, None, "remove the folder to pretrain it anew, or fetch it again")
     config, tokenizer = read_config(folder), load_tokenizer(folder)
     check_pair(tokenizer, config.vocab_size, config.eos_token_ids, str(folder))
     return config, tokenizer

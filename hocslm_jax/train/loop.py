@@ -6,7 +6,6 @@ from its latest complete checkpoint with the same batches, augmentations and dro
 
 import contextlib
 import functools
-import json
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from hocslm_jax import files
 from hocslm_jax.errors import UserError
 from hocslm_jax.eval.classification import Scores, write_report
+from hocslm_jax.eval.results import read_result
 from hocslm_jax.train import checkpoint, host, streams
+from hocslm_jax.train.bound import check_data, identity
 from hocslm_jax.train.fingerprint import checksum, fingerprint
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar, say
 from hocslm_jax.train.program import compile_step, describe_input, describe_model
-from hocslm_jax.train.result import make_result, share, summary, withdraw_result, write_json
+from hocslm_jax.train.result import make_result, share, summary, withdraw_result
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_told
 from hocslm_jax.train.stack import named_metrics
@@ -57,7 +59,7 @@ def train(
         host.on_first(lambda: withdraw_result(run))
         step, flops = compile_step(run)
         config = checkpoint.plain(run.config)
-        host.on_first(lambda: write_json(run.workdir / "config.json", config))
+        host.on_first(lambda: files.write_json(run.workdir / "config.json", config))
         describe_model(run, flops)
         for line in describe_input(run):
             say(line)
@@ -77,11 +79,14 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
         UserError: no complete checkpoint, or one of another model or other data.
     """
     host.check_same("settings or data", lambda: fingerprint(run))
-    meta = checkpoint.read_run(run.workdir)
-    config = checkpoint.plain(run.config)
-    checkpoint.check_config(meta["config"], config, run.workdir, checkpoint.EVALUATED)
+    config, protocol = checkpoint.plain(run.config), run.config.data.protocol
+
+    def check(meta: dict) -> None:
+        checkpoint.check_config(meta["config"], config, run.workdir, checkpoint.EVALUATED)
+        check_data(meta, run.store, protocol, run.workdir)
+
     wanted = eval_variables(run.abstract_state)
-    variables = checkpoint.restore_variables(run.workdir, wanted)
+    meta, variables = checkpoint.resume_variables(run.workdir, wanted, check)
     if tell:
         tell(variables)
     scores = streams.score(run, variables, run.test_batches())
@@ -96,41 +101,51 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
 
 def start_or_resume(run: Run, manager, iterator, warm: Callable[[], dict]):
     """A new state, or the latest saved one with the data iterator set to where it was."""
-    meta = checkpoint.read_meta(manager)
-    if meta is None:
+    found = checkpoint.resume(manager, run.abstract_state, lambda meta: check_same(run, meta))
+    if found is None:
         return run.init(jax.random.key(run.config.seed), warm()), Totals()
-    checkpoint.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
-    if meta["step"] > run.total_steps:
-        raise UserError(
-            f"{run.workdir} is at step {meta['step']}, past the {run.total_steps} steps of "
-            f"train.epochs={run.config.train.epochs}: raise it or use another --workdir"
-        )
-    state = checkpoint.restore(manager, run.abstract_state)
+    meta, state = found
     iterator.set_state(meta["data"])
     say(f"resuming {run.workdir} at step {meta['step']}")
     return state, Totals(**meta["totals"])
 
 
+def check_same(run: Run, meta: dict) -> None:
+    """Raises UserError where a checkpoint is of another run than this one, or ahead of it."""
+    checkpoint.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
+    check_data(meta, run.store, run.config.data.protocol, run.workdir)
+    if meta["step"] > run.total_steps:
+        raise UserError(
+            f"{run.workdir} is at step {meta['step']}, past the {run.total_steps} steps of "
+            f"train.epochs={run.config.train.epochs}: raise it or use another --workdir"
+        )
+
+
 def finished(run: Run) -> bool:
     """Whether the run's result is already there; says so."""
+    text = host.on_first(lambda: _told_result(run))
+    if text:
+        say(f"{run.workdir} is finished: {text}")
+    return bool(text)
+
+
+def _told_result(run: Run) -> str:
+    """The result of a run with all its steps in words; "" where there is none, or a damaged one."""
     path = run.workdir / "result.json"
-    result = host.on_first(lambda: json.loads(path.read_text()) if path.exists() else None)
-    if result is None or result["steps"] != run.total_steps:
-        return False
-    say(f"{run.workdir} is finished: " + summary(result))
-    return True
+    if not path.exists():
+        return ""
+    try:
+        result = read_result(path)
+        return summary(result) if result["steps"] == run.total_steps else ""
+    except (UserError, KeyError, TypeError, ValueError):
+        say(f"{path} is damaged: evaluating once more")
+        return ""
 
 
 def make_folder(workdir: Path) -> None:
     """Process 0 makes the workdir. Raises UserError if it cannot, or if a process sees none."""
 
-    def make() -> None:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--workdir {workdir}: {error.strerror}; choose another") from error
-
-    host.on_first(make)
+    host.on_first(lambda: files.make_folder("--workdir", workdir))
     host.wait_to_see(workdir)
 
 
@@ -143,6 +158,7 @@ class Trainer:
         self.pending: deque = deque()  # (step, host batch, metrics, finite) not read yet
         self.clock, self.lap = Stopwatch(), Stopwatch()
         self.timed = 0
+        self.dataset = identity(run.store, run.config.data.protocol)
 
     def go(self, state, train_step, tell=None) -> Ending:
         """The loop. `state.step` updates are done before the first pass."""
@@ -268,6 +284,7 @@ class Trainer:
         meta = {
             "step": step,
             "config": checkpoint.plain(self.run.config),
+            "dataset": self.dataset,
             "data": self.iterator.get_state(),
             "totals": vars(self.totals),
             "origin": self.run.origin,
@@ -293,7 +310,7 @@ class Trainer:
         totals.wall_clock_s += self.clock.lap()
         streams.write_single_runs(run, state, scores, totals, self.meta(run.total_steps))
         result = make_result(run, totals, scores) | told
-        host.on_first(lambda: write_json(run.workdir / "result.json", result))
+        host.on_first(lambda: files.write_json(run.workdir / "result.json", result))
         say(f"{summary(result)}; {run.workdir}/result.json")
         stopped = host.any_process(bool(self.stop.received))
         return Ending(finished=True, stopped=stopped, status=self.stop.status)

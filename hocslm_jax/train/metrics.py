@@ -7,7 +7,6 @@ a step is never reported twice.
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from hocslm_jax.files import write_text
 
 
 @dataclasses.dataclass
@@ -150,9 +151,7 @@ def truncate(path: Path, step: int) -> None:
                 kept.append(line)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # half a line, from a killed process, or a damaged one
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(kept))
-    os.replace(partial, path)
+    write_text(path, "".join(kept))
 
 
 def say(text: str) -> None:

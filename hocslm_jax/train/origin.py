@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
-import json
 from pathlib import Path
 
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
+from hocslm_jax.eval.results import read_result
 from hocslm_jax.train import checkpoint, host
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.stages import Stage, read_stages, stage_config
@@ -92,7 +92,7 @@ def check_lengths(config, workdir: Path) -> None:
                 "holds none that is finished: give its t0=…, or use another --workdir"
             )
         name = "finetune.epochs" if stage.optim == "finetune" else "train.epochs"
-        if done != (wanted := stage_config(config, position).train.epochs):
+        if done and done != (wanted := stage_config(config, position).train.epochs):
             raise UserError(
                 f"stage {number + 1} in {later} began from stage {number} after {done} epochs, "
                 f"not {wanted}: set {name}={done}, or use another --workdir"
@@ -100,8 +100,11 @@ def check_lengths(config, workdir: Path) -> None:
 
 
 def finished_epochs(folder: Path) -> int | None:
-    """How long the finished run in a folder trained, or None where there is none."""
+    """How long the finished run in a folder trained; None where there is none, 0 if unreadable."""
     path = folder / "result.json"
     if not (path.is_file() and has_checkpoint(folder)):
         return None
-    return json.loads(path.read_text(encoding="utf-8"))["epochs"]
+    try:
+        return read_result(path)["epochs"]
+    except UserError:  # the stage itself mends it
+        return 0

@@ -8,7 +8,6 @@ already, to put into words what a single vector ahead of the prompt says.
 """
 
 import functools
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -22,8 +21,10 @@ import optax
 from hocslm_jax import losses
 from hocslm_jax.data.captions import CAPTIONS, bank, read_captions
 from hocslm_jax.data.tokenizer import Tokenizer, encode_caption, save_tokenizer, train_tokenizer
+from hocslm_jax.files import held, write_json
 from hocslm_jax.models.hocslm import caption_states
 from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, init_params, save_params
+from hocslm_jax.seal import seal
 from hocslm_jax.train.metrics import say
 
 NAME_TOKENS = 16  # of a class name; the rest is not summarised
@@ -37,8 +38,13 @@ def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) 
         lm: `config.lm`; its `pretrain` section gives sizes and steps.
         pairs: (class name, caption).
     """
-    if (folder / "config.json").is_file():
-        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with held(folder.with_name(folder.name + ".lock"), f"pretrains the language model {folder}"):
+        if not (folder / "config.json").is_file():
+            _pretrain(lm, pairs, folder, seed)
+
+
+def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> None:
     start, size = time.monotonic(), lm.pretrain
     tokenizer = train_tokenizer([lm.prompt, *(text for p in pairs for text in p)], size.vocab_size)
     config = lm_config(size, tokenizer)
@@ -52,7 +58,8 @@ def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) 
     partial.mkdir(parents=True)
     save_params(params, config, partial)
     save_tokenizer(tokenizer, partial)
-    (partial / "pretrain.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    write_json(partial / "pretrain.json", numbers)
+    seal(partial, (path.name for path in partial.iterdir()))
     partial.rename(folder)
     say(
         f"language model: {numbers['parameters']:,} parameters, {numbers['caption_loss']:.3f} nats "

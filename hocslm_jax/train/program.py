@@ -13,10 +13,10 @@ import numpy as np
 
 from hocslm_jax import sharding
 from hocslm_jax.data.notices import persons_left_out
+from hocslm_jax.files import write_json
 from hocslm_jax.train import host, state
 from hocslm_jax.train.compiled import class_logits
 from hocslm_jax.train.metrics import say
-from hocslm_jax.train.result import write_json
 from hocslm_jax.train.setup import Run
 
 

@@ -3,9 +3,6 @@
 In: a `Run`, its totals and the scores of its last epoch. Out: a plain dict, a sentence.
 """
 
-import json
-from pathlib import Path
-
 import jax
 
 from hocslm_jax.eval.classification import Scores
@@ -96,7 +93,3 @@ def summary(result: dict) -> str:
 
 def share(correct: int, total: int) -> str:
     return f"{correct}/{total} ({correct / total:.2%})"
-
-
-def write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=1) + "\n")

@@ -277,7 +277,8 @@ def build_missing(data) -> None:
 
 def check(config) -> None:
     """Raises UserError for values that no other part would name clearly."""
-    for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every", "log_every"):
+    counts = ("epochs", "batch_size", "eval_batch_size", "checkpoint_every", "log_every", "keep")
+    for name in counts:
         if config.train[name] < 1:
             raise UserError(f"train.{name}={config.train[name]} must be at least 1")
     check_numbers(config.to_dict())

@@ -5,8 +5,9 @@ In: a config and a workdir. Out: the last stage's run in the workdir itself, the
 resumes on its own, so the same command goes on from wherever the last one stopped.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import jax
 from hocslm_jax.data.captions import caption_table
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import LOCK, check_folder, held, make_folder
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import resolve
 from hocslm_jax.train import (
@@ -27,6 +29,7 @@ from hocslm_jax.train import (
     telling,
     unused,
 )
+from hocslm_jax.train.bound import check_data
 from hocslm_jax.train.fingerprint import settings
 from hocslm_jax.train.language import (
     Language,
@@ -49,9 +52,15 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     setup.check(config)
     unused.check(config)
     distill.check(config)
+    check_places(config, workdir)
     host.check_same("settings", lambda: settings(config, workdir, "train"))
-    workdir, stages = Path(workdir), read_stages(config)
-    host.on_first(lambda: origin.check_lengths(config, workdir))
+    host.on_first(lambda: origin.check_lengths(config, Path(workdir)))
+    with alone(Path(workdir)):
+        return _train(config, Path(workdir), build)
+
+
+def _train(config, workdir: Path, build: Callable) -> int:
+    stages = read_stages(config)
     opener = functools.cache(functools.partial(setup.open_data, config.data))  # read once
     language, previous = None, None
     if names := config.data.streams:
@@ -90,8 +99,14 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
 
 def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
     """Scores the test split with the last stage's checkpoint (`--mode=eval`)."""
+    check_places(config, workdir)
     host.check_same("settings", lambda: settings(config, workdir, "eval"))
     checkpoint.read_run(Path(workdir))  # before anything is made for a run that is not there
+    with alone(Path(workdir)):
+        return _evaluate(config, Path(workdir), build)
+
+
+def _evaluate(config, workdir: Path, build: Callable) -> int:
     stages = read_stages(config)
     opener = functools.cache(functools.partial(setup.open_data, config.data))
     language = None
@@ -102,6 +117,32 @@ def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
         language = sketch_language(config.lm, language_folder(config, Path(workdir)))
     run = setup.build_run(stage_config(config, len(stages) - 1), workdir, build, language, opener)
     return loop.evaluate(run, teller(run, language))
+
+
+def check_places(config, workdir: str | Path) -> None:
+    """Raises UserError for a path that is none, before anything is made there."""
+    places = {"--workdir": workdir, "data.data_dir": config.data.data_dir}
+    places |= {"t0": config.t0, "lm.folder": config.lm.folder}
+    for name, place in places.items():
+        if place or name == "--workdir":
+            check_folder(name, place)
+
+
+@contextlib.contextmanager
+def alone(workdir: Path) -> Iterator[None]:
+    """Makes the workdir and keeps other runs out of it; process 0 holds the lock for all.
+
+    Raises:
+        UserError: on every process, where another run has it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            make_folder("--workdir", workdir)
+            stack.enter_context(held(workdir / LOCK, f"works in --workdir {workdir}"))
+
+        host.on_first(enter)
+        yield
 
 
 def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
@@ -163,6 +204,9 @@ def warm_start(run: setup.Run, language: Language | None, previous: Path | None)
     params, batch_stats = {}, {}
     if stage.take:
         source = previous if stage.start == "previous" else Path(stage.start)
+        if stage.start == "previous":
+            meta = checkpoint.read_run(source)
+            check_data(meta, run.store, run.config.data.protocol, source)
         if missing := [name for name in stage.take if name not in every]:
             raise UserError(f"this model has no {', '.join(missing)} to take from {source}")
         wanted = {name: every[name] for name in stage.take}

@@ -8,7 +8,6 @@ workdir of a run takes these too. A run of one stream alone passes through uncha
 import dataclasses
 import functools
 import json
-import shutil
 from collections.abc import Iterable
 
 import numpy as np
@@ -23,9 +22,10 @@ from hocslm_jax.eval.classification import (
 )
 from hocslm_jax.eval.scores import Member
 from hocslm_jax.eval.weights import fuse, preset_weights
+from hocslm_jax.files import write_json, write_text
 from hocslm_jax.train import checkpoint, host, stack
 from hocslm_jax.train.metrics import Totals, of_stream, say
-from hocslm_jax.train.result import make_result, summary, write_json
+from hocslm_jax.train.result import make_result, summary
 from hocslm_jax.train.setup import Run
 
 
@@ -107,7 +107,7 @@ def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dic
 
 def write_single_run(run: Run, one: Run, scores: Scores, config: dict, result: dict) -> None:
     """Everything but the checkpoint, the result last."""
-    shutil.copy(run.workdir / "model.json", one.workdir)
+    write_text(one.workdir / "model.json", (run.workdir / "model.json").read_text())
     copy_metrics(run, one)
     write_json(one.workdir / "config.json", config)
     write_report(one.workdir, scores, run.store.classes)
@@ -119,4 +119,4 @@ def copy_metrics(run: Run, one: Run) -> None:
     lines = (run.workdir / "metrics.jsonl").read_text().splitlines()
     own = (of_stream(json.loads(line), one.feed.stream, run.streams) for line in lines)
     text = "".join(json.dumps(line) + "\n" for line in own)
-    (one.workdir / "metrics.jsonl").write_text(text)
+    write_text(one.workdir / "metrics.jsonl", text)

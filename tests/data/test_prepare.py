@@ -137,7 +137,7 @@ def test_a_killed_prepare_is_seen_and_rebuilt(tmp_path):
 
 def test_two_prepares_at_once(tmp_path):
     def meddler():
-        with pytest.raises(UserError, match="another prepare is working"):
+        with pytest.raises(UserError, match=r"process \d+ on \S+ prepares"):
             prepare(make_recipe(make_clips()), tmp_path, [])
         return iter(make_clips())
 

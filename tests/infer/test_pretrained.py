@@ -21,6 +21,7 @@ from hocslm_jax.data import prepare
 from hocslm_jax.errors import UserError
 from hocslm_jax.infer import pretrained, release, released
 from hocslm_jax.infer.loaded import load_run
+from hocslm_jax.seal import seal
 from hocslm_jax.train import loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,9 +149,11 @@ def test_what_cannot_be_released_or_loaded(workdir, tmp_path):
     about["config"]["model"]["stages"] = [2]
     (tmp_path / "out/model.safetensors").write_bytes(whole)
     (tmp_path / "out/config.json").write_text(json.dumps(about))
+    seal(tmp_path / "out", (released.WEIGHTS, released.CARD))
     with pytest.raises(UserError, match="does not fit the model"):
         hocslm_jax.load_pretrained(tmp_path / "out")
     (tmp_path / "out/config.json").write_text("{}")
+    seal(tmp_path / "out", (released.WEIGHTS, released.CARD))
     with pytest.raises(UserError, match="fetch the release again"):
         hocslm_jax.load_pretrained(tmp_path / "out")
 

@@ -115,7 +115,8 @@ def test_only_process_0_writes(two):
     workdir, notes, _ = two
     files = [json.loads((notes / f"files{number}.json").read_text()) for number in range(2)]
     inside = [{f for f in paths if f.startswith(f"{workdir}/")} for paths in files]
-    assert f"{workdir}/metrics.jsonl" in inside[0] and f"{workdir}/result.json" in inside[0]
+    assert f"{workdir}/metrics.jsonl" in inside[0]
+    assert f"{workdir}/result.partial.json" in inside[0]  # which is then moved
     # Each process saves its own shards of the state.
     assert not {f for f in inside[1] if not f.startswith(f"{workdir}/checkpoints/")}
 

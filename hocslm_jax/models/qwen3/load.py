@@ -9,7 +9,6 @@ host holds one stacked shard of one parameter at a time.
 import contextlib
 import functools
 import gc
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -23,7 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hocslm_jax.errors import UserError, few
+from hocslm_jax.files import write_json
 from hocslm_jax.models.qwen3.config import Qwen3Config, to_hf
+from hocslm_jax.seal import SUMS
 from hocslm_jax.text_files import read_json
 
 # Our path: (name on disk, axes on disk, our axes). V vocabulary, D width, F MLP, N heads, K
@@ -67,7 +68,8 @@ def resolve(name_or_path: str | Path) -> Path:
             f"{name_or_path} is no folder here: `pip install huggingface_hub` to fetch it"
         ) from None
     try:
-        folder = snapshot_download(str(name_or_path), allow_patterns=["*.safetensors", "*.json"])
+        kinds = ["*.safetensors", "*.json", f"*{SUMS}"]
+        folder = snapshot_download(str(name_or_path), allow_patterns=kinds)
     except Exception as error:  # whatever the network and the hub come up with
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
@@ -130,12 +132,12 @@ def save_params(
         names = [f"model-{n:05d}-of-{count:05d}.safetensors" for n in range(1, count + 1)]
         files = {name: file for file, shard in zip(names, shards, strict=True) for name, _ in shard}
         index = {"metadata": {"total_size": total}, "weight_map": files}
-        _write_json(folder / _INDEX, index)
+        write_json(folder / _INDEX, index, indent=2)
     for file, shard in zip(names, shards, strict=True):
         save_file({name: value() for name, value in shard}, folder / file, {"format": "pt"})
         (folder / file).chmod(0o644)  # safetensors makes a file for its owner alone
     dtype = str(params["embed"]["embedding"].dtype)
-    _write_json(folder / "config.json", to_hf(config) | {"torch_dtype": dtype})
+    write_json(folder / "config.json", to_hf(config) | {"torch_dtype": dtype}, indent=2)
 
 
 def _open(folder: Path, stack: contextlib.ExitStack) -> dict:
@@ -291,7 +293,3 @@ def _at(tree: dict, path: str):
     for key in path.split("/"):
         tree = tree[key]
     return tree
-
-
-def _write_json(path: Path, value: dict) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,247 @@
+"""What benchmarks.crash_campaign kills: a tiny run of two stages, a tiny `prepare`, `caption`.
+
+Each is a function for a process of its own. A `Blow` says where, and with which signal, it is to be
+hit; `note_states` writes down a hash of every state that is saved, so that two runs can be compared
+bit for bit.
+"""
+
+import argparse
+import csv
+import dataclasses
+import functools
+import hashlib
+import http.server
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from flax import linen as nn
+
+from configs import base
+from hocslm_jax.data import prepare as preparing
+from hocslm_jax.data.check import check
+from hocslm_jax.graph import UCLA20
+from hocslm_jax.train import checkpoint, environment, setup, strategy
+
+DATASET, TRAIN, TEST, CLASSES = "crash", 32, 16, 4
+NOTES = "states.jsonl"
+SENTENCE = "A person is clapping both hands in front of the chest."
+# A function that is called there: its owner and its name.
+PLACES = {
+    "step": (setup.Run, "put"),
+    "checkpoint": (checkpoint, "save"),
+    "evaluation": (setup.Run, "test_batches"),
+    "between stages": (setup, "build_run"),
+    "restore": (checkpoint, "resume"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Blow:
+    """A signal to oneself.
+
+    Attributes:
+      place: of `PLACES`, or "any" for a time after the start.
+      count: at which call there.
+      delay: seconds after that call began.
+      signal: number.
+    """
+
+    place: str
+    count: int = 1
+    delay: float = 0.0
+    signal: int = signal.SIGKILL
+
+
+class Network(nn.Module):
+    """BatchNorm, dropout, and the two groups of parameters that strategies know."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        feature = Encoder(name="encoder")(x.mean(axis=(1, 2)).reshape(x.shape[0], -1), train)
+        return nn.Dense(self.num_classes, name="classifier")(feature)
+
+
+class Encoder(nn.Module):
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        return nn.Dropout(0.2, deterministic=not train)(nn.relu(nn.Dense(16)(x)))
+
+
+def build(settings, *, graph, num_classes: int) -> Network:
+    del settings, graph
+    return Network(num_classes)
+
+
+def write_source(folder: Path) -> None:
+    """Clips of a body whose pose depends on the class, as `prepare folder` reads them."""
+    folder.mkdir(parents=True)
+    (folder / "graph.json").write_text(json.dumps(UCLA20.as_mapping()))
+    with (folder / "clips.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("id", "file", "label", "split"))
+        for row in range(TRAIN + TEST):
+            rng, label = np.random.default_rng(row), row % CLASSES
+            joints = 0.3 * rng.normal(size=(6 + row % 5, 20, 3)).astype(np.float32)
+            joints[:, : 1 + 4 * label] += 0.5
+            np.save(folder / f"{row:02}.npy", joints)
+            split = "train" if row < TRAIN else "test"
+            table.writerow((f"clip{row:02}", f"{row:02}.npy", f"class{label}", split))
+
+
+def prepare(source: Path, data_dir: Path, blow: Blow | None = None) -> int:
+    """`python -m hocslm_jax prepare folder`."""
+    strike(blow)
+    parser = argparse.ArgumentParser()
+    preparing.add_arguments(parser)
+    options = ["--name", DATASET, "--source", str(source), "--data-dir", str(data_dir)]
+    preparing.run(parser.parse_args(["folder", *options]))
+    return 0
+
+
+def verify(data_dir: Path) -> int:
+    """`prepare --check`; reads records with threads, so it has a process of its own."""
+    print(check(DATASET, data_dir))
+    return 0
+
+
+def write_videos(folder: Path, clips: int) -> None:
+    import av
+
+    folder.mkdir()
+    for number in range(clips):
+        with av.open(str(folder / f"clip{number:02}.mp4"), "w") as out:
+            stream = out.add_stream("mpeg4", rate=10)
+            stream.width = stream.height = 32
+            for place in range(6):
+                picture = np.full((32, 32, 3), 40 * place + number, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            out.mux(stream.encode())
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Says the same sentence of every clip."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        self._send({"object": "list", "data": [{"id": "vlm", "object": "model"}]})
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(0.1)
+        said = {"role": "assistant", "content": SENTENCE}
+        choice = {"index": 0, "finish_reason": "stop", "message": said}
+        self._send({"id": "x", "object": "chat.completion", "created": 0, "choices": [choice]})
+
+    def _send(self, body: dict) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def caption(options: list[str], blow: Blow | None = None) -> int:
+    """`python -m hocslm_jax caption`."""
+    from hocslm_jax.__main__ import main
+
+    strike(blow)
+    return main(["caption", *options])
+
+
+def make_config(data_dir: Path, epochs: int, repeat: int = 1, name: str = "T0+"):
+    """Two stages of 4 * epochs * repeat steps; or with name "T0" one."""
+    config = base.defaults()
+    config.data.update(dataset=DATASET, data_dir=str(data_dir), protocol="split", feeder="ntu")
+    config.data.update(frames=4, repeat=repeat, num_persons=1)
+    config.optim.update(lr=0.05, warmup_epochs=1, milestones=(2,), ema=0.9)
+    config.finetune.update(epochs=epochs, warmup_epochs=1)
+    config.train.update(epochs=epochs, batch_size=8, eval_batch_size=8, log_every=2)
+    config.train.update(checkpoint_every=3, keep=1)
+    config.update(strategy=name, stages=base.STRATEGIES[name])
+    return config
+
+
+def train(config, workdir: Path, cache: Path, blow: Blow | None = None, who: dict | None = None):
+    """What `launch.py` does, with the stand-in network; `who` are JAX's variables of a process."""
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+    os.environ.update(who or {})
+    jax.config.update("jax_platforms", "cpu")
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    if who:
+        environment.SILENCE_S = 10
+        environment.join_processes()
+    note_states(workdir)
+    strike(blow)
+    return strategy.train(config, workdir, build)
+
+
+def strike(blow: Blow | None) -> None:
+    """Has the process hit itself where the blow says."""
+    if blow is None:
+        return
+
+    def hit():
+        os.kill(os.getpid(), blow.signal)
+
+    if blow.place == "any":
+        later(blow.delay, hit)
+        return
+    owner, name = PLACES[blow.place]
+    original, calls = getattr(owner, name), []
+
+    @functools.wraps(original)
+    def struck(*args, **options):
+        calls.append(1)
+        if len(calls) == blow.count:
+            later(blow.delay, hit)
+        return original(*args, **options)
+
+    setattr(owner, name, struck)
+
+
+def later(seconds: float, call) -> None:
+    timer = threading.Timer(seconds, call)
+    timer.daemon = True
+    timer.start()
+
+
+def note_states(workdir: Path) -> None:
+    """Adds a line {folder, step, hash} to the workdir's notes for every state that is saved."""
+    original = checkpoint.save
+
+    @functools.wraps(original)
+    def noted(manager, step, state, meta):
+        if jax.process_index() == 0:
+            place = os.path.relpath(manager.directory, workdir)
+            line = {"folder": place, "step": step, "hash": state_hash(state)}
+            with (workdir / NOTES).open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return original(manager, step, state, meta)
+
+    checkpoint.save = noted
+
+
+def state_hash(state) -> str:
+    """sha256 of every array of a replicated state."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        digest.update(np.asarray(leaf.addressable_data(0)).tobytes())
+    return digest.hexdigest()
