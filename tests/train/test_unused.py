@@ -38,7 +38,7 @@ def test_what_a_config_file_sets_for_other_strategies_is_no_mistake(strategy):
         ("encoder=ctrgcn,ltc=false", "model.ltc"),
         ("streams=all,stream=bone", "data.stream"),
         ("test_interval=0.9", "data.test_interval"),
-        ("second_person=copy", "data.second_person"),
+        ("num_persons=1,second_person=copy", "data.second_person"),
         ("distill.temperature=2", "distill.temperature"),
         ("test.angle=10", "test.angle"),
         ("strategy=T3,llm=Qwen/Qwen3-0.6B,lm.pretrain.steps=3", "lm.pretrain.steps"),
