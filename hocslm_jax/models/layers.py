@@ -13,7 +13,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.experimental.layout import Layout, with_layout_constraint
 
 Initializer = Callable[..., jax.Array]
 
@@ -131,12 +130,13 @@ def _rows(x: jax.Array) -> jax.Array:
     of the product's kernel, and then finds no tiles for axes such as 25 joints.
     """
     rows = x.reshape(-1, x.shape[-1])
-    return jax.lax.platform_dependent(rows, cuda=_settled, default=lambda rows: rows)
+    settled = jax.lax.optimization_barrier
+    return jax.lax.platform_dependent(rows, cuda=settled, default=lambda rows: rows)
 
 
 def _settled(x: jax.Array) -> jax.Array:
-    order = Layout(tuple(range(x.ndim)))
-    return jax.lax.optimization_barrier(with_layout_constraint(x, order))
+    """x [..., C], in memory in the order of its axes: as rows it can lie in no other."""
+    return jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1])).reshape(x.shape)
 
 
 class Pointwise(nn.Module):
