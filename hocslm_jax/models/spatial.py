@@ -59,10 +59,11 @@ class Expand(nn.Module):
         kernel = self.param("kernel", fan_out_normal(self.features), shape)
         bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
         kernel = (gate[:, None, None] * kernel).astype(self.dtype)
-        static = graph[..., None] + (gate[:, None] * bias)[:, None, None]  # [S, V, V, O]
-        # One plain product a subset: XLA:CPU runs a batched one far below its speed.
-        made = [product(x[s], kernel[s]) for s in range(subsets)]
-        return [(y + static[s]).astype(self.dtype) for s, y in enumerate(made)]
+        bias, graph = gate[:, None] * bias, graph[..., None]  # [S, O], [S, V, V, 1]
+        # One plain product a subset: XLA:CPU runs a batched one far below its speed. The two sums
+        # are apart, so that devices add up their gradients as small as these are.
+        made = [product(x[s], kernel[s]) + bias[s] for s in range(subsets)]
+        return [(y + graph[s]).astype(self.dtype) for s, y in enumerate(made)]
 
 
 class Relations(nn.Module):
