@@ -71,7 +71,7 @@ def read_json(path: Path, mend: str, keys: tuple[str, ...] = ()) -> dict:
 
 @contextlib.contextmanager
 def held(path: Path, doing: str) -> Iterator[None]:
-    """Holds the lock file `path`, which is made if need be; the system frees it when we die.
+    """Holds the lock file `path`, which is there meanwhile; the system frees it when we die.
 
     Args:
         doing: what the holder does, for whoever is refused, e.g. "trains in runs/x".
@@ -79,23 +79,35 @@ def held(path: Path, doing: str) -> Iterator[None]:
     Raises:
         UserError: another process holds it (names its pid and host), or it cannot be made.
     """
+    handle = _lock(path, doing)
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another place") from None
-    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(path: Path, doing: str) -> int:
+    """An open, locked file that is the one at `path`: the last holder may just have removed it."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            reason = f"cannot write {path}: {error.strerror}; choose another place"
+            raise UserError(reason) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.read(handle, 300).decode(errors="replace").strip() or "another process"
+            os.close(handle)
             raise UserError(f"{who} {doing}: wait for its end, or stop it") from None
         except OSError:
-            pass  # some network file systems have no locks
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
-        yield
-        os.ftruncate(handle, 0)
-    finally:
+            return handle  # some network file systems have no locks
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
         os.close(handle)
 
 

@@ -138,11 +138,18 @@ def alone(workdir: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
 
         def enter() -> None:
+            if not workdir.exists():
+                stack.callback(_remove_if_empty, workdir)  # a refused run leaves nothing
             make_folder("--workdir", workdir)
             stack.enter_context(held(workdir / LOCK, f"works in --workdir {workdir}"))
 
         host.on_first(enter)
         yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:

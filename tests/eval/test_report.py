@@ -136,7 +136,7 @@ def test_descriptions_have_a_table_of_their_own(tmp_path):
 def test_check_notices_a_changed_run(tmp_path):
     results = tmp_path / "results"
     add_run(results, "a_seed0")
-    with pytest.raises(UserError, match=r"results\.md does not show .*; run: python -m hocslm_jax"):
+    with pytest.raises(UserError, match=r"results\.md does not show"):
         run(tmp_path, "--check")
     run(tmp_path)
     before = run(tmp_path, "--check")

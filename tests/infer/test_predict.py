@@ -177,7 +177,7 @@ def test_what_is_no_run_or_no_clip(trained, loaded, tmp_path):
     with pytest.raises(UserError, match="no complete checkpoint"):
         load_run(tmp_path)
     shutil.copytree(trained.workdir / "checkpoints", tmp_path / "checkpoints")
-    with pytest.raises(UserError, match=r"model\.json is not there"):
+    with pytest.raises(UserError, match=r"model\.json: no such file"):
         load_run(tmp_path)
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(UserError, match=r"model\.json is damaged"):

@@ -287,7 +287,7 @@ def test_blocks_computed_twice_give_the_same_gradients_and_statistics(clip):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"encoder": "hglnett"}, "did you mean 'hglnet'"),
+        ({"encoder": "hglnett"}, "use one of ctrgcn, hglnet"),
         ({"widht": 64}, "did you mean 'width'"),
         ({"spatial": "gsm"}, r"model.spatial is 'gsm'; use one of cts, ctrgc"),
         ({"gsm": False, "lse": False}, "both off"),

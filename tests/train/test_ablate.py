@@ -21,6 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "configs/ablations/strategies.py"
 
 
+def write_result(folder, seed, correct):
+    texts = dict.fromkeys(("dataset", "protocol", "encoder", "stream", "strategy"), "a")
+    result = texts | {"seed": seed, "epochs": 1, "correct": correct, "total": 40}
+    (folder / "result.json").write_text(json.dumps(result))
+
+
 @pytest.fixture
 def launched(monkeypatch):
     """Commands instead of runs: each leaves the result of its workdir, or fails."""
@@ -32,8 +38,7 @@ def launched(monkeypatch):
         if workdir.name not in failing:
             workdir.mkdir(parents=True, exist_ok=True)
             name, _, seed = workdir.name.partition("_seed")
-            result = {"seed": int(seed), "correct": len(name) + int(seed), "total": 40}
-            (workdir / "result.json").write_text(json.dumps(result))
+            write_result(workdir, int(seed), len(name) + int(seed))
         return subprocess.CompletedProcess(command, 1 if workdir.name in failing else 0)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -139,8 +144,7 @@ def test_the_table_of_streams_adds_the_ensembles(tmp_path):
         logits = rng.normal(size=(40, 4)).astype(np.float32) + np.eye(4, dtype=np.float32)[labels]
         scores = Scores(tuple(f"clip{row}" for row in range(40)), labels, logits)
         save_scores(folder / "scores.npz", scores)
-        result = {"seed": seed, "correct": scores.correct, "total": 40}
-        (folder / "result.json").write_text(json.dumps(result))
+        write_result(folder, seed, scores.correct)
         (folder / "config.json").write_text(json.dumps({"data": {"stream": stream}, "seed": seed}))
     table = ablate.read_table(TABLE.with_name("streams.py"))
     ablate.write_table(table, tmp_path, tmp_path)
