@@ -38,8 +38,8 @@ Written by `{command}` from the runs' own `result.json` files; do not edit.
 Top-1 is correct / total over all test clips after the **last** epoch, in per cent. With two or
 more seeds it is the mean ± the sample standard deviation, and the counts are listed by seed.
 
-¹ The literature's habit: the best of all epochs, chosen on the test split itself, and therefore
-too high. It is here for comparison with published numbers only.
+¹ The literature's habit: the best of all epochs, chosen on the test split itself (on the `val`
+split of a dataset that has one), and therefore too high. For comparison with published numbers only.
 ² Clips trained on a second, mean over the seeds; so is the wall clock of a run.
 """
 
