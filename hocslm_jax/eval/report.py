@@ -39,7 +39,7 @@ Top-1 is correct / total over all test clips after the **last** epoch, in per ce
 more seeds it is the mean ± the sample standard deviation, and the counts are listed by seed.
 
 ¹ The literature's habit: the best of all epochs, chosen on the test split itself (on the `val`
-split of a dataset that has one), and therefore too high. For comparison with published numbers only.
+split of a dataset that has one), and therefore too high. It is for comparison with others.
 ² Clips trained on a second, mean over the seeds; so is the wall clock of a run.
 """
 
