@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import cost_growth, scaling
+from benchmarks import compile_gpu, cost_growth, scaling
 from hocslm_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,3 +138,10 @@ def test_the_figure_shows_measurements_and_plans(tmp_path):
     cost_growth.draw(result, found, tmp_path / "new" / "growth.png")
     assert (tmp_path / "new" / "growth.png").stat().st_size > 10_000
     assert cost_growth.estimates(tmp_path / "absent.json") == {}
+
+
+def test_the_table_of_gpus_shows_its_file():
+    result = RESULT.with_name("compile_gpu.json")
+    assert compile_gpu.main(["--json", str(result), "--docs", str(DOCUMENT), "--check"]) == 0
+    names = [case.name for case in compile_gpu.cases()]
+    assert len(set(names)) == len(names) and set(json.loads(result.read_text())["rows"]) <= {*names}
