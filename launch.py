@@ -65,11 +65,9 @@ def parse(argv: list[str]) -> list[str]:
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     # These take seconds: after the flags are read.
-    from hocslm_jax.models import encoder_config
     from hocslm_jax.train import environment, host, strategy, unused
 
     try:
-        encoder_config(CONFIG.value.model)  # says what is wrong with it before any data is read
         environment.use_compilation_cache(CONFIG.value.compilation_cache)
         if DISTRIBUTED.value:
             environment.join_processes(JOIN_TIMEOUT.value)

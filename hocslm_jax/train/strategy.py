@@ -16,7 +16,7 @@ from hocslm_jax.data.captions import caption_table
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.files import LOCK, check_folder, held, make_folder
-from hocslm_jax.models import build_model
+from hocslm_jax.models import build_model, encoder_config
 from hocslm_jax.models.qwen3 import resolve
 from hocslm_jax.train import (
     checkpoint,
@@ -49,6 +49,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     Raises:
         UserError: as `setup.build_run` and `loop.train`, or a stage that starts from no run.
     """
+    check_model(config, build)
     setup.check(config)
     unused.check(config)
     distill.check(config)
@@ -145,6 +146,12 @@ def alone(workdir: Path) -> Iterator[None]:
 
         host.on_first(enter)
         yield
+
+
+def check_model(config, build: Callable) -> None:
+    """Raises UserError for settings that the package's own network cannot have."""
+    if build is build_model:
+        encoder_config(config.model)
 
 
 def _remove_if_empty(folder: Path) -> None:
