@@ -22,6 +22,7 @@ import tiny_run
 from absl import app
 
 import launch
+from hocslm_jax import terminal
 from hocslm_jax.train import environment, setup, strategy
 
 NOTES, DISTURB = Path(sys.argv.pop(1)), json.loads(sys.argv.pop(1))
@@ -88,6 +89,6 @@ if __name__ == "__main__":
     if PROCESS == "1" and "late_s" in DISTURB:
         look_late(DISTURB["late_s"])
     try:
-        app.run(launch.main, flags_parser=launch.parse)
+        sys.exit(terminal.run(lambda: app.run(launch.main, flags_parser=launch.parse)))
     finally:
         (NOTES / f"files{PROCESS}.json").write_text(json.dumps(sorted(written)))
