@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.interpreters import partial_eval
 
 from hocslm_jax import sharding
 from hocslm_jax.data import nw_ucla, pipeline, quickstart
@@ -165,12 +166,13 @@ def shapes_of(lm, sizes: Qwen3Config, mesh, attention: str | None = None) -> Lan
 
 
 def traced_flops(made: Step) -> float:
-    """FLOPs of the whole batch's products as the program is written.
+    """FLOPs of the whole batch's products as the program is written, but for those nobody reads.
 
     Of a step with attention="xla": the products inside cuDNN's cannot be read.
     """
-    traced = made.jitted.trace(made.state, made.frozen, made.batch)
-    return product_flops(traced.jaxpr.jaxpr, made.platform)
+    jaxpr = made.jitted.trace(made.state, made.frozen, made.batch).jaxpr.jaxpr
+    jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return product_flops(jaxpr, made.platform)
 
 
 def compile_lowered(lowered, options: dict | None = None):

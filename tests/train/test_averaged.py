@@ -73,7 +73,7 @@ def test_a_checkpoint_gives_the_averaged_weights_with_their_statistics(tmp_path,
     deep = lambda *_, **__: Deep()  # noqa: E731
     monkeypatch.setattr(tiny_run, "build", deep)
     run = tiny_run.make_run(tmp_path, {"optim.ema": 0.9, "train.epochs": 1})
-    assert loop.train(run) == 0
+    assert loop.train(run).finished
     with checkpoint.open_manager(tmp_path) as manager:
         saved = checkpoint.restore(manager, run.abstract_state)
     found = checkpoint.restore_variables(tmp_path, state.eval_variables(run.abstract_state))

@@ -30,7 +30,7 @@ def test_the_test_split_chooses_otherwise():
 
 def test_a_run_with_a_val_split(tmp_path, capsys):
     changes = {"train.epochs": 2, "data.origin": "body"}
-    assert loop.train(tiny_run.make_run(tmp_path, changes, val=True)) == 0
+    assert loop.train(tiny_run.make_run(tmp_path, changes, val=True)).finished
     out = capsys.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text())
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
