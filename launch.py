@@ -65,7 +65,8 @@ def parse(argv: list[str]) -> list[str]:
 def main(_: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     # These take seconds: after the flags are read.
-    from hocslm_jax.train import environment, host, strategy, unused
+    from hocslm_jax import hosts
+    from hocslm_jax.train import environment, strategy, unused_settings
 
     try:
         environment.use_compilation_cache(CONFIG.value.compilation_cache)
@@ -73,11 +74,11 @@ def main(_: list[str]) -> None:
             environment.join_processes(JOIN_TIMEOUT.value)
         environment.keep_memory()
         if MODE.value == "train":
-            unused.check(CONFIG.value, asked(sys.argv))
+            unused_settings.check(CONFIG.value, asked(sys.argv))
         act = strategy.train if MODE.value == "train" else strategy.evaluate
         status = act(CONFIG.value, WORKDIR.value)
     except BaseException as error:  # the other processes wait for this one, whatever it was
-        host.end_all(error)
+        hosts.end_all(error)
         raise
     sys.exit(status)
 

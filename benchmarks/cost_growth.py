@@ -57,7 +57,7 @@ def measure(point: dict, repetitions: int) -> dict:
     from benchmarks.accelerator import zeros
     from configs import ntu60_xsub
     from hocslm_jax import graph
-    from hocslm_jax.plan import program
+    from hocslm_jax.plan import step
 
     config = ntu60_xsub.get_config(f"strategy=T0,width={WIDTH},frames={point['frames']}")
     config.model.stages = STAGES
@@ -66,8 +66,8 @@ def measure(point: dict, repetitions: int) -> dict:
     names = tuple(f"joint {number}" for number in range(joints))
     bones = [(number, (number - 1) // 2) for number in range(1, joints)]  # a binary tree
     chain = {"name": "tree", "joints": names, "edges": bones, "root": 0}
-    program.SKELETONS["ntu60"] = (graph.resolve_graph(chain), 60)
-    made = program.build_step(config, jax.devices("cpu"))
+    step.SKELETONS["ntu60"] = (graph.resolve_graph(chain), 60)
+    made = step.build_step(config, jax.devices("cpu"))
     start = time.perf_counter()
     compiled = made.lower().compile()
     compiling = time.perf_counter() - start

@@ -24,8 +24,8 @@ from absl import flags
 from flax import linen as nn
 
 from configs import base
-from hocslm_jax.data import prepare as preparing
-from hocslm_jax.data.check import check
+from hocslm_jax.data.prepare import command as preparing
+from hocslm_jax.data.prepare.check import check
 from hocslm_jax.graph import UCLA20
 from hocslm_jax.train import checkpoint, environment, setup, strategy
 

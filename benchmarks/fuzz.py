@@ -28,24 +28,24 @@ from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data import nw_ucla
-from hocslm_jax.data.archive import read_members
 from hocslm_jax.data.captions import read_captions
-from hocslm_jax.data.folder import read_clip
-from hocslm_jax.data.foreign.ctrgcn_npz import own_recipe as own_npz
-from hocslm_jax.data.foreign.pyskl import own_recipe as own_pickle
-from hocslm_jax.data.ntu.bodies import actors
-from hocslm_jax.data.ntu.skeleton import parse_skeleton
-from hocslm_jax.data.ntu.sources import list_members, read_member
+from hocslm_jax.data.prepare import nw_ucla
+from hocslm_jax.data.prepare.archive import read_members
+from hocslm_jax.data.prepare.folder import read_clip
+from hocslm_jax.data.prepare.importers.ctrgcn_npz import own_recipe as own_npz
+from hocslm_jax.data.prepare.importers.pyskl import own_recipe as own_pickle
+from hocslm_jax.data.prepare.ntu.bodies import actors
+from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
+from hocslm_jax.data.prepare.ntu.sources import list_members, read_member
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.classification import load_scores
-from hocslm_jax.eval.scores import read_clip_list
-from hocslm_jax.eval.scores import read_members as read_score_files
+from hocslm_jax.evaluate.classification import load_scores
+from hocslm_jax.evaluate.score_files import read_clip_list
+from hocslm_jax.evaluate.score_files import read_members as read_score_files
+from hocslm_jax.files.text import parse_json, read_json, read_table
 from hocslm_jax.graph import NTU25, resolve_graph
-from hocslm_jax.infer.released import read_variables
-from hocslm_jax.infer.vlm import answer
+from hocslm_jax.language.caption.vlm import answer
 from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf
-from hocslm_jax.text_files import parse_json, read_json, read_table
+from hocslm_jax.predict.release_files import read_variables
 
 SLOWEST, LARGEST = 2.0, 1 << 30  # seconds of one input; bytes of the process above its start
 WORDS = [b"", b"0", b"-1", b"1e999", b"NaN", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"[" * 2000]

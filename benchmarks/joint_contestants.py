@@ -18,7 +18,7 @@ from benchmarks.joint_program import CLASSES, PROMPT
 from configs import ntu60_xsub
 from hocslm_jax.graph import NTU25
 from hocslm_jax.models.qwen3 import Qwen3Config, init_params
-from hocslm_jax.plan.program import Step
+from hocslm_jax.plan.step import Step
 from hocslm_jax.train import environment
 from hocslm_jax.train.stages import stage_config
 

@@ -16,7 +16,7 @@ import numpy as np
 from hocslm_jax import losses, sharding
 from hocslm_jax.models.hocslm import caption_states
 from hocslm_jax.models.qwen3 import Qwen3Config, head_matrix
-from hocslm_jax.plan.program import (
+from hocslm_jax.plan.step import (
     Step,
     build_step,
     compile_lowered,

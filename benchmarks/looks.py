@@ -21,8 +21,8 @@ from configs import base
 from hocslm_jax.data.augment import View, views_of
 from hocslm_jax.data.protocols import VALIDATION
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.ablation import make_rows, markdown
-from hocslm_jax.train import checkpoint, second_look, setup, streams
+from hocslm_jax.evaluate.ablation_table import make_rows, markdown
+from hocslm_jax.train import augmented_test, checkpoint, multi_stream, setup
 from hocslm_jax.train.state import eval_variables
 
 TITLE = "Test-time augmentation on validation clips"
@@ -64,13 +64,13 @@ def counts(run: setup.Run, variables: dict, rows: dict[str, tuple]) -> dict[str,
     looks = {view: score(run, variables, view) for view in views}
     found = {}
     for name, settings in rows.items():
-        scores = second_look.join(run, [looks[view] for view in views_of(*settings)])
+        scores = augmented_test.join(run, [looks[view] for view in views_of(*settings)])
         found[name] = {"seed": run.config.seed, "correct": scores.correct, "total": scores.total}
     return found
 
 
 def score(run: setup.Run, variables: dict, view: View):
-    return streams.score(run, variables, run.test_batches(view=view))
+    return multi_stream.score(run, variables, run.test_batches(view=view))
 
 
 def table(found: Iterable[dict[str, dict]]) -> dict:

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.record import measured_here, write_result
-from hocslm_jax.data.archive import read_members
-from hocslm_jax.data.ntu.reader import recipe
-from hocslm_jax.data.ntu.skeleton import parse_skeleton
+from hocslm_jax.data.prepare.archive import read_members
+from hocslm_jax.data.prepare.ntu.reader import recipe
+from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
 
 SAMPLE = Path(os.environ.get("HOCSLM_SHARED", "../shared")) / "data/ntu_sample/skeletons.tar.xz"
 PREPARE = """

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.files import write_json, write_text
+from hocslm_jax.files.atomic import write_json, write_text
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
 

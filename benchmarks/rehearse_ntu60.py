@@ -28,8 +28,8 @@ import numpy as np
 from benchmarks.record import one_line_errors, write_result
 from benchmarks.synthetic_ntu60 import draw, read_samples, some_names, write_zip, zip_bytes
 from benchmarks.watch import watch
-from hocslm_jax.data.ntu.missing import missing_ids
-from hocslm_jax.data.ntu.skeleton import parse_name
+from hocslm_jax.data.prepare.ntu.missing import missing_ids
+from hocslm_jax.data.prepare.ntu.skeleton import parse_name
 from hocslm_jax.data.protocols import RULES
 from hocslm_jax.errors import UserError
 from hocslm_jax.train.environment import describe_machine, describe_versions

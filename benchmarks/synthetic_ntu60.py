@@ -16,13 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data.archive import read_members
-from hocslm_jax.data.ntu.bodies import COMPAT
-from hocslm_jax.data.ntu.missing import missing_ids
-from hocslm_jax.data.ntu.reader import LAST
-from hocslm_jax.data.ntu.skeleton import parse_name
-from hocslm_jax.data.ntu.sources import SUFFIX
-from hocslm_jax.data.ntu.worker import clip
+from hocslm_jax.data.prepare.archive import read_members
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT
+from hocslm_jax.data.prepare.ntu.missing import missing_ids
+from hocslm_jax.data.prepare.ntu.reader import LAST
+from hocslm_jax.data.prepare.ntu.skeleton import parse_name
+from hocslm_jax.data.prepare.ntu.sources import SUFFIX
+from hocslm_jax.data.prepare.ntu.worker import clip
 from hocslm_jax.data.protocols import NTU60_SUBJECTS
 from hocslm_jax.errors import UserError
 

@@ -8,7 +8,7 @@ __all__ = ["load_pretrained"]
 
 def __getattr__(name: str):
     if name == "load_pretrained":
-        from hocslm_jax.infer.pretrained import load_pretrained
+        from hocslm_jax.predict.pretrained import load_pretrained
 
         return load_pretrained
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,15 +11,21 @@ import sys
 from hocslm_jax import terminal
 
 VERBS = {
-    "prepare": ("hocslm_jax.data.prepare", "turn raw clips into a dataset"),
-    "caption": ("hocslm_jax.infer.captioner", "describe RGB videos with a vision-language model"),
+    "prepare": ("hocslm_jax.data.prepare.command", "turn raw clips into a dataset"),
+    "caption": (
+        "hocslm_jax.language.caption.command",
+        "describe RGB videos with a vision-language model",
+    ),
     "ablate": ("hocslm_jax.train.ablate", "run every row of a table with several seeds"),
     "plan": ("hocslm_jax.plan.command", "memory and time of a train step on devices not at hand"),
-    "predict": ("hocslm_jax.infer.predict", "classify and describe skeleton files with a run"),
-    "ensemble": ("hocslm_jax.eval.ensemble", "fuse the scores of several runs, and test the gain"),
-    "release": ("hocslm_jax.infer.release", "a run's weights as safetensors, with all they need"),
-    "report": ("hocslm_jax.eval.report", "tables and figures of finished runs"),
-    "render": ("hocslm_jax.infer.visualise", "draw clips, and what a run says of them"),
+    "predict": ("hocslm_jax.predict.command", "classify and describe skeleton files with a run"),
+    "ensemble": (
+        "hocslm_jax.evaluate.ensemble",
+        "fuse the scores of several runs, and test the gain",
+    ),
+    "release": ("hocslm_jax.predict.release", "a run's weights as safetensors, with all they need"),
+    "report": ("hocslm_jax.evaluate.report", "tables and figures of finished runs"),
+    "render": ("hocslm_jax.predict.render", "draw clips, and what a run says of them"),
 }
 
 

@@ -23,10 +23,10 @@ from flax import linen as nn
 from configs import base
 from hocslm_jax.__main__ import VERBS
 from hocslm_jax.graph import Graph, adjacency
-from hocslm_jax.infer import loaded, pretrained
 from hocslm_jax.models import build_model, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
-from hocslm_jax.train import unused
+from hocslm_jax.predict import model, pretrained
+from hocslm_jax.train import unused_settings
 from hocslm_jax.train.stages import read_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +83,7 @@ def check_launch(words):
     config = importlib.import_module(f"configs.{Path(file).stem}").get_config(arg)
     dotted = [name.removeprefix("config.") for name in flags if name.startswith("config.")]
     assert set(dotted) <= set(base.flatten(config))
-    unused.check(config, base.named(config, arg) + dotted)
+    unused_settings.check(config, base.named(config, arg) + dotted)
     rest = {name: value for name, value in flags.items() if not name.startswith("config.")}
     assert rest.pop("mode", "eval") == "eval" and rest.pop("distributed", "") == "" and not rest
 
@@ -109,9 +109,9 @@ def test_python_runs(text, names):
 @pytest.fixture
 def names(monkeypatch, tmp_path):
     """What the blocks take as given. Runs are stand-ins, the language model is small."""
-    monkeypatch.setattr(loaded, "load_run", mock.create_autospec(loaded.load_run))
-    loaded.load_run.return_value = stand_in(loaded.LoadedRun)
-    monkeypatch.setattr(pretrained, "load_pretrained", lambda name: stand_in(loaded.LoadedRun))
+    monkeypatch.setattr(model, "load_run", mock.create_autospec(model.load_run))
+    model.load_run.return_value = stand_in(model.LoadedRun)
+    monkeypatch.setattr(pretrained, "load_pretrained", lambda name: stand_in(model.LoadedRun))
     small = Qwen3Config(32, 8, 16, 1, 2, 1, 4)
     params = jax.tree.map(lambda a: jnp.zeros(a.shape), qwen3.param_shapes(small))
     qwen3.save_params(params, small, tmp_path)
@@ -141,6 +141,6 @@ def stand_in(kind):
     made = mock.create_autospec(kind, instance=True)
     for field in dataclasses.fields(kind):
         setattr(made, field.name, mock.MagicMock())
-    prediction = [field.name for field in dataclasses.fields(loaded.Prediction)]
+    prediction = [field.name for field in dataclasses.fields(model.Prediction)]
     made.predict.return_value = [mock.Mock(spec=prediction)]
     return made

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from hocslm_jax import files, seal
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import atomic, checksums
 
 HOLD = """
 import sys, time
@@ -24,10 +24,10 @@ with files.held(Path(sys.argv[1]), "trains here"):
 
 def test_an_exception_leaves_the_old_file(tmp_path):
     path = tmp_path / "result.json"
-    files.write_json(path, {"a": 1})
+    atomic.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
-        files.write_json(path, {"a": object()})
-    with pytest.raises(RuntimeError), files.replaced(path) as partial:
+        atomic.write_json(path, {"a": object()})
+    with pytest.raises(RuntimeError), atomic.replaced(path) as partial:
         partial.write_text("half")
         assert json.loads(path.read_text()) == {"a": 1}
         raise RuntimeError
@@ -40,7 +40,7 @@ def test_a_damaged_file_is_one_line(tmp_path, text):
     if text is not None:
         path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError) as error:
-        files.read_json(path, "run it again", ("a",))
+        atomic.read_json(path, "run it again", ("a",))
     assert "run it again" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -51,7 +51,7 @@ def test_a_second_process_is_refused_by_name_and_a_crash_frees_the_lock(tmp_path
     try:
         assert holder.stdout.readline() == "held\n"
         refused = pytest.raises(UserError, match=rf"process {holder.pid} on \S+ trains here")
-        with refused, files.held(path, "trains here"):
+        with refused, atomic.held(path, "trains here"):
             pass
     finally:
         holder.send_signal(signal.SIGKILL)
@@ -59,7 +59,7 @@ def test_a_second_process_is_refused_by_name_and_a_crash_frees_the_lock(tmp_path
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         try:
-            with files.held(path, "trains here"):
+            with atomic.held(path, "trains here"):
                 return
         except UserError:
             time.sleep(0.05)
@@ -69,24 +69,26 @@ def test_a_second_process_is_refused_by_name_and_a_crash_frees_the_lock(tmp_path
 @pytest.mark.parametrize("place", ["gs://bucket/run", "s3://b/x", "file:///tmp/x", "a\\b", ""])
 def test_what_is_no_place_is_refused(place):
     with pytest.raises(UserError, match="--workdir") as error:
-        files.check_folder("--workdir", place)
+        atomic.check_folder("--workdir", place)
     assert len(str(error.value)) < 300
 
 
 @pytest.mark.parametrize("place", ["x[1]", "exp[lr=0.1]", "-x", "a b", "ü", "a:b", "C:", "x?*"])
 def test_other_names_are_places(place):
-    files.check_folder("--workdir", place)
+    atomic.check_folder("--workdir", place)
 
 
 def test_checksums_are_those_of_sha256sum(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
-    assert not seal.check_seal(tmp_path, ("a",), "fetch it")
-    seal.seal(tmp_path, ("a", "b"))
-    assert subprocess.run(["sha256sum", "-c", "--quiet", seal.SUMS], cwd=tmp_path).returncode == 0
-    assert seal.check_seal(tmp_path, ("a", "b"), "fetch it")
-    assert seal.check_seal(tmp_path, None, "fetch it")
+    assert not checksums.check_seal(tmp_path, ("a",), "fetch it")
+    checksums.seal(tmp_path, ("a", "b"))
+    assert (
+        subprocess.run(["sha256sum", "-c", "--quiet", checksums.SUMS], cwd=tmp_path).returncode == 0
+    )
+    assert checksums.check_seal(tmp_path, ("a", "b"), "fetch it")
+    assert checksums.check_seal(tmp_path, None, "fetch it")
     (tmp_path / "b").write_text("c")
     for names in (("b",), None, ("c",)):
         with pytest.raises(UserError, match="fetch it"):
-            seal.check_seal(tmp_path, names, "fetch it")
+            checksums.check_seal(tmp_path, names, "fetch it")

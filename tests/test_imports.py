@@ -14,20 +14,21 @@ PACKAGE = "hocslm_jax"
 MAY_IMPORT = {
     "errors": set(),
     "terminal": {"errors"},
-    "text_files": {"errors"},
-    "files": {"text_files"},
-    "seal": {"files"},
-    "graph": {"seal"},
-    "data": {"graph"},
-    "models": {"data"},
-    "losses": {"models"},
+    "files": {"errors"},
+    "graph": {"errors"},
+    "hosts": {"errors"},
+    "data": {"graph", "files"},
+    "models": {"graph", "files"},
+    "losses": set(),
     "sharding": {"models"},
-    "eval": {"losses", "sharding"},
-    "train": {"eval"},
-    "infer": {"train"},
+    "draw": {"graph"},
+    "language": {"data", "losses", "sharding", "hosts"},
+    "evaluate": {"data", "draw"},
+    "train": {"evaluate", "language"},
+    "predict": {"train", "draw"},
     "plan": {"train"},
-    "launch": {"train", "infer", "terminal"},
-    "__main__": {"launch", "plan", "terminal"},
+    "launch": {"train", "terminal"},
+    "__main__": {"launch", "predict", "plan"},
 }
 
 
@@ -72,7 +73,7 @@ def wrong_imports(path, tree):
 def test_every_module_is_in_a_layer():
     parts = {part_of(path) for path in sources()} - {"__init__"}
     assert parts <= set(MAY_IMPORT), f"no layer for {sorted(parts - set(MAY_IMPORT))}"
-    assert {"errors", "graph", "data", "models", "train", "eval", "infer"} <= parts
+    assert {"errors", "graph", "data", "models", "train", "evaluate", "predict"} <= parts
 
 
 def test_imports_go_one_way():
@@ -86,7 +87,7 @@ def test_imports_go_one_way():
         ("data/store.py", "from hocslm_jax.models import hglnet"),
         ("data/store.py", "from .. import train"),
         ("graph.py", "import hocslm_jax.data.store"),
-        ("eval/report.py", "def late():\n    from hocslm_jax.train import loop"),
+        ("evaluate/report.py", "def late():\n    from hocslm_jax.train import loop"),
     ],
 )
 def test_a_wrong_import_would_be_found(path, line):

@@ -12,9 +12,9 @@ from benchmarks import rehearse_ntu60
 from benchmarks.rehearse_ntu60 import clean, expected_splits, parse, rehearse
 from benchmarks.synthetic_ntu60 import FOLDER, MUTUAL, all_names, some_names
 from benchmarks.watch import watch
-from hocslm_jax.data.archive import read_members
-from hocslm_jax.data.ntu.missing import missing_ids
-from hocslm_jax.data.ntu.skeleton import parse_name
+from hocslm_jax.data.prepare.archive import read_members
+from hocslm_jax.data.prepare.ntu.missing import missing_ids
+from hocslm_jax.data.prepare.ntu.skeleton import parse_name
 from hocslm_jax.data.protocols import COMPLETE
 from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError

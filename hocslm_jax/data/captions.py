@@ -20,7 +20,7 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.data.streams import check_choice
 from hocslm_jax.data.tokenizer import Tokenizer, encode_caption
 from hocslm_jax.errors import UserError
-from hocslm_jax.text_files import parse_json, read_lines
+from hocslm_jax.files.text import parse_json, read_lines
 
 CAPTIONS = "captions.jsonl"
 SOURCES = ("auto", "bank", "clips")

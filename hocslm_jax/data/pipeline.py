@@ -20,13 +20,7 @@ import numpy as np
 
 from hocslm_jax.data.augment import View
 from hocslm_jax.data.captions import CaptionTable
-from hocslm_jax.data.feed import (
-    Feed,
-    build_batch,
-    check_value,
-    with_captions,
-    with_teacher,
-)
+from hocslm_jax.data.feeder import Feed, build_batch, check_value, with_captions, with_teacher
 from hocslm_jax.errors import UserError
 
 __all__ = ["Feed", "eval_batches", "steps_per_epoch", "train_iterator"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.files import literal_globs
+from hocslm_jax.files.atomic import literal_globs
 
 SPLIT = "clips"  # the one TFDS split; protocols are indices, not copies
 

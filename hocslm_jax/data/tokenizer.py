@@ -15,8 +15,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.files import replaced, write_json
-from hocslm_jax.text_files import read_json
+from hocslm_jax.files.atomic import replaced, write_json
+from hocslm_jax.files.text import read_json
 
 VOCABULARY = "tokenizer.json"
 SETTINGS = "tokenizer_config.json"

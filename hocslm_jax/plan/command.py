@@ -13,10 +13,10 @@ import runpy
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.files import write_json
+from hocslm_jax.files.atomic import write_json
 from hocslm_jax.plan.chips import open_devices
 from hocslm_jax.plan.estimate import estimate
-from hocslm_jax.plan.report import lines
+from hocslm_jax.plan.summary import lines
 from hocslm_jax.train.stages import read_stages, stage_config
 
 

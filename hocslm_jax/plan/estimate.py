@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import jax
 
-from hocslm_jax.plan import program
+from hocslm_jax.plan import step
 from hocslm_jax.plan.chips import Chip
 from hocslm_jax.plan.costs import read_costs
 
@@ -26,16 +26,16 @@ def estimate(
     Raises:
         UserError: as `program.build_step`.
     """
-    made = program.build_step(config, devices)
-    total = program.traced_flops(on_one_device(config, devices, made.lm))
+    made = step.build_step(config, devices)
+    total = step.traced_flops(on_one_device(config, devices, made.lm))
     row = {
         "devices": len(devices),
         "mesh": {name: int(size) for name, size in made.mesh.shape.items()},
         "batch_size": config.train.batch_size,
         "bytes": {
-            "state": program.nbytes(made.state),
-            "frozen": program.nbytes(made.frozen),
-            "batch": program.nbytes(made.batch),
+            "state": step.nbytes(made.state),
+            "frozen": step.nbytes(made.frozen),
+            "batch": step.nbytes(made.batch),
             "hbm": chip and chip.hbm,
         },
         "flops": {"step": total, "ideal": total / len(devices)},
@@ -47,21 +47,21 @@ def estimate(
     return row
 
 
-def on_one_device(config, devices: Sequence[jax.Device], lm) -> program.Step:
+def on_one_device(config, devices: Sequence[jax.Device], lm) -> step.Step:
     """The same step, whole on one of the devices, as `traced_flops` counts it."""
     config = copy.deepcopy(config)
     config.mesh.update(data=1, model=1, stream=1)
-    return program.build_step(config, devices[:1], lm, attention="xla")
+    return step.build_step(config, devices[:1], lm, attention="xla")
 
 
-def compiled_numbers(row: dict, made: program.Step, chip: Chip | None) -> dict:
+def compiled_numbers(row: dict, made: step.Step, chip: Chip | None) -> dict:
     """What only the compiled program says; where it does not fit, only that."""
-    compiled, seconds = program.compile_lowered(made.lower())
+    compiled, seconds = step.compile_lowered(made.lower())
     if isinstance(compiled, str):
         return {"does_not_fit": compiled, "seconds": {"compile": seconds}}
     costs = read_costs(compiled.as_text(), row["devices"])
     numbers = {
-        "bytes": row["bytes"] | program.memory(compiled),
+        "bytes": row["bytes"] | step.memory(compiled),
         "flops": row["flops"] | {"matrix": costs.matrix_flops, "other": costs.other_flops},
         "hbm_traffic": costs.hbm_bytes,
         "collectives": {kind: vars(one) for kind, one in sorted(costs.collectives.items())},
@@ -108,7 +108,7 @@ def fits(row: dict) -> bool | None:
     return size <= hbm if size and hbm else None
 
 
-def warnings(row: dict, made: program.Step, chip: Chip | None) -> list[str]:
+def warnings(row: dict, made: step.Step, chip: Chip | None) -> list[str]:
     """What to change before paying for the devices."""
     found = [*_memory_warnings(row), *_work_warnings(row), *_weight_warnings(row, made)]
     data = row["mesh"]["data"]
@@ -148,7 +148,7 @@ def _work_warnings(row: dict) -> list[str]:
     return [said]
 
 
-def _weight_warnings(row: dict, made: program.Step) -> list[str]:
+def _weight_warnings(row: dict, made: step.Step) -> list[str]:
     """What splitting the frozen weights over 'data' costs: they travel, twice a step."""
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.frozen))
     loops = {kind: one["in_loops"] for kind, one in row.get("collectives", {}).items()}

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.ablation import make_rows, markdown
-from hocslm_jax.eval.results import read_result
-from hocslm_jax.eval.scores import read_members
-from hocslm_jax.eval.stream_table import ENSEMBLES, stream_table
-from hocslm_jax.files import replaced, write_json, write_text
+from hocslm_jax.evaluate.ablation_table import make_rows, markdown
+from hocslm_jax.evaluate.results import read_result
+from hocslm_jax.evaluate.score_files import read_members
+from hocslm_jax.evaluate.stream_table import ENSEMBLES, stream_table
+from hocslm_jax.files.atomic import replaced, write_json, write_text
 
 REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl", "scores.npz")
 SMALL = 1_000_000  # bytes; larger scores are not copied

@@ -15,11 +15,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
-from hocslm_jax.files import literal_globs
+from hocslm_jax.files.atomic import literal_globs
 from hocslm_jax.sharding import path_name
-from hocslm_jax.train import host
-from hocslm_jax.train.intact import FORMAT, Damaged, digest, latest, set_aside, steps
+from hocslm_jax.train.restore import FORMAT, Damaged, digest, latest, set_aside, steps
 from hocslm_jax.train.stages import fixed_groups
 from hocslm_jax.train.sums import sums
 
@@ -80,7 +80,7 @@ def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
 
 def latest_step(folder: Path) -> int | None:
     """The latest checkpoint that process 0 finds in `folder`, on every process."""
-    return host.on_first(lambda: max(steps(folder), default=None))
+    return hosts.on_first(lambda: max(steps(folder), default=None))
 
 
 def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:

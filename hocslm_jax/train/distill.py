@@ -16,14 +16,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from scipy.special import softmax
 
+from hocslm_jax import hosts
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.classification import Scores
-from hocslm_jax.eval.scores import TRAIN_SCORES, Member, read_members
-from hocslm_jax.eval.weights import fuse, preset_weights
-from hocslm_jax.train import checkpoint, host, streams
+from hocslm_jax.evaluate.classification import Scores
+from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
+from hocslm_jax.evaluate.score_files import TRAIN_SCORES, Member, read_members
+from hocslm_jax.hosts import say
+from hocslm_jax.train import checkpoint, multi_stream
 from hocslm_jax.train.bound import check_data
-from hocslm_jax.train.metrics import say
 from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.stages import read_stages
@@ -31,8 +32,8 @@ from hocslm_jax.train.stages import read_stages
 
 def tell(run: Run, variables: dict) -> dict:
     """Scores the training clips into `scores_train.npz`, a file a stream; returns the counts."""
-    scores = streams.score(run, variables, run.test_batches(split="train"), "train")
-    streams.save(run, scores, TRAIN_SCORES)
+    scores = multi_stream.score(run, variables, run.test_batches(split="train"), "train")
+    multi_stream.save(run, scores, TRAIN_SCORES)
     say(f"training clips as a test sees them: {share(scores.correct, scores.total)}")
     return {"train_clips": {"correct": scores.correct, "total": scores.total}}
 
@@ -65,7 +66,7 @@ def taught(run: Run) -> Run:
     distill = run.config.distill
     if not distill.share:
         return run
-    sources = host.on_first(lambda: teachers(distill.teacher))
+    sources = hosts.on_first(lambda: teachers(distill.teacher))
     if not sources:
         raise UserError(f"distill.teacher={distill.teacher}: there is no such run")
     for source in map(Path, sources):

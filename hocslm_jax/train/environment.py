@@ -19,8 +19,8 @@ from pathlib import Path
 import jax
 from jax.experimental import multihost_utils
 
+from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import host
 
 PACKAGES = (
     "jax",
@@ -74,7 +74,7 @@ def join_processes(join_s: float = JOIN_S) -> None:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     said = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
     # JAX aborts with a stack of C++ at its own limit, so it never gets there.
-    patience = threading.Timer(join_s, host.give_up, [join_s])
+    patience = threading.Timer(join_s, hosts.give_up, [join_s])
     patience.daemon = True
     patience.start()
     try:
@@ -92,7 +92,7 @@ def join_processes(join_s: float = JOIN_S) -> None:
         ) from error
     finally:
         patience.cancel()
-    host.join_watch()
+    hosts.join_watch()
     # So that one may later wait long for another: gloo gives up a first meeting after 30 s.
     multihost_utils.sync_global_devices("joined")
 

@@ -13,19 +13,21 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hocslm_jax import files
+from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.classification import Scores, write_report
-from hocslm_jax.eval.results import read_result
-from hocslm_jax.train import checkpoint, host, streams
+from hocslm_jax.evaluate.classification import Scores, write_report
+from hocslm_jax.evaluate.results import read_result
+from hocslm_jax.files import atomic
+from hocslm_jax.hosts import say
+from hocslm_jax.train import checkpoint, multi_stream
 from hocslm_jax.train.bound import check_data, identity
 from hocslm_jax.train.fingerprint import checksum, fingerprint
-from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar, say
+from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar
 from hocslm_jax.train.program import compile_step, describe_input, describe_model
 from hocslm_jax.train.result import make_result, share, summary, withdraw_result
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_told
-from hocslm_jax.train.stack import named_metrics
+from hocslm_jax.train.stacked import named_metrics
 from hocslm_jax.train.state import eval_variables
 
 # Steps the host runs ahead of the numbers it has checked; two keep the device busy.
@@ -46,7 +48,7 @@ def train(
         UserError: the workdir holds another experiment, a loss or gradient is not finite, or the
             processes of the run were given different things.
     """
-    host.check_same("settings or data", lambda: fingerprint(run))
+    hosts.check_same("settings or data", lambda: fingerprint(run))
     make_folder(run.workdir)
     with (
         catch_signals() as stop,
@@ -56,15 +58,15 @@ def train(
         state, totals = start_or_resume(run, manager, iterator, warm)
         if int(state.step) >= run.total_steps and finished(run):
             return Ending(finished=True)
-        host.on_first(lambda: withdraw_result(run))
+        hosts.on_first(lambda: withdraw_result(run))
         step, flops = compile_step(run)
         config = checkpoint.plain(run.config)
-        host.on_first(lambda: files.write_json(run.workdir / "config.json", config))
+        hosts.on_first(lambda: atomic.write_json(run.workdir / "config.json", config))
         describe_model(run, flops)
         for line in describe_input(run):
             say(line)
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
-            host.wait_for_all()  # gloo gives up on a process that starts 30 s after another
+            hosts.wait_for_all()  # gloo gives up on a process that starts 30 s after another
             trainer = Trainer(run, manager, iterator, writer, totals, stop)
             return trainer.go(state, step, tell)
 
@@ -78,7 +80,7 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
     Raises:
         UserError: no complete checkpoint, or one of another model or other data.
     """
-    host.check_same("settings or data", lambda: fingerprint(run))
+    hosts.check_same("settings or data", lambda: fingerprint(run))
     config, protocol = checkpoint.plain(run.config), run.config.data.protocol
 
     def check(meta: dict) -> None:
@@ -89,9 +91,9 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
     meta, variables = checkpoint.resume_variables(run.workdir, wanted, check)
     if tell:
         tell(variables)
-    scores = streams.score(run, variables, run.test_batches())
-    for one, found in streams.single_runs(run, scores):
-        host.on_first(functools.partial(write_report, one.workdir, found, run.store.classes))
+    scores = multi_stream.score(run, variables, run.test_batches())
+    for one, found in multi_stream.single_runs(run, scores):
+        hosts.on_first(functools.partial(write_report, one.workdir, found, run.store.classes))
         where = f"{one.workdir}/scores.npz"
         say(f"step {meta['step']}: test {share(found.correct, found.total)}; {where}")
     if scores.parts:
@@ -123,7 +125,7 @@ def check_same(run: Run, meta: dict) -> None:
 
 def finished(run: Run) -> bool:
     """Whether the run's result is already there; says so."""
-    text = host.on_first(lambda: _told_result(run))
+    text = hosts.on_first(lambda: _told_result(run))
     if text:
         say(f"{run.workdir} is finished: {text}")
     return bool(text)
@@ -145,8 +147,8 @@ def _told_result(run: Run) -> str:
 def make_folder(workdir: Path) -> None:
     """Process 0 makes the workdir. Raises UserError if it cannot, or if a process sees none."""
 
-    host.on_first(lambda: files.make_folder("--workdir", workdir))
-    host.wait_to_see(workdir)
+    hosts.on_first(lambda: atomic.make_folder("--workdir", workdir))
+    hosts.wait_to_see(workdir)
 
 
 class Trainer:
@@ -221,7 +223,7 @@ class Trainer:
         self.settle()
         try:
             scores, *val = [
-                streams.score(run, eval_variables(state), batches, split)
+                multi_stream.score(run, eval_variables(state), batches, split)
                 for split in ("test", "val")[: 1 + run.has_val]
                 for batches in [until_told(run.test_batches(split=split), self.stop)]
             ]
@@ -270,7 +272,7 @@ class Trainer:
 
     def save(self, state, step: int) -> None:
         self.settle()  # a state that is not finite never becomes a checkpoint
-        host.check_same(
+        hosts.check_same(
             f"the weights of step {step}",
             lambda: {"checksum": checksum(state)},
             "neither is saved; use hosts of one kind, and look for a faulty one",
@@ -306,13 +308,13 @@ class Trainer:
         run, totals = self.run, self.totals
         self.manager.wait_until_finished()
         if not scores.parts:
-            host.on_first(lambda: write_report(run.workdir, scores, run.store.classes))
+            hosts.on_first(lambda: write_report(run.workdir, scores, run.store.classes))
         totals.wall_clock_s += self.clock.lap()
-        streams.write_single_runs(run, state, scores, totals, self.meta(run.total_steps))
+        multi_stream.write_single_runs(run, state, scores, totals, self.meta(run.total_steps))
         result = make_result(run, totals, scores) | told
-        host.on_first(lambda: files.write_json(run.workdir / "result.json", result))
+        hosts.on_first(lambda: atomic.write_json(run.workdir / "result.json", result))
         say(f"{summary(result)}; {run.workdir}/result.json")
-        stopped = host.any_process(bool(self.stop.received))
+        stopped = hosts.any_process(bool(self.stop.received))
         return Ending(finished=True, stopped=stopped, status=self.stop.status)
 
     def not_finite(self, step: int, batch: dict[str, np.ndarray], finite: np.ndarray) -> str:
@@ -323,7 +325,7 @@ class Trainer:
         saved = self.manager.latest_step()
         good = "none yet" if saved is None else f"step {saved} in {self.run.workdir}/checkpoints"
         return (
-            f"loss or gradient{streams.named(self.run, ~finite)} is not finite at step {step} "
+            f"loss or gradient{multi_stream.named(self.run, ~finite)} is not finite at step {step} "
             f"({which}: {ids}); last good checkpoint: {good}; lower optim.lr or set "
             "optim.clip_norm, in a new --workdir"
         )

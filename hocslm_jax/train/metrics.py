@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from hocslm_jax.files import write_text
+from hocslm_jax.files.atomic import write_text
 
 
 @dataclasses.dataclass
@@ -152,17 +152,6 @@ def truncate(path: Path, step: int) -> None:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # half a line, from a killed process, or a damaged one
     write_text(path, "".join(kept))
-
-
-def say(text: str) -> None:
-    """One line for the user, from process 0."""
-    if jax.process_index() == 0:
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            tqdm.write(text)
-        else:
-            print(text, flush=True)
 
 
 def progress_bar(total: int, start: int):

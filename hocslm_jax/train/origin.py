@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hocslm_jax import sharding
+from hocslm_jax import hosts, sharding
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.results import read_result
-from hocslm_jax.train import checkpoint, host
+from hocslm_jax.evaluate.results import read_result
+from hocslm_jax.train import checkpoint
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.stages import Stage, read_stages, stage_config
 
@@ -38,7 +38,7 @@ def comparable(stage: Stage, source: Path) -> bool:
     """
     if not stage.take or stage.start == "previous":
         return bool(stage.take)
-    return host.on_first(lambda: has_checkpoint(source))
+    return hosts.on_first(lambda: has_checkpoint(source))
 
 
 def marked(run: Run, warm: dict, source: Path) -> Run:

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from hocslm_jax import sharding
-from hocslm_jax.data.notices import persons_left_out
-from hocslm_jax.files import write_json
-from hocslm_jax.train import host, state
-from hocslm_jax.train.compiled import class_logits
-from hocslm_jax.train.metrics import say
+from hocslm_jax import hosts, sharding
+from hocslm_jax.data.prepare.notices import persons_left_out
+from hocslm_jax.files.atomic import write_json
+from hocslm_jax.hosts import say
+from hocslm_jax.train import state
+from hocslm_jax.train.jitted import class_logits
 from hocslm_jax.train.setup import Run
 
 
@@ -81,7 +81,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
         "forward_flops_per_clip": _flops(forward),
         "train_step_flops": step_flops and step_flops / max(len(run.streams), 1),
     }
-    host.on_first(lambda: write_json(run.workdir / "model.json", model))
+    hosts.on_first(lambda: write_json(run.workdir / "model.json", model))
     width = max(len(name) for name in blocks)
     for name, count in blocks.items():
         say(f"  {name:<{width}} {count:>12,}")

@@ -15,17 +15,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from hocslm_jax import sharding
+from hocslm_jax import hosts, sharding
 from hocslm_jax.data import pipeline
 from hocslm_jax.data.augment import View
 from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
+from hocslm_jax.language.frozen import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
-from hocslm_jax.train import checkpoint, host, optim, stack, state, step
-from hocslm_jax.train.compiled import gathered, gathering, jit_step, make_predict
-from hocslm_jax.train.language import Language, fusion_config, packing_grid, training_captions
+from hocslm_jax.train import checkpoint, optim, stacked, state, step
+from hocslm_jax.train.jitted import gathered, gathering, jit_step, make_predict
 from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
 
 # Words of settings, in any section, that make no sense below 0.
@@ -90,7 +90,7 @@ class Run:
     @property
     def one_state(self) -> state.TrainState:
         """`abstract_state` of one stream alone."""
-        return stack.single_state(self.abstract_state) if self.streams else self.abstract_state
+        return stacked.single_state(self.abstract_state) if self.streams else self.abstract_state
 
     def shard(self, batch_size: int) -> tuple[int, int]:
         return sharding.host_shard(sharding.batch_sharding(self.mesh), batch_size)
@@ -201,12 +201,12 @@ def make_programs(
     abstract = jax.eval_shape(init, jax.random.key(0), {})
     placed = sharding.tree_shardings(abstract, mesh, sharding.state_rules(config.mesh.fsdp))
     objective = gathered(objective, {**placed.fixed, **placed.params})
-    abstract = stack.stacked_state(checkpoint.abstract(abstract, placed), streams)
+    abstract = stacked.stacked_state(checkpoint.abstract(abstract, placed), streams)
     placed = jax.tree.map(lambda a: a.sharding, abstract)
     update = step.make_train_step(objective, tx, config.optim.ema)
-    update = stack.stacked_update(update, streams, stack.takes_turns(mesh))
+    update = stacked.stacked_update(update, streams, stacked.takes_turns(mesh))
     return {
-        "init": jax.jit(stack.stacked_init(init, streams), out_shardings=placed),
+        "init": jax.jit(stacked.stacked_init(init, streams), out_shardings=placed),
         "abstract_state": abstract,
         "train_step": jit_step(update, placed, mesh, language),
         "predict": make_predict(
@@ -258,8 +258,8 @@ def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.shardi
 def open_data(data) -> Store:
     """The prepared dataset; with `data.auto_prepare` process 0 first builds it where missing."""
     if data.auto_prepare:
-        host.on_first(lambda: build_missing(data))
-        host.wait_to_see(dataset_folder(data.dataset, data.data_dir), inside=True)
+        hosts.on_first(lambda: build_missing(data))
+        hosts.wait_to_see(dataset_folder(data.dataset, data.data_dir), inside=True)
     return open_store(data.dataset, data.data_dir, data.get("cache", ""))
 
 
@@ -268,11 +268,11 @@ def build_missing(data) -> None:
     with contextlib.suppress(UserError):
         open_store(data.dataset, data.data_dir)
         return
-    from hocslm_jax.data import prepare
+    from hocslm_jax.data.prepare import command
 
     parser = argparse.ArgumentParser()
-    prepare.add_arguments(parser)
-    prepare.run(parser.parse_args([data.dataset, "--data-dir", data.data_dir]))
+    command.add_arguments(parser)
+    command.run(parser.parse_args([data.dataset, "--data-dir", data.data_dir]))
 
 
 def check(config) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import signal
 from collections.abc import Iterable, Iterator
 
-from hocslm_jax.train import host
+from hocslm_jax import hosts
 
 
 class Interrupted(Exception):
@@ -25,7 +25,7 @@ class Stop:
         self.told = False
 
     def ask(self) -> bool:
-        self.told = self.told or host.agree_to_stop(bool(self.received))
+        self.told = self.told or hosts.agree_to_stop(bool(self.received))
         return self.told
 
     @property

@@ -12,34 +12,34 @@ from pathlib import Path
 
 import jax
 
+from hocslm_jax import hosts
 from hocslm_jax.data.captions import caption_table
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
-from hocslm_jax.files import LOCK, check_folder, held, make_folder
-from hocslm_jax.models import build_model, encoder_config
-from hocslm_jax.models.qwen3 import resolve
-from hocslm_jax.train import (
-    checkpoint,
-    distill,
-    host,
-    loop,
-    origin,
-    second_look,
-    setup,
-    telling,
-    unused,
-)
-from hocslm_jax.train.bound import check_data
-from hocslm_jax.train.fingerprint import settings
-from hocslm_jax.train.language import (
+from hocslm_jax.files.atomic import LOCK, check_folder, held, make_folder
+from hocslm_jax.hosts import say
+from hocslm_jax.language.frozen import (
     Language,
     check,
     open_language,
     read_language,
     sketch_language,
 )
-from hocslm_jax.train.metrics import say
-from hocslm_jax.train.pretrain import corpus, pretrain
+from hocslm_jax.language.pretrain import corpus, pretrain
+from hocslm_jax.models import build_model, encoder_config
+from hocslm_jax.models.qwen3 import resolve
+from hocslm_jax.train import (
+    augmented_test,
+    checkpoint,
+    descriptions,
+    distill,
+    loop,
+    origin,
+    setup,
+    unused_settings,
+)
+from hocslm_jax.train.bound import check_data
+from hocslm_jax.train.fingerprint import settings
 from hocslm_jax.train.stages import Stage, fused, read_stages, stage_config
 
 
@@ -51,11 +51,11 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     """
     check_model(config, build)
     setup.check(config)
-    unused.check(config)
+    unused_settings.check(config)
     distill.check(config)
     check_places(config, workdir)
-    host.check_same("settings", lambda: settings(config, workdir, "train"))
-    host.on_first(lambda: origin.check_lengths(config, Path(workdir)))
+    hosts.check_same("settings", lambda: settings(config, workdir, "train"))
+    hosts.on_first(lambda: origin.check_lengths(config, Path(workdir)))
     with alone(Path(workdir)):
         return _train(config, Path(workdir), build)
 
@@ -101,7 +101,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
 def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
     """Scores the test split with the last stage's checkpoint (`--mode=eval`)."""
     check_places(config, workdir)
-    host.check_same("settings", lambda: settings(config, workdir, "eval"))
+    hosts.check_same("settings", lambda: settings(config, workdir, "eval"))
     checkpoint.read_run(Path(workdir))  # before anything is made for a run that is not there
     with alone(Path(workdir)):
         return _evaluate(config, Path(workdir), build)
@@ -144,7 +144,7 @@ def alone(workdir: Path) -> Iterator[None]:
             make_folder("--workdir", workdir)
             stack.enter_context(held(workdir / LOCK, f"works in --workdir {workdir}"))
 
-        host.on_first(enter)
+        hosts.on_first(enter)
         yield
 
 
@@ -162,12 +162,12 @@ def _remove_if_empty(folder: Path) -> None:
 def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
     """What looks at clips once more, or says them in words, where its config asks so."""
     tells = []
-    if second_look.wanted(run.config):
-        tells.append(functools.partial(second_look.tell, run))
+    if augmented_test.wanted(run.config):
+        tells.append(functools.partial(augmented_test.tell, run))
     if run.config.test.train_clips:
         tells.append(functools.partial(distill.tell, run))
     if language is not None and run.config.lm.describe:
-        tells.append(functools.partial(telling.tell, run, language))
+        tells.append(functools.partial(descriptions.tell, run, language))
     if not tells:
         return None
     return lambda variables: {k: v for tell in tells for k, v in tell(variables).items()}
@@ -176,7 +176,7 @@ def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] 
 def check_t0(stage: Stage, t0: str) -> None:
     if stage != Stage():
         raise UserError(f"t0={t0}: this strategy's first stage is not T0, so it cannot be taken")
-    if not host.on_first((Path(t0) / "result.json").is_file):
+    if not hosts.on_first((Path(t0) / "result.json").is_file):
         raise UserError(f"t0={t0} holds no finished run: give the workdir of one")
 
 
@@ -192,8 +192,8 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
     folder = language_folder(config, workdir)
     if lm.init == "pretrain":
         pairs = corpus(store, protocol, lm.captions)
-        host.on_first(lambda: pretrain(lm, pairs, folder, config.seed))
-        host.wait_to_see(folder, inside=True)
+        hosts.on_first(lambda: pretrain(lm, pairs, folder, config.seed))
+        hosts.wait_to_see(folder, inside=True)
     _, tokenizer = read_language(folder)
     caption_table(store, tokenizer, lm.max_tokens, lm.captions, rows=store.rows(protocol, "train"))
     return folder
@@ -203,7 +203,7 @@ def language_folder(config, workdir: Path) -> Path:
     """Where a run's language model is, or will be pretrained."""
     if config.lm.init == "pretrain":
         return Path(config.lm.folder or workdir / "lm")
-    host.on_first(lambda: str(resolve(config.lm.name)))  # fetched once where hosts share a cache
+    hosts.on_first(lambda: str(resolve(config.lm.name)))  # fetched once where hosts share a cache
     return resolve(config.lm.name)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import jigsaw
-from hocslm_jax.data import folder
+from hocslm_jax.data.prepare import folder
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import resolve_graph
 

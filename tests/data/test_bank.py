@@ -9,9 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from hocslm_jax.data import nw_ucla, quickstart
 from hocslm_jax.data.captions import bank, named_class
-from hocslm_jax.data.quickstart.captions import describe
+from hocslm_jax.data.prepare import nw_ucla, quickstart
+from hocslm_jax.data.prepare.quickstart.sentences import describe
 
 
 def ntu120(shared):

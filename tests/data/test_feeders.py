@@ -6,7 +6,7 @@ import tarfile
 import numpy as np
 import pytest
 
-from hocslm_jax.data.feeders import FEEDERS, fit_persons, ntu, nw_ucla
+from hocslm_jax.data.sampling import FEEDERS, fit_persons, ntu, nw_ucla
 from hocslm_jax.data.streams import make_stream
 from hocslm_jax.graph import NTU25, UCLA20
 

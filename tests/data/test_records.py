@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data import records
-from hocslm_jax.data.builders import Recipe
 from hocslm_jax.data.clip import Clip
-from hocslm_jax.data.prepare import prepare
+from hocslm_jax.data.prepare.command import prepare
+from hocslm_jax.data.prepare.writer import Recipe
 from hocslm_jax.data.records import open_records, parse_joints
 from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from hocslm_jax.data.builders import Recipe
 from hocslm_jax.data.clip import Clip
-from hocslm_jax.data.prepare import prepare
+from hocslm_jax.data.prepare.command import prepare
+from hocslm_jax.data.prepare.writer import Recipe
 from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20

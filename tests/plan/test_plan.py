@@ -13,7 +13,7 @@ from jax.experimental import topologies
 from hocslm_jax import sharding
 from hocslm_jax.__main__ import main
 from hocslm_jax.errors import UserError
-from hocslm_jax.plan import chips, command, estimate, program
+from hocslm_jax.plan import chips, command, estimate, step
 from hocslm_jax.train.stages import stage_config
 
 T0 = "configs/ntu60_xsub.py:strategy=T0,encoder=ctrgcn"
@@ -50,7 +50,7 @@ def test_it_says_what_the_step_needs(row):
 def test_replicas_add_their_gradients_and_batch_statistics(row):
     gradients = sum(
         leaf.size * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(program.build_step(tiny(), jax.devices()).state.params)
+        for leaf in jax.tree.leaves(step.build_step(tiny(), jax.devices()).state.params)
     )
     assert gradients < row["collectives"]["all-reduce"]["bytes"] < 2 * gradients
 
@@ -66,7 +66,7 @@ def test_the_encoder_is_split_over_both_axes(row):
 
 
 def test_work_that_devices_repeat_is_said(row):
-    made, twice = program.build_step(tiny(), jax.devices()), 2 * row["flops"]["ideal"]
+    made, twice = step.build_step(tiny(), jax.devices()), 2 * row["flops"]["ideal"]
     numbers = row | {"flops": row["flops"] | {"matrix": twice}}
     (warning,) = estimate.warnings(numbers, made, None)
     assert warning.endswith("2.00 times the products of an even split")
@@ -75,7 +75,7 @@ def test_work_that_devices_repeat_is_said(row):
 
 
 def test_the_page_has_the_numbers(row, capsys):
-    made = program.build_step(tiny(), jax.devices())
+    made = step.build_step(tiny(), jax.devices())
     numbers = row | {"bytes": row["bytes"] | {"hbm": CHIP.hbm}}
     numbers["flops"] = row["flops"] | {"matrix": 2 * row["flops"]["ideal"]}
     sent = sum(one["sent"] for one in row["collectives"].values())
@@ -100,7 +100,7 @@ def test_the_slowest_resource_bounds_the_step():
 
 
 def test_what_does_not_fit_is_said(row):
-    made, row = program.build_step(tiny(), jax.devices()), row | {"flops": {"ideal": 1.0}}
+    made, row = step.build_step(tiny(), jax.devices()), row | {"flops": {"ideal": 1.0}}
     for hbm, fits, said in ((1e3, False, "does not fit"), (None, None, None), (1e12, True, None)):
         numbers = row | {"bytes": row["bytes"] | {"hbm": hbm}}
         numbers["fits"] = estimate.fits(numbers)
@@ -131,20 +131,20 @@ def test_weights_gathered_in_every_layer_are_said():
 
 def test_language_and_stages_are_those_of_the_config():
     config = tiny(T3, f"{TINY},{SMALL_LM}")
-    made = program.build_step(config, jax.devices()[:1])
+    made = step.build_step(config, jax.devices()[:1])
     assert set(made.batch) == {"x", "label", "mask", "tokens", "lengths"}
     assert {"encoder", "projector", "prompt"} <= set(made.state.params)
     assert made.lm.num_layers == 2 and made.frozen["lm"]["embed"]
-    alone = program.build_step(tiny(T3, f"{TINY},{SMALL_LM}", stage=0), jax.devices()[:1])
+    alone = step.build_step(tiny(T3, f"{TINY},{SMALL_LM}", stage=0), jax.devices()[:1])
     assert not alone.frozen and alone.lm is None and set(alone.batch) == {"x", "label", "mask"}
     named = command.read_config(f"{T3},llm=Qwen/Qwen3-0.6B").lm
-    assert program.lm_sizes(named).hidden_size == 1024
+    assert step.lm_sizes(named).hidden_size == 1024
 
 
 def test_the_frozen_model_is_split_as_the_config_says():
     def frozen(settings):
         config = tiny(T3, f"{TINY},{SMALL_LM},{settings}")
-        return program.nbytes(program.build_step(config, jax.devices()[:4]).frozen)
+        return step.nbytes(step.build_step(config, jax.devices()[:4]).frozen)
 
     whole = frozen("mesh.model=1")
     assert frozen("mesh.model=2") == pytest.approx(whole / 2, rel=0.02)
@@ -180,7 +180,7 @@ def test_what_cannot_be_planned_is_one_line(options, said, capsys):
 
 def test_unknown_sizes_are_refused():
     with pytest.raises(UserError, match="Qwen3-4B"):
-        program.lm_sizes(SimpleNamespace(init="load", name="some/model-7B"))
+        step.lm_sizes(SimpleNamespace(init="load", name="some/model-7B"))
 
 
 def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""One of two processes that try, without a model, all that they can do as one: `train/host.py`.
+"""One of two processes that try, without a model, all that they can do as one: `hosts.py`.
 
 Prints a line of JSON; then process 1 meets a mistake of the user while process 0 waits for it.
 """
@@ -13,9 +13,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hocslm_jax import sharding
+from hocslm_jax import hosts, sharding
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import environment, host, signals
+from hocslm_jax.train import environment, signals
 from hocslm_jax.train.fingerprint import checksum
 
 SILENCE_S = 4
@@ -58,7 +58,7 @@ def weights(other):
 
 
 def check_weights(other):
-    host.check_same("the weights", lambda: {"checksum": checksum({"w": weights(other)})})
+    hosts.check_same("the weights", lambda: {"checksum": checksum({"w": weights(other)})})
 
 
 if __name__ == "__main__":
@@ -67,11 +67,11 @@ if __name__ == "__main__":
     environment.join_processes()
     number = jax.process_index()
     found = {
-        "slow": host.on_first(slow_report),
-        "mistake": refusal(host.on_first, mistake),
-        "any": [host.any_process(number == 1), host.any_process(False)],
-        "same": refusal(host.check_same, "settings", lambda: {"a": 1}),
-        "other": refusal(host.check_same, "settings", lambda: {"a": 1, "optim.lr": number}),
+        "slow": hosts.on_first(slow_report),
+        "mistake": refusal(hosts.on_first, mistake),
+        "any": [hosts.any_process(number == 1), hosts.any_process(False)],
+        "same": refusal(hosts.check_same, "settings", lambda: {"a": 1}),
+        "other": refusal(hosts.check_same, "settings", lambda: {"a": 1, "optim.lr": number}),
         "stop": stop_together(),
         "weights": [refusal(check_weights, 0), refusal(check_weights, 1e-7)],
     }
@@ -81,6 +81,6 @@ if __name__ == "__main__":
             raise UserError("record 7 is damaged")
         multihost_utils.sync_global_devices("a step")
     except UserError as error:
-        host.end_all(error)
+        hosts.end_all(error)
         print(f"error: {error}", flush=True)
         sys.exit(2)

@@ -12,8 +12,8 @@ import pytest
 import tiny_run
 
 from configs import base
-from hocslm_jax import files
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import atomic
 from hocslm_jax.train import checkpoint, distill, loop, setup, strategy
 from hocslm_jax.train.bound import check_data, identity
 
@@ -114,7 +114,7 @@ def test_a_second_run_in_a_workdir_is_refused(tmp_path):
     config = tiny_run.make_config({})
     workdir = tmp_path / "x[1]"
     workdir.mkdir()
-    with files.held(workdir / files.LOCK, "trains"):
+    with atomic.held(workdir / atomic.LOCK, "trains"):
         for act in (strategy.train, strategy.evaluate):
             with pytest.raises(UserError, match=r"process \d+ on \S+ works in --workdir") as error:
                 (workdir / "checkpoints/1/meta").mkdir(parents=True, exist_ok=True)

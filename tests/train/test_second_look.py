@@ -5,7 +5,7 @@ import json
 import numpy as np
 import tiny_run
 
-from hocslm_jax.eval.classification import load_scores
+from hocslm_jax.evaluate.classification import load_scores
 from hocslm_jax.train import strategy
 
 LOOKS = {"test.views": 3, "test.crops": 2, "test.mirror": True}

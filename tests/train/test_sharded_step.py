@@ -11,12 +11,12 @@ import pytest
 import tiny_run
 
 from hocslm_jax import sharding
-from hocslm_jax.eval.descriptions import log_likelihoods
 from hocslm_jax.graph import NTU25
+from hocslm_jax.language.describe import log_likelihoods
 from hocslm_jax.models import FusionConfig, build_model, packing
 from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, init_cache, init_params
 from hocslm_jax.plan.costs import read_costs
-from hocslm_jax.train import checkpoint, compiled, state, step
+from hocslm_jax.train import checkpoint, jitted, state, step
 
 LM = Qwen3Config(64, 32, 64, 2, 4, 4, 8)
 FUSION = FusionConfig(LM.hidden_size, prompt_length=3, width=64)
@@ -52,11 +52,11 @@ class Joint:
         self.placed = sharding.tree_shardings(params, self.mesh, sharding.lm_rules(fsdp))
         self.lm = jax.device_put(params, self.placed)
         language = types.SimpleNamespace(model=Qwen3(LM, "float32"), params=self.lm)
-        lm, place = compiled.gathering(language), sharding.place_rows(self.mesh)
+        lm, place = jitted.gathering(language), sharding.place_rows(self.mesh)
         grid = packing.Grid(data, 1, 13 * BATCH // data) if packed else None
         objective = step.describe(network, lm, WEIGHTS, chunk=4, grid=grid, place=place)
         update = step.make_train_step(objective, tx)
-        self.update = compiled.jit_step(update, placed, self.mesh, language)
+        self.update = jitted.jit_step(update, placed, self.mesh, language)
         self.init = lambda: jax.jit(init, out_shardings=placed)(jax.random.key(2), {})
 
     def go(self, now, steps):
@@ -160,7 +160,7 @@ def test_likelihoods_gather_the_weights_too(split):
     prefix = rng.normal(size=(BATCH, 4, LM.hidden_size)).astype(np.float32)
     sentences = rng.integers(LM.vocab_size, size=(3, 10)), np.array([10, 7, 1])
     language = types.SimpleNamespace(model=Qwen3(LM, "float32"), params=joint.lm)
-    score = compiled.make_likelihoods(language)
+    score = jitted.make_likelihoods(language)
     placed = jax.device_put(prefix, sharding.batch_sharding(joint.mesh))
     alone = log_likelihoods(language.model, jax.device_get(joint.lm), prefix, *sentences)
     np.testing.assert_allclose(score(placed, *sentences), alone, rtol=1e-4)

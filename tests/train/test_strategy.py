@@ -12,9 +12,9 @@ import tiny_run
 from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.captions import load_captions
+from hocslm_jax.language.caption_scores import load_captions
+from hocslm_jax.language.frozen import open_language
 from hocslm_jax.train import checkpoint, loop, setup, strategy
-from hocslm_jax.train.language import open_language
 from hocslm_jax.train.stages import Stage, read_stages
 
 

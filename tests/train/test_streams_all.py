@@ -12,10 +12,10 @@ from configs import base
 from hocslm_jax import sharding
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
-from hocslm_jax.eval.classification import load_scores
-from hocslm_jax.eval.scores import read_members
-from hocslm_jax.eval.weights import fuse
-from hocslm_jax.infer.loaded import load_run
+from hocslm_jax.evaluate.classification import load_scores
+from hocslm_jax.evaluate.ensemble_weights import fuse
+from hocslm_jax.evaluate.score_files import read_members
+from hocslm_jax.predict.model import load_run
 from hocslm_jax.train import checkpoint, loop
 
 STREAMS = ("joint", "bone_motion")

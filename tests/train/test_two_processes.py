@@ -18,8 +18,8 @@ from processes import ROOT, reports
 
 from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
+from hocslm_jax.language.frozen import open_language
 from hocslm_jax.train import checkpoint, setup
-from hocslm_jax.train.language import open_language
 
 EPOCHS = 2
 CHANGES = {

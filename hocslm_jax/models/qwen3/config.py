@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.text_files import read_json
+from hocslm_jax.files.text import read_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hocslm_jax.errors import UserError, few
-from hocslm_jax.files import write_json
+from hocslm_jax.files.atomic import write_json
+from hocslm_jax.files.checksums import SUMS
+from hocslm_jax.files.text import read_json
 from hocslm_jax.models.qwen3.config import Qwen3Config, to_hf
-from hocslm_jax.seal import SUMS
-from hocslm_jax.text_files import read_json
 
 # Our path: (name on disk, axes on disk, our axes). V vocabulary, D width, F MLP, N heads, K
 # key-value heads, H head channels; disk axes written together are one. Ours have a layer axis in

@@ -1,0 +1,212 @@
+"""A `Feed` and drawn clips go in, the encoder's input comes out: a batch of NumPy arrays.
+
+A clip goes through its feeder and the augmentation once; each stream is made from the result, so
+the streams of one draw show the same crop, rotation and drops, whichever of them are asked for.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hocslm_jax.data.augment import View, augment, look, random_crop
+from hocslm_jax.data.captions import CaptionTable
+from hocslm_jax.data.sampling import FEEDERS, SECOND_PERSON, centred, fit_persons, with_somebody
+from hocslm_jax.data.streams import STREAMS, check_choice, make_stream
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph, other_side, resolve_graph
+
+Batch = dict[str, np.ndarray]
+ORIGINS = ("", "body", "kept")
+
+
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """How a clip becomes the encoder's input; the fields of `config.data` that say so.
+
+    Attributes:
+      feeder: "ntu" or "nw_ucla", CTR-GCN's two protocols.
+      frames: length of the time axis.
+      stream: one of `streams.STREAMS`.
+      streams: several of them, side by side, in the place of `stream`; () for that one alone.
+      num_persons: length of the person axis.
+      origin: "body" moves the origin of every clip to the graph's centre joint (`feeders.centred`);
+        "" and "kept" leave it.
+      repeat: passes over the training clips in one epoch.
+      p_interval: share of the frames a training crop keeps (ntu).
+      test_interval: share of the frames, centred, that a test clip keeps (ntu).
+      rotation: bound of a training clip's random turns, degrees; 0 = the protocol's own, less =
+        none.
+      crop: share of the frames that a training clip may lose at its ends, before the feeder.
+      mirror: probability of exchanging left and right in a training clip.
+      scale: bound of the random change of each axis' length, as a share.
+      jitter: standard deviation of a joint's random displacement, in the feeder's unit.
+      drop_axis: probability of zeroing one coordinate axis of a training clip.
+      drop_joints: probability of zeroing some joints in some frames of a training clip.
+      second_person: "zeros" or "copy" of the first, where a clip has fewer persons.
+      graph: skeleton for the stream, by name or as a mapping; "" for the dataset's own.
+
+    Raises:
+      UserError: unknown name (with the nearest known one) or a number out of range.
+    """
+
+    feeder: str = "nw_ucla"
+    frames: int = 52
+    stream: str = "joint"
+    streams: tuple[str, ...] = ()
+    num_persons: int = 1
+    origin: str = ""
+    repeat: int = 1
+    p_interval: tuple[float, float] = (0.5, 1.0)
+    test_interval: float = 0.95
+    rotation: float = 0.0
+    crop: float = 0.0
+    mirror: float = 0.0
+    scale: float = 0.0
+    jitter: float = 0.0
+    drop_axis: float = 0.0
+    drop_joints: float = 0.0
+    second_person: str = "zeros"
+    graph: str | Mapping | Graph = ""
+
+    def __post_init__(self):
+        check_choice("feeder", self.feeder, FEEDERS)
+        for stream in (self.stream, *self.streams):
+            check_choice("stream", stream, STREAMS)
+        twice = len(set(self.streams)) < len(self.streams)
+        check_value("data.streams", self.streams, not twice, "different streams")
+        check_choice("second_person", self.second_person, SECOND_PERSON)
+        check_choice("data.origin", self.origin, ORIGINS)
+        for name in ("frames", "num_persons", "repeat"):
+            check_value(f"data.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        for name in ("crop", "mirror", "scale", "drop_axis", "drop_joints"):
+            share = getattr(self, name)
+            check_value(f"data.{name}", share, 0 <= share <= 1, "between 0 and 1")
+        check_value("data.jitter", self.jitter, self.jitter >= 0, "0 or more")
+        ordered = len(self.p_interval) == 2 and 0 < self.p_interval[0] <= self.p_interval[1] <= 1
+        check_value(
+            "data.p_interval", self.p_interval, ordered, "two shares with 0 < low <= high <= 1"
+        )
+        check_value(
+            "data.test_interval", self.test_interval, 0 < self.test_interval <= 1, "in (0, 1]"
+        )
+
+    @classmethod
+    def from_config(cls, data: Mapping[str, Any], store=None) -> "Feed":
+        """Takes the fields it knows from `config.data` and ignores the rest.
+
+        Where `num_persons` is 0 or `origin` is "", the dataset `store` decides: as many persons as
+        its clips have, and clips that were not made for this feeder are centred.
+        """
+        known = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data}
+        if known.get("num_persons") == 0:
+            known["num_persons"] = store.num_persons if store else 1
+        if store and not known.get("origin"):
+            known["origin"] = "" if store.feeder == known["feeder"] else "body"
+        return cls(**known)
+
+    def graph_of(self, store) -> Graph:
+        """The skeleton of the stream: the feed's own or the dataset's."""
+        graph = resolve_graph(self.graph) if self.graph else store.graph
+        if graph.num_joints != store.graph.num_joints:
+            raise UserError(
+                f"data.graph {graph.name!r} has {graph.num_joints} joints, "
+                f"the clips have {store.graph.num_joints}; give a graph of the same joints"
+            )
+        return graph
+
+    def clip_shape(self, graph: Graph) -> tuple[int, int, int, int]:
+        """(M, T, V, C) of one stream of a clip."""
+        return (self.num_persons, self.frames, graph.num_joints, 3)
+
+
+def with_captions(build, captions: CaptionTable, seed: int, draws: list) -> Batch:
+    # A stream of its own: the augmentation must not depend on whether there is a caption.
+    drawn = [captions.draw(row, _generator(seed, turn, row, 1)) for turn, row in draws]
+    tokens, lengths = zip(*drawn, strict=True)
+    return build(draws) | {"tokens": np.stack(tokens), "lengths": np.array(lengths, np.int32)}
+
+
+def with_teacher(build, probabilities: np.ndarray, draws: list) -> Batch:
+    return build(draws) | {"teacher": probabilities[[row for _, row in draws]]}
+
+
+def build_batch(
+    store, feed: Feed, graph: Graph, seed: int | None, draws: list, view: View | None = None
+) -> Batch:
+    """One batch from (pass, row) draws; seed None is test mode, row -1 padding.
+
+    `view`: how the clips are looked at in test mode, if not as they are.
+    """
+    rows = np.array([row for _, row in draws], np.int32)
+    names = feed.streams or (feed.stream,)
+    shape = (len(draws), len(names), *feed.clip_shape(graph))
+    batch = {
+        "x": np.zeros(shape, np.float32),
+        "label": np.where(rows >= 0, store.labels[rows], 0).astype(np.int32),
+        "mask": (rows >= 0).astype(np.float32),
+        "row": rows,
+    }
+    for x, (turn, row) in zip(batch["x"], draws, strict=True):
+        if row >= 0:
+            rng = None if seed is None else _generator(seed, turn, row)
+            joints = _load(store, row, feed, graph, rng, view)
+            for name, out in zip(names, x, strict=True):
+                fit_persons(make_stream(joints, name, graph), out, feed.second_person)
+    return batch if feed.streams else batch | {"x": batch["x"][:, 0]}
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.default_rng(np.array(key, np.uint32))  # faster than from a list, and the same
+
+
+def _load(
+    store,
+    row: int,
+    feed: Feed,
+    graph: Graph,
+    rng: np.random.Generator | None,
+    view: View | None,
+) -> np.ndarray:
+    """The joints of one clip's persons as drawn, float32 [M, T, V, C]."""
+    joints = store.joints(row)
+    _check_clip(joints, store, row)
+    joints = with_somebody(joints[:, : feed.num_persons])
+    if feed.origin == "body":
+        joints = centred(joints, graph.centre)
+    options = {"frames": feed.frames, "num_persons": feed.num_persons}
+    if feed.feeder == "ntu":
+        options |= {"p_interval": feed.p_interval, "test_interval": feed.test_interval}
+    if feed.rotation:
+        options["rotation"] = max(feed.rotation, 0.0)
+    if rng is not None:
+        joints = random_crop(joints, rng, feed.crop)
+    elif view is not None:
+        joints = look(joints, view, other_side(graph) if view.mirrored else None)
+    x = FEEDERS[feed.feeder](joints, rng, **options)
+    if rng is not None:  # before the stream, as in SkateFormer: a bone to a lost joint is long
+        x = augment(x, rng, feed, other_side(graph) if feed.mirror else None)
+    return x
+
+
+def _check_clip(joints: np.ndarray, store, row: int) -> None:
+    wanted = store.graph.num_joints
+    if joints.ndim != 4 or joints.shape[2:] != (wanted, 3) or 0 in joints.shape:
+        raise UserError(
+            f"clip {store.ids[row]}: joints have shape {joints.shape}, expected [frames, persons, "
+            f"{wanted}, 3] with at least one frame and person; prepare the dataset again"
+        )
+    # The sum of the squares tells at a third of the cost, unless it overflows.
+    if not math.isfinite(np.vdot(joints, joints)) and not np.isfinite(joints).all():
+        raise UserError(
+            f"clip {store.ids[row]}: some coordinates are not finite; repair or remove it and "
+            "prepare the dataset again"
+        )
+
+
+def check_value(name: str, value, good: bool, wanted: str) -> None:
+    """Raises UserError unless `good`."""
+    if not good:
+        raise UserError(f"{name} must be {wanted}, got {value!r}")

@@ -1,0 +1,1 @@
+"""From raw recordings to a dataset on disk: the readers, the checks and the writer."""

@@ -1,0 +1,57 @@
+"""Shards written by Apache Beam's workers, on this machine or a cluster.
+
+In: a Recipe whose shards are portable, and a folder that all workers see under the same path. Out:
+the shards and notes that `builders.ShardWriter` would write there itself, byte for byte; it then
+finds them and goes on. TFDS has a Beam path of its own, not used because it orders the lengths of
+shards as text, 10 before 2. Shards that are there already are not written again.
+"""
+
+import functools
+import json
+import shlex
+from pathlib import Path
+
+from hocslm_jax.data.prepare.bad_files import BadFile, bad_file
+from hocslm_jax.data.prepare.ntu.reader import read_task
+from hocslm_jax.data.prepare.writer import Recipe, ShardWriter, make_features
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.text import MAX_BYTES, read_json
+
+_TASK = ".task"  # beside a shard: what it is to be made from
+
+
+def write_shards(recipe: Recipe, folder: Path, options: str) -> None:
+    """Writes every shard of `recipe` that `folder` lacks; one element of the pipeline each.
+
+    Args:
+      options: of Beam, as on a command line, e.g. "--runner=DirectRunner --direct_num_workers=4".
+
+    Raises:
+      UserError: Beam is not installed. What the pipeline raises is left as it is.
+    """
+    try:
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise UserError("--beam needs Apache Beam: pip install apache-beam") from None
+    write_tasks(recipe, folder)
+    work = functools.partial(write_shard, folder.absolute(), recipe.graph.num_joints)
+    with beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
+        numbers = pipeline | beam.Create(range(len(recipe.portable))) | beam.Reshuffle()
+        _ = numbers | beam.Map(work)
+
+
+def write_tasks(recipe: Recipe, folder: Path) -> None:
+    """Leaves in `folder`, for each shard, what a worker needs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, shard in enumerate(recipe.portable):
+        (folder / f"{number:05}{_TASK}").write_text(json.dumps(shard), encoding="utf-8")
+
+
+def write_shard(folder: Path, num_joints: int, number: int) -> None:
+    """What a worker does: one shard of `folder`, with its note."""
+    task = read_json(folder / f"{number:05}{_TASK}", limit=MAX_BYTES)
+    bad: list[BadFile] = []
+    clips = functools.partial(read_task, task, lambda *what: bad.append(bad_file(*what)))
+    note = functools.partial(dict, bad=bad, captions=[])
+    ShardWriter(make_features(num_joints), {number: clips}, folder, note).keep(number)

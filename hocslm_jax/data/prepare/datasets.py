@@ -1,0 +1,169 @@
+"""The datasets that `prepare` knows: their options, and their Recipe from the options' values."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from hocslm_jax.data import protocols
+from hocslm_jax.data.prepare import folder, nw_ucla, quickstart
+from hocslm_jax.data.prepare.archive import fingerprint
+from hocslm_jax.data.prepare.importers import ctrgcn_npz, pyskl
+from hocslm_jax.data.prepare.ntu import mini
+from hocslm_jax.data.prepare.ntu import reader as ntu
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT, change
+from hocslm_jax.data.prepare.quickstart.recordings import SUBJECTS
+from hocslm_jax.data.prepare.writer import Recipe
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.text import read_json, read_lines
+from hocslm_jax.graph import NTU25, UCLA20, resolve_graph
+
+OnBad = Callable[[str, str], None]
+
+# NTU files that others have made -> a Recipe of one, from (dataset, file, on_bad)
+FOREIGN = {"ctrgcn-npz": ctrgcn_npz.recipe, "pyskl": pyskl.recipe}
+# The same forms of any dataset -> a Recipe, from (name, file, on_bad, graph, class names)
+OWN = {"ctrgcn-npz": ctrgcn_npz.own_recipe, "pyskl": pyskl.own_recipe}
+
+
+def _nw_ucla(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
+    source = _needed(args.source)
+    return Recipe(
+        name="nw_ucla",
+        graph=UCLA20,
+        classes=nw_ucla.CLASSES,
+        shards=[lambda: nw_ucla.read_clips(source, on_bad)],
+        protocols=lambda columns: protocols.public("nw_ucla", columns),
+        source=fingerprint(source),
+        expected=nw_ucla.NUM_CLIPS,
+        feeder="nw_ucla",
+    )
+
+
+def _ntu(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
+    if not args.made_by:
+        compat = change(COMPAT[args.dataset], args.compat)
+        sources, workers = _needed(args.source), args.workers
+        return ntu.recipe(args.dataset, sources, on_bad, workers=workers, compat=compat)
+    kind, path = args.made_by
+    if kind not in FOREIGN:
+        raise UserError(f"--from {kind}: expected one of {', '.join(FOREIGN)}")
+    for flag in ("source", "compat", "beam"):
+        if getattr(args, flag) not in (None, []):
+            raise UserError(f"--{flag} is for raw files; leave it out with --from")
+    if args.protocol and kind != "ctrgcn-npz":
+        raise UserError(f"--protocol is for ctrgcn-npz; {kind} files say it themselves")
+    options = {"protocol": args.protocol} if args.protocol else {}
+    return FOREIGN[kind](args.dataset, Path(path), on_bad, **options)
+
+
+def _ntu120_mini(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
+    return mini.recipe(_needed(args.source), on_bad, workers=args.workers)
+
+
+def _quickstart(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
+    del on_bad  # generated clips are never bad
+    subjects = protocols.rule("subject", quickstart.TRAIN_SUBJECTS, range(1, SUBJECTS + 1))
+    return Recipe(
+        name="quickstart",
+        graph=NTU25,
+        classes=quickstart.CLASSES,
+        shards=[lambda: quickstart.clips(seed=args.seed)],
+        protocols=lambda columns: protocols.split_rows({"xsub": subjects}, columns),
+        source={"generator": "quickstart", "seed": args.seed},
+        feeder="ntu",
+        captions="grammar",
+    )
+
+
+def _folder(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
+    if not args.made_by:
+        if args.classes:
+            raise UserError("--classes is for --from; a folder has its own classes.txt")
+        return folder.recipe(args.name, _needed(args.source), args.graph, on_bad)
+    kind, path = args.made_by
+    if kind not in FOREIGN or args.source or not args.graph:
+        raise UserError(
+            f"--from takes {' or '.join(FOREIGN)} and a file, with --graph NAME or --graph "
+            "FILE.json and without --source"
+        )
+    by_file = args.graph.endswith(".json")
+    graph = resolve_graph(read_json(args.graph) if by_file else args.graph)
+    classes = [line for _, line in read_lines(args.classes)] if args.classes else []
+    return OWN[kind](args.name, Path(path), on_bad, graph, classes)
+
+
+def _needed(source):
+    if not source:
+        raise UserError("what should it be made from? Name it with --source")
+    return source
+
+
+_SOURCE = {"--source": dict(type=Path, metavar="PATH")}
+_NTU = {
+    "--source": dict(
+        type=Path,
+        action="append",
+        metavar="PATH",
+        help="folder, .zip or .tar.* with .skeleton files; one --source for each",
+    ),
+    "--workers": dict(
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes that parse; default: one for each core",
+    ),
+    "--compat": dict(
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="read otherwise than the reference does, e.g. close_gaps=off",
+    ),
+    "--beam": dict(
+        metavar="OPTIONS",
+        help="let Apache Beam write the shards, e.g. --beam='--runner=DirectRunner' (docs/data.md)",
+    ),
+    "--from": dict(
+        nargs=2,
+        dest="made_by",
+        metavar=("FORMAT", "FILE"),
+        help=f"instead of --source, what others have made: {' or '.join(FOREIGN)}",
+    ),
+    "--protocol": dict(
+        metavar="NAME", help="what a renamed ctrgcn-npz file is split by: xsub, xview or xset"
+    ),
+}
+
+# dataset -> its Recipe from the arguments, what it is, its own options
+DATASETS: dict[str, tuple[Callable[[argparse.Namespace, OnBad], Recipe], str, dict]] = {
+    "nw_ucla": (
+        _nw_ucla,
+        "Northwestern-UCLA from its JSON files: --source is a folder, .zip or .tar.*",
+        _SOURCE,
+    ),
+    "ntu60": (_ntu, "NTU RGB+D 60 from its .skeleton files, or from what others have made", _NTU),
+    "ntu120": (_ntu, "NTU RGB+D 120 from its .skeleton files (both parts), or likewise", _NTU),
+    "ntu120_mini": (
+        _ntu120_mini,
+        "A061 to A120 of three subjects of NTU RGB+D 120: 120 clips train, 60 test",
+        {key: _NTU[key] for key in ("--source", "--workers")},
+    ),
+    "quickstart": (
+        _quickstart,
+        "a small generated dataset with captions; needs no source",
+        {"--seed": dict(type=int, default=0, help="default: %(default)s")},
+    ),
+    "folder": (
+        _folder,
+        "your own clips: --source is a folder with clips.csv, .npy files and graph.json",
+        _SOURCE
+        | {
+            "--name": dict(required=True, help="what to call the dataset"),
+            "--graph": dict(
+                metavar="NAME", help="ntu25 or ucla20 instead of graph.json; with --from a file too"
+            ),
+            "--from": _NTU["--from"],
+            "--classes": dict(metavar="FILE", help="with --from: a class name a line, by label"),
+        },
+    ),
+}

@@ -1,0 +1,166 @@
+"""NTU RGB+D 60 and 120 as a Recipe: from folders, zips and tars of raw files to clips.
+
+In: one or several sources, together complete or not. Out: shards of Clips, sorted by id (those of
+tars as the tars have them), however many processes parse them; a handful of clips is in memory.
+Files that no published number counts are left out, and so is, for NTU60, the rest of NTU120.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import itertools
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from hocslm_jax.data import protocols
+from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat
+from hocslm_jax.data.prepare.ntu.classes import CLASSES
+from hocslm_jax.data.prepare.ntu.missing import missing_ids
+from hocslm_jax.data.prepare.ntu.skeleton import Name, parse_name
+from hocslm_jax.data.prepare.ntu.sources import Member, OnBad, Packed, list_members, open_tar
+from hocslm_jax.data.prepare.ntu.worker import read_batch, start
+from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Recipe
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import NTU25
+
+BATCH = 16  # files that a worker is given at a time, some 3 MB of text
+
+# The largest setup, camera, performer, replication and action.
+LAST = {"ntu60": Name(17, 3, 40, 2, 60), "ntu120": Name(32, 3, 106, 2, 120)}
+
+
+def recipe(
+    dataset: str,
+    sources: Sequence[Path],
+    on_bad: OnBad,
+    *,
+    workers: int = 1,
+    compat: Compat | None = None,
+    keep: Callable[[Name], bool] | None = None,
+) -> Recipe:
+    """The Recipe of "ntu60" or "ntu120".
+
+    Args:
+      on_bad: called with (file, reason) for every file that is skipped though it should be there.
+      workers: processes that parse; 1 parses in this one.
+      compat: other than the reference's reading.
+      keep: which files to take, by their names; all by default.
+
+    Raises:
+      UserError: a source that is not there or unreadable.
+    """
+    compat = compat or COMPAT[dataset]
+    listings = [list_members(Path(source).absolute(), on_bad) for source in sources]
+    files = itertools.chain.from_iterable(members for members, _ in listings)
+    members = select(dataset, files, on_bad, keep)
+    chunks = [members[at : at + SHARD_CLIPS] for at in range(0, len(members), SHARD_CLIPS)]
+    read = functools.partial(_clips, compat, _Parent(workers), on_bad)
+    return Recipe(
+        name=dataset,
+        graph=NTU25,
+        classes=CLASSES[dataset],
+        shards=[functools.partial(read, chunk) for chunk in chunks],
+        protocols=functools.partial(protocols.public, dataset),
+        source={
+            "sources": [mark for _, mark in listings],
+            "compat": dataclasses.asdict(compat),
+        },
+        expected=protocols.COMPLETE[dataset][0],
+        feeder="ntu",
+        portable=[{"compat": dataclasses.asdict(compat), "members": c} for c in chunks],
+    )
+
+
+def read_task(task: dict, on_bad: OnBad) -> Iterator[Clip]:
+    """The clips of a shard, from what a recipe's `portable` says of it and JSON brings back.
+
+    Raises:
+      UserError: something else than such a task.
+    """
+    try:
+        members = [
+            Member(source, name, Packed(*place) if isinstance(place, list) else place)
+            for source, name, place in task["members"]
+        ]
+        compat = Compat(**task["compat"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError("a task of a worker is damaged: run prepare again") from None
+    return _clips(compat, _Parent(1), on_bad, members)
+
+
+def select(
+    dataset: str,
+    members: Iterable[Member],
+    on_bad: OnBad,
+    keep: Callable[[Name], bool] | None = None,
+) -> list[Member]:
+    """The dataset's own members, sorted by id, tars last; the first one of those of one id."""
+    last, missing, chosen = LAST[dataset], missing_ids(LAST[dataset].action), {}
+    for member in members:
+        try:
+            fields = parse_name(member.stem)
+            if fields.action > last.action and dataset == "ntu60":
+                continue  # the rest of NTU120
+            for what, number, most in zip(Name._fields, fields, last, strict=True):
+                if number > most:
+                    raise ValueError(f"{what} {number}, but {dataset} has {most}")
+            if member.stem in missing or (keep and not keep(fields)):
+                continue
+            if first := chosen.get(member.stem):
+                raise ValueError(f"a second file of this name; that in {first.source} is used")
+            chosen[member.stem] = member
+        except ValueError as error:
+            on_bad(member.name, str(error))
+    anywhere = sorted(key for key, member in chosen.items() if not isinstance(member.place, int))
+    in_tars = [member for member in chosen.values() if isinstance(member.place, int)]
+    return [*map(chosen.__getitem__, anywhere), *in_tars]
+
+
+@dataclasses.dataclass
+class _Parent:
+    """What the shards share: the worker processes, started when needed, and the open tars."""
+
+    workers: int
+    tars: dict[str, Iterator[tuple[int, bytes]]] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def pool(self) -> concurrent.futures.Executor:
+        context = multiprocessing.get_context("spawn")  # JAX's threads do not survive a fork
+        return concurrent.futures.ProcessPoolExecutor(self.workers, context, initializer=start)
+
+    def load(self, member: Member) -> tuple[Member, bytes | None]:
+        """With its bytes, if no worker can read them; members of a tar have to come in order."""
+        if not isinstance(member.place, int):
+            return member, None
+        files = self.tars.setdefault(member.source, enumerate(open_tar(member.source)))
+        return member, next(data for number, data in files if number == member.place)
+
+
+def _clips(compat: Compat, parent: _Parent, on_bad: OnBad, members: Sequence[Member]):
+    loaded = map(parent.load, members)
+    batches = iter(lambda: list(itertools.islice(loaded, BATCH)), [])
+    work = functools.partial(read_batch, compat=compat)
+    found = map(work, batches) if parent.workers < 2 else _in_order(parent, work, batches)
+    for result in itertools.chain.from_iterable(found):
+        if isinstance(result, Clip):
+            yield result
+        else:
+            on_bad(*result)
+
+
+def _in_order(parent: _Parent, work: Callable, batches: Iterator) -> Iterator:
+    """`map` over the pool, never more than a few batches ahead."""
+    waiting = collections.deque()
+    try:
+        for batch in itertools.chain(batches, itertools.repeat(None, 3 * parent.workers)):
+            if batch is not None:
+                waiting.append(parent.pool.submit(work, batch))
+            if waiting and (batch is None or len(waiting) >= 3 * parent.workers):
+                yield waiting.popleft().result()
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError(
+            "a worker process was killed, perhaps for memory; fewer --workers"
+        ) from None

@@ -1,0 +1,1 @@
+"""Pictures: skeletons, predictions, confusion matrices."""

@@ -1,0 +1,151 @@
+"""Files and folders on disk: written whole or not at all, under any name, by one process at a time.
+
+In: paths. Nothing here knows what is in the files; everything that keeps state on disk uses it.
+"""
+
+import contextlib
+import fcntl
+import glob
+import json
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.files import text
+
+LOCK = "run.lock"
+_SCHEME = re.compile(r"([a-zA-Z][\w+.-]+):/")
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Gives the path of a new file to write; at the end it takes the place of `path` in one step.
+
+    A reader, and whoever looks after a crash, sees the old file or the whole new one. After an
+    exception the old one stays.
+    """
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")  # writers look at the suffix
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name without the content
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    with replaced(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def read_json(path: Path, mend: str, keys: tuple[str, ...] = ()) -> dict:
+    """The JSON object in a file.
+
+    Args:
+        mend: what the user is told to do where that fails.
+        keys: that it must have.
+
+    Raises:
+        UserError: no such file, or no JSON object with these keys in it.
+    """
+    try:
+        value = text.read_json(path)
+    except UserError as error:
+        raise UserError(f"{error}: {mend}") from None
+    if missing := set(keys) - set(value):
+        raise UserError(f"{path} is damaged (no {sorted(missing)[0]!r} in it): {mend}")
+    return value
+
+
+@contextlib.contextmanager
+def held(path: Path, doing: str) -> Iterator[None]:
+    """Holds the lock file `path`, which is there meanwhile; the system frees it when we die.
+
+    Args:
+        doing: what the holder does, for whoever is refused, e.g. "trains in runs/x".
+
+    Raises:
+        UserError: another process holds it (names its pid and host), or it cannot be made.
+    """
+    handle = _lock(path, doing)
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _lock(path: Path, doing: str) -> int:
+    """An open, locked file that is the one at `path`: the last holder may just have removed it."""
+    while True:
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            reason = f"cannot write {path}: {error.strerror}; choose another place"
+            raise UserError(reason) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.read(handle, 300).decode(errors="replace").strip() or "another process"
+            os.close(handle)
+            raise UserError(f"{who} {doing}: wait for its end, or stop it") from None
+        except OSError:
+            return handle  # some network file systems have no locks
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), path.stat()):
+                return handle
+        os.close(handle)
+
+
+def check_folder(flag: str, path: str | Path) -> None:
+    """Refuses what is no place on a file system, before anything is made there.
+
+    Raises:
+        UserError: a URL, or a name that a library would take for another.
+    """
+    if match := _SCHEME.match(str(path)):
+        raise UserError(f"{flag} {path}: {match[1]}:// is not supported; mount it as a folder")
+    if "\\" in str(path) or "\0" in str(path) or not str(path):
+        raise UserError(f"{flag} {str(path)!r}: choose a path without backslashes")
+
+
+def make_folder(flag: str, path: Path) -> None:
+    """Makes a folder with its parents. Raises UserError where that cannot be done."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{flag}: cannot create {path} ({error.strerror})") from error
+
+
+def literal_globs() -> None:
+    """Lets Orbax and TFDS work in a folder whose name holds `[`, `*` or `?`.
+
+    They search folders by `etils.epath`, which takes the folder's own name for a pattern too, finds
+    nothing in `runs/x[1]`, and leaves a checkpoint that cannot be read.
+    """
+    from etils.epath.gpath import PosixGPath
+
+    if PosixGPath.__dict__.get("glob") is not None:
+        return
+    general = PosixGPath.glob
+
+    def literal(folder, pattern):
+        if "://" in os.fspath(folder):
+            return general(folder, pattern)
+        return (folder / name for name in glob.glob(pattern, root_dir=os.fspath(folder)))
+
+    PosixGPath.glob = literal

@@ -1,0 +1,52 @@
+"""Checksums beside files that are passed on: `SHA256SUMS`, which `sha256sum -c` reads too.
+
+In: a folder and the names of its files. Out: the file of checksums; and at every load the answer
+whether the files are what was written. It guards against damage, not against forgery.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.atomic import write_text
+
+SUMS = "SHA256SUMS"
+
+
+def seal(folder: Path, names: Iterable[str]) -> None:
+    """Writes the checksums of these files of the folder."""
+    write_text(folder / SUMS, "".join(f"{sha256(folder / n)}  {n}\n" for n in sorted(names)))
+
+
+def check_seal(folder: Path, names: Iterable[str] | None, mend: str) -> bool:
+    """Compares files with their checksums; False where the folder has none.
+
+    Args:
+        names: None for all that have one.
+        mend: what the user is told to do where they differ.
+
+    Raises:
+        UserError: a file is not what was written, or has no checksum in a folder that has some.
+    """
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError):
+        raise UserError(f"{folder / SUMS} cannot be read: {mend}") from None
+    known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    for name in known if names is None else names:
+        try:
+            same = sha256(folder / name) == known.get(name)
+        except OSError as error:
+            raise UserError(f"cannot read {folder / name} ({error.strerror}): {mend}") from None
+        if not same:
+            raise UserError(f"{folder / name} is damaged (its checksum in {SUMS} differs): {mend}")
+    return True
+
+
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

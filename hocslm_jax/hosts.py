@@ -1,0 +1,250 @@
+"""What the processes of a run on several hosts do as one: decide, wait, compare, stop and end.
+
+In: a function, a value or a signal of one process. Out: the same answer, or the same UserError, on
+all of them. A folder that hosts share may show a new file late, so nothing is decided by what each
+process finds there: process 0 looks, and tells the others. The messages go through JAX's
+coordination service, which needs no device, and by which a dead process is noticed. Every process
+must call these functions in the same order; a process that is alone has nobody to ask.
+"""
+
+import atexit
+import contextlib
+import itertools
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax._src import distributed  # has the only door to the service; Orbax takes it, too
+
+from hocslm_jax.errors import UserError
+
+WAIT_S = 7 * 24 * 3600  # for work of another process; one that dies is noticed long before
+LAG_S = 60  # until a shared folder shows what another host has written
+# Calls of `agree_to_stop` between a signal and the stop: more than one process can be ahead of
+# another, which has a step or two in flight (`loop.AHEAD`).
+LEAD = 8
+ENDED, STOP = "hocslm/ended", "hocslm/stop"
+
+_calls, _asked = itertools.count(), itertools.count()
+_watchers: list[threading.Thread] = []
+
+
+def on_first(act: Callable[[], Any]) -> Any:
+    """Runs `act` on process 0 alone; returns its value, which JSON must hold, on every process.
+
+    The others wait for it, for as long as it takes.
+
+    Raises:
+        UserError: process 0 raised it; on the others, whatever process 0 raised.
+    """
+    if jax.process_count() == 1:
+        return act()
+    key = f"hocslm/first/{next(_calls)}"
+    if jax.process_index() != 0:
+        told = json.loads(_get(key))
+        if "error" in told:
+            raise UserError(told["error"])
+        return told["value"]
+    try:
+        told = {"value": act()}
+    except BaseException as error:
+        _set(key, json.dumps({"error": words_of(error)}))
+        raise
+    _set(key, json.dumps(told))
+    return told["value"]
+
+
+def wait_for_all() -> None:
+    """Returns when every process is here."""
+    if jax.process_count() > 1:
+        distributed.global_state.client.wait_at_barrier(
+            f"hocslm/barrier/{next(_calls)}", WAIT_S * 1000
+        )
+
+
+def any_process(value: bool) -> bool:
+    """Whether `value` holds on any process."""
+    return _judge(value, any)
+
+
+def check_same(
+    what: str,
+    mine: Callable[[], Mapping[str, Any]],
+    advice: str = "make them alike on every host",
+) -> None:
+    """Compares a flat mapping of JSON values with that of process 0.
+
+    Raises:
+        UserError: they differ on some process; names it, its host, and the keys.
+    """
+    if jax.process_count() > 1:
+        here = [socket.gethostname(), mine()]
+        _judge(here, lambda found: _compare(what, found, advice))
+
+
+def _compare(what: str, found: Sequence[tuple[str, Mapping[str, Any]]], advice: str) -> None:
+    (here, wanted), *others = found
+    for number, (there, values) in enumerate(others, 1):
+        keys = [k for k in sorted(wanted.keys() | values.keys()) if wanted.get(k) != values.get(k)]
+        if keys:
+            shown = ", ".join(
+                f"{k} ({_short(values.get(k))} there, {_short(wanted.get(k))} on process 0)"
+                for k in keys[:2]
+            )
+            more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+            raise UserError(
+                f"process {number} ({there}) and process 0 ({here}) differ in {what}: "
+                f"{shown}{more}; {advice}"
+            )
+
+
+def wait_to_see(path: Path, inside: bool = False) -> None:
+    """Returns when this host sees a file or folder as process 0 does; `inside`: all in it, too.
+
+    Raises:
+        UserError: it does not within `LAG_S`.
+    """
+    if jax.process_count() == 1:
+        return
+    names = on_first(lambda: [str(p.relative_to(path)) for p in path.rglob("*")] if inside else [])
+    deadline = time.monotonic() + LAG_S
+    for one in (path, *(path / name for name in names)):
+        while not one.exists():
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"process {jax.process_index()} ({socket.gethostname()}) does not see {one}, "
+                    "which process 0 does: it must be in a folder that all hosts share"
+                )
+            time.sleep(0.2)
+
+
+def agree_to_stop(asked: bool) -> bool:
+    """Whether the run stops here: true on every process at the same call once one has `asked`.
+
+    A step or a batch that all processes work on must lie between two calls, since it keeps them
+    within `LEAD` calls of each other.
+    """
+    if jax.process_count() == 1:
+        return asked
+    now = next(_asked)
+    if asked:
+        _set_once(STOP, str(now + LEAD))
+    at = _look(STOP)
+    return at is not None and now >= int(at)
+
+
+def give_up(seconds: float) -> None:
+    """Ends this process, which has waited for the others in vain."""
+    where = distributed.global_state.coordinator_address
+    text = (
+        f"error: --distributed: not all processes met at {where} within {seconds:g} s: start one "
+        "on every host, check that it reaches that address, or raise --join_timeout"
+    )
+    print(text, file=sys.stderr, flush=True)
+    os._exit(2)
+
+
+def join_watch() -> None:
+    """From now on this process ends when another one calls `end_all`."""
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(over,), daemon=True)
+    watcher.start()
+    _watchers.append(watcher)
+    # The interpreter must not end while the thread asks the service.
+    atexit.register(lambda: (over.set(), watcher.join()))
+
+
+def end_all(error: BaseException) -> None:
+    """Ends all other processes, each with the words of this error; returns when this may end, too.
+
+    Does not return where another process was first: this one then ends with that one's words.
+    """
+    if not _watchers:
+        return
+    said = json.dumps([jax.process_index(), words_of(error)])
+    if not _set_once(ENDED, said):
+        if not isinstance(error, UserError | KeyboardInterrupt):
+            traceback.print_exception(error)
+        _watchers[0].join()
+
+
+def words_of(error: BaseException) -> str:
+    """What the other processes are told of an error."""
+    if isinstance(error, UserError):
+        return str(error)
+    where = f"process {jax.process_index()} ({socket.gethostname()})"
+    if isinstance(error, KeyboardInterrupt):
+        return f"{where} was interrupted; the same command goes on"
+    reason = str(error).strip().partition("\n")[0][:160]
+    return f"{where} failed with {type(error).__name__}: {reason}; see what it printed"
+
+
+def _watch(over: threading.Event) -> None:
+    while not over.wait(1.0):
+        first, text = json.loads(_look(ENDED) or '[null, ""]')
+        if first == jax.process_index():
+            return
+        if first is not None:
+            print(f"error: {text}", file=sys.stderr, flush=True)
+            sys.stdout.flush()
+            with contextlib.suppress(Exception):
+                jax.distributed.shutdown()  # the process that was first waits for it
+            os._exit(2)
+
+
+def _judge(value: Any, act: Callable[[list], Any]) -> Any:
+    """`act` on the values of all processes, in their order; its answer on every process."""
+    if jax.process_count() == 1:
+        return act([value])
+    key = f"hocslm/all/{next(_calls)}"
+    _set(f"{key}/{jax.process_index()}", json.dumps(value))
+    every = (f"{key}/{number}" for number in range(jax.process_count()))
+    return on_first(lambda: act([json.loads(_get(one)) for one in every]))
+
+
+def _get(key: str) -> str:
+    return distributed.global_state.client.blocking_key_value_get(key, WAIT_S * 1000)
+
+
+def _set(key: str, value: str) -> None:
+    distributed.global_state.client.key_value_set(key, value)
+
+
+def _set_once(key: str, value: str) -> bool:
+    """Sets it unless it is set; whether it was not."""
+    try:
+        _set(key, value)
+    except RuntimeError as error:
+        return "ALREADY_EXISTS" not in str(error)
+    return True
+
+
+def _look(key: str) -> str | None:
+    try:
+        return distributed.global_state.client.key_value_try_get(key)
+    except RuntimeError:  # there is none
+        return None
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def say(text: str) -> None:
+    """One line for the user, from process 0."""
+    if jax.process_index() == 0:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            tqdm.write(text)
+        else:
+            print(text, flush=True)

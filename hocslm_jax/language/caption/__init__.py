@@ -1,0 +1,1 @@
+"""RGB videos to captions, by a vision-language model."""

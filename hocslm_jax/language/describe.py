@@ -1,0 +1,145 @@
+"""What a trained model says about clips: sentences, and the class that the language model favours.
+
+In: batches of clips, a function from clips to prefixes [v; P], a language model. Out: one row a
+clip for `caption_scores`, and a summary with counts first. Only asked for after training: it costs
+classification nothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hocslm_jax.data.captions import ClassText, bank
+from hocslm_jax.data.store import Store
+from hocslm_jax.data.tokenizer import encode_caption
+from hocslm_jax.errors import UserError
+from hocslm_jax.language.caption_scores import caption_rows, caption_scores, class_from_likelihood
+from hocslm_jax.losses import token_scores
+from hocslm_jax.models.hocslm import caption_states
+from hocslm_jax.models.qwen3 import generate, head_matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How sentences are made; temperature 0 takes the likeliest token (greedy)."""
+
+    max_new_tokens: int = 48
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+def describe(language, prefix: jax.Array, decoding: Decoding = Decoding()) -> list[str]:
+    """One sentence for each row of prefix [B, 1 + P, H]."""
+    tokenizer, config = language.tokenizer, language.model.config
+    tokens, lengths = generate(
+        language.model,
+        language.params,
+        prefix,
+        max_new_tokens=decoding.max_new_tokens,
+        eos_ids=tuple({tokenizer.eos_id, *config.eos_token_ids}),
+        pad_id=tokenizer.pad_id,
+        temperature=decoding.temperature,
+        top_k=decoding.top_k,
+        top_p=decoding.top_p,
+        key=jax.random.key(decoding.seed),
+    )
+    tokens, lengths = multihost_utils.process_allgather((tokens, lengths), tiled=True)
+    return [tokenizer.decode(row[:n]).strip() for row, n in zip(tokens, lengths, strict=True)]
+
+
+def class_sentences(
+    language, texts: Mapping[str, ClassText], count: int, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first `count` sentences of every class: ids int32 [C, K, L] and lengths int32 [C, K].
+
+    A class with fewer sentences has lengths of 0 at the end.
+    """
+    encoded = [
+        [encode_caption(language.tokenizer, caption, limit)[0] for caption in text.captions[:count]]
+        for text in texts.values()
+    ]
+    longest = max(len(ids) for sentences in encoded for ids in sentences)
+    tokens = np.zeros((len(encoded), count, longest), np.int32)
+    lengths = np.zeros((len(encoded), count), np.int32)
+    for label, sentences in enumerate(encoded):
+        for place, ids in enumerate(sentences):
+            tokens[label, place, : len(ids)], lengths[label, place] = ids, len(ids)
+    return tokens, lengths
+
+
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def log_likelihoods(lm, params, prefix, tokens, lengths, chunk: int = 16) -> jax.Array:
+    """Mean log-probability per token of each sentence [S, L] behind each prefix: [B, S].
+
+    One sentence at a time for the whole batch, so that B x S x L hidden states never exist.
+    """
+
+    def one(sentence):
+        ids, length = sentence
+        ids = jnp.broadcast_to(ids, (len(prefix), len(ids)))
+        hidden = caption_states(lm, params, prefix, ids)
+        nll, _ = token_scores(hidden, head_matrix(params), ids, chunk)  # [B, L]
+        real = jnp.arange(ids.shape[1]) < length
+        return -(nll * real).sum(axis=1) / length  # NaN for a sentence that is not there
+
+    return jax.lax.map(one, (tokens, lengths)).T
+
+
+def describe_clips(
+    language,
+    prefixes: Callable[[dict], jax.Array],
+    batches: Iterable[dict[str, np.ndarray]],
+    decoding: Decoding,
+    sentences: tuple[np.ndarray, np.ndarray],
+    likelihoods: Callable,
+) -> tuple[dict[int, str], dict[int, np.ndarray]]:
+    """Row of the store -> its sentence, and -> its log-likelihoods [C, K].
+
+    Args:
+        prefixes: a batch of this host to the global prefixes [B, 1 + P, H] and rows [B].
+        sentences: of `class_sentences`.
+        likelihoods: `log_likelihoods` of this language model, given the rest of its arguments.
+    """
+    tokens, lengths = sentences
+    flat = (tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
+    said, likelihood = {}, {}
+    for batch in batches:
+        prefix, rows = prefixes(batch)
+        texts = describe(language, prefix, decoding)
+        loglik = likelihoods(prefix, *flat)
+        rows, loglik = multihost_utils.process_allgather((rows, loglik), tiled=True)
+        for row, text, values in zip(rows.tolist(), texts, loglik, strict=True):
+            if row >= 0:
+                said[row] = text
+                likelihood[row] = values.reshape(lengths.shape)
+    if not said:
+        raise UserError("nothing to describe: there are no test clips")
+    return said, likelihood
+
+
+def summarise(
+    store: Store, said: Mapping[int, str], likelihood: Mapping[int, np.ndarray], references
+) -> tuple[list[dict], dict]:
+    """Rows for `write_captions`, and the scores of all of them.
+
+    Args:
+        references: row of the store -> reference sentences.
+    """
+    rows = sorted(said)
+    ids = {row: store.ids[row] for row in rows}
+    generated = {ids[row]: said[row] for row in rows}
+    truth = {ids[row]: store.classes[store.labels[row]] for row in rows}
+    texts = bank(store.classes)
+    wanted: dict[str, Sequence[str]] = {ids[row]: references(row) for row in rows}
+    scores = caption_scores(generated, wanted, truth, texts)
+    guessed = class_from_likelihood(np.stack([likelihood[row] for row in rows]))
+    correct = int((guessed == store.labels[rows]).sum())
+    scores |= {"likelihood_correct": correct, "likelihood_total": len(rows)}
+    return caption_rows(generated, wanted, truth, texts), scores

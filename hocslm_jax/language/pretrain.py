@@ -1,0 +1,158 @@
+"""A small Qwen3 trained on captions, for where no pretrained one is at hand (`lm.init=pretrain`).
+
+In: (class name, caption) pairs, text only. Out: a folder in Hugging Face's format, as good as a
+downloaded one: config.json, model.safetensors, tokenizer.json. Every example is
+[summary ; prompt ; caption ; EOS], the summary being one vector: the mean embedding of some of the
+words of the class name and the caption, with noise. So the model learns what a large one knows
+already, to put into words what a single vector ahead of the prompt says.
+"""
+
+import functools
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from hocslm_jax import losses
+from hocslm_jax.data.captions import CAPTIONS, bank, read_captions
+from hocslm_jax.data.tokenizer import Tokenizer, encode_caption, save_tokenizer, train_tokenizer
+from hocslm_jax.files.atomic import held, write_json
+from hocslm_jax.files.checksums import seal
+from hocslm_jax.hosts import say
+from hocslm_jax.models.hocslm import caption_states
+from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, init_params, save_params
+
+NAME_TOKENS = 16  # of a class name; the rest is not summarised
+NOISE = 0.3  # of the summary, in units of its own length
+
+
+def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) -> None:
+    """Trains on `pairs` and writes `folder`, all at once; nothing is done if it is there.
+
+    Args:
+        lm: `config.lm`; its `pretrain` section gives sizes and steps.
+        pairs: (class name, caption).
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with held(folder.with_name(folder.name + ".lock"), f"pretrains the language model {folder}"):
+        if not (folder / "config.json").is_file():
+            _pretrain(lm, pairs, folder, seed)
+
+
+def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> None:
+    start, size = time.monotonic(), lm.pretrain
+    tokenizer = train_tokenizer([lm.prompt, *(text for p in pairs for text in p)], size.vocab_size)
+    config = lm_config(size, tokenizer)
+    model = Qwen3(config, dtype="float32", remat=False)
+    data = encode_pairs(tokenizer, pairs, lm.max_tokens)
+    params, numbers = fit(model, data, np.asarray(tokenizer.encode(lm.prompt)), size, seed)
+    numbers |= {"sentences": len(pairs), "seconds": round(time.monotonic() - start, 1)}
+    numbers["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_params(params, config, partial)
+    save_tokenizer(tokenizer, partial)
+    write_json(partial / "pretrain.json", numbers)
+    seal(partial, (path.name for path in partial.iterdir()))
+    partial.rename(folder)
+    say(
+        f"language model: {numbers['parameters']:,} parameters, {numbers['caption_loss']:.3f} nats "
+        f"a token after {size.steps} steps, {numbers['seconds']} s; {folder}"
+    )
+
+
+def corpus(store, protocol: str, source: str) -> list[tuple[str, str]]:
+    """(class name, caption) of the bank, and of the training clips that have captions of their own.
+
+    Args:
+        source: `config.lm.captions`; "bank" leaves the clips' own out.
+    """
+    texts = bank(store.classes)
+    pairs = [(name, sentence) for name, text in texts.items() for sentence in text.captions]
+    path = store.path.parent / CAPTIONS
+    if source != "bank" and path.is_file():
+        own = read_captions(path)
+        for row in store.rows(protocol, "train"):
+            name = store.classes[store.labels[row]]
+            pairs += [(name, caption.caption) for caption in own.get(store.ids[row], ())]
+    return pairs
+
+
+def lm_config(size, tokenizer: Tokenizer) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=tokenizer.size,
+        hidden_size=size.hidden_size,
+        intermediate_size=size.intermediate_size,
+        num_layers=size.num_layers,
+        num_heads=size.num_heads,
+        num_kv_heads=size.num_kv_heads,
+        head_dim=size.hidden_size // size.num_heads,
+        tie_embeddings=True,
+        max_positions=512,
+        eos_token_ids=(tokenizer.eos_id,),
+    )
+
+
+def encode_pairs(tokenizer: Tokenizer, pairs, limit: int) -> dict[str, np.ndarray]:
+    """names int32 [S, NAME_TOKENS], captions int32 [S, longest], both padded with -1."""
+    names = np.full((len(pairs), NAME_TOKENS), -1, np.int32)
+    captions = np.full((len(pairs), limit), -1, np.int32)
+    for row, (name, text) in enumerate(pairs):
+        ids = tokenizer.encode(" " + name)[:NAME_TOKENS]
+        names[row, : len(ids)] = ids
+        ids, _ = encode_caption(tokenizer, text, limit)
+        captions[row, : len(ids)] = ids
+    longest = int((captions >= 0).sum(axis=1).max())
+    return {"names": names, "captions": captions[:, :longest]}
+
+
+def fit(model: Qwen3, data: dict[str, np.ndarray], prompt: np.ndarray, size, seed: int):
+    """Trained parameters, and the training loss over the last tenth of the steps."""
+    key, init = jax.random.split(jax.random.key(seed))
+    params = init_params(model.config, init)
+    schedule = optax.warmup_cosine_decay_schedule(0, size.lr, size.steps // 10 + 1, size.steps)
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.01))
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def update(params, opt_state, data, rows, key):
+        batch = {name: values[rows] for name, values in data.items()}
+        objective = functools.partial(example_loss, model, prompt, batch, key)
+        loss, grads = jax.value_and_grad(objective)(params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    data = jax.tree.map(jnp.asarray, data)
+    opt_state, recent = jax.jit(tx.init)(params), []
+    rng = np.random.default_rng(seed)
+    for step in range(size.steps):
+        rows = rng.integers(len(data["captions"]), size=size.batch_size)
+        draw = jax.random.fold_in(key, step)
+        params, opt_state, loss = update(params, opt_state, data, rows, draw)
+        if step >= size.steps * 9 // 10:
+            recent.append(loss)
+    return params, {"steps": size.steps, "caption_loss": float(np.mean(jax.device_get(recent)))}
+
+
+def example_loss(model: Qwen3, prompt: np.ndarray, batch: dict, key: jax.Array, params: dict):
+    """Cross-entropy on the captions, each behind a summary of its words and the prompt."""
+    captions, table = batch["captions"], params["embed"]["embedding"]
+    words = jnp.concatenate([batch["names"], captions], axis=1)  # [B, S]
+    choose, shake, share = jax.random.split(key, 3)
+    kept = jax.random.uniform(share, (len(words), 1))  # of the caption's words, 0 to all
+    kept = jax.random.uniform(choose, words.shape) < kept
+    kept = (kept | (jnp.arange(words.shape[1]) < NAME_TOKENS)) & (words >= 0)
+    summary = jnp.einsum("bsh,bs->bh", table[jnp.maximum(words, 0)], kept.astype(jnp.float32))
+    summary *= jax.lax.rsqrt(jnp.mean(summary**2, axis=1, keepdims=True) + 1e-8)
+    summary += NOISE * jax.random.normal(shake, summary.shape)
+    summary *= jnp.sqrt(jnp.mean(table**2))
+    prompts = jnp.broadcast_to(table[prompt], (len(words), len(prompt), table.shape[1]))
+    prefix = jnp.concatenate([summary[:, None], prompts], axis=1)
+    tokens, mask = jnp.maximum(captions, 0), (captions >= 0).astype(jnp.float32)
+    hidden = caption_states(model, params, prefix, tokens)
+    return losses.caption(hidden, head_matrix(params), tokens, mask, tokens.shape[1])[0]

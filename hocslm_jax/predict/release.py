@@ -1,0 +1,171 @@
+"""`python -m hocslm_jax release`: finished runs as folders that `load_pretrained` reads.
+
+In: workdirs. Out: for each `model.safetensors`, `config.json` (the run's config, class names,
+skeleton, result and command) and a model card. Where the dataset is at hand, the written weights
+are scored once more, so that the card states their own count and not that of the training.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import logging
+
+from hocslm_jax.data.store import dataset_folder
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.atomic import check_folder, write_text
+from hocslm_jax.files.checksums import SUMS, seal
+from hocslm_jax.models import build_model
+from hocslm_jax.predict import release_files
+from hocslm_jax.predict.model import LoadedRun, load_run
+from hocslm_jax.predict.pretrained import evaluate
+from hocslm_jax.train.result import share
+
+# Of the machine that trained; they mean nothing elsewhere.
+PLACES = {"t0": "", "compilation_cache": ""}
+DATASETS = {
+    "nw_ucla": "Northwestern-UCLA Multiview Action 3D (Kinect v1, 20 joints, 10 classes)",
+    "ntu60": "NTU RGB+D (Kinect v2, 25 joints, 60 classes)",
+    "ntu120": "NTU RGB+D 120 (Kinect v2, 25 joints, 120 classes)",
+}
+MODEL_CARD = """\
+---
+library_name: hocslm_jax
+license: other
+tags: [skeleton-action-recognition, jax]
+---
+
+# {name}
+
+{encoder}, stream `{stream}`, strategy {strategy}, seed {seed}: {parameters:,} parameters, stored in
+{dtype}.
+
+- **Trained on** the training clips of protocol `{protocol}` of {dataset},
+  and nothing else; {epochs} epochs in the last stage. The data is for research; the weights too.
+- **These weights**, on all test clips of that protocol: {released}.
+- **The run** they come from, after its last epoch: {trained}. Seeds differ; this is one of them.
+- **Input**: {joints} joints in metres, as the dataset has them. **Output**: one of {classes}.
+- Other sensors, rooms, people and actions than the dataset's are untested.
+
+```python
+import hocslm_jax
+
+loaded = hocslm_jax.load_pretrained("{name}")  # this folder, or its name on the hub
+loaded.predict([joints])  # joints [T, M, V, 3]
+logits = loaded.model.apply(loaded.variables, x, train=False)  # x [B, M, T, V, 3], one stream
+```
+
+```bash
+python -m hocslm_jax predict --checkpoint {name} clip.json
+```
+
+Trained with hocslm_jax by
+
+```bash
+{command}
+```
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `python -m hocslm_jax release`."""
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="finished run, of one stream or more")
+    where = parser.add_mutually_exclusive_group(required=True).add_argument
+    where("--out", type=Path, metavar="DIR", help="DIR, or of several runs DIR/NAME")
+    where("--seal", action="store_true", help="only write the checksums of releases, the RUNs")
+    add("--dtype", choices=release_files.DTYPES, default="float16", help="default float16")
+    add("--data-dir", default="data", help="prepared datasets, to score the written weights")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Releases every run.
+
+    Raises:
+        UserError: a run that is not finished, two of one name, or weights that do not fit the type.
+    """
+    logging.set_verbosity(logging.ERROR)
+    if args.seal:
+        for folder in args.runs:
+            seal_release(folder)
+        return
+    check_folder("--out", args.out)
+    runs = [one for path in args.runs for one in streams_of(path)]
+    names = [path.resolve().name for path in runs]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"two runs are called {twice[0]}: release them into different folders")
+    for path, name in zip(runs, names, strict=True):
+        out = args.out / name if len(names) > 1 else args.out
+        size, said = release(path, out, args.dtype, args.data_dir)
+        print(f"{out}: {size / 1e6:.1f} MB in {args.dtype}, {said}")
+
+
+def seal_release(folder: Path) -> None:
+    """Adds the checksums to a release of an older version; its weights must fit its config.
+
+    Raises:
+        UserError: no release, or one that does not load.
+    """
+    if not release_files.is_release(folder):
+        raise UserError(f"{folder} holds no {release_files.WEIGHTS}: give the folder of a release")
+    load_run(folder)
+    seal(folder, (release_files.WEIGHTS, release_files.CARD))
+    print(f"wrote {folder / SUMS}")
+
+
+def streams_of(workdir: Path) -> list[Path]:
+    """The workdirs of a run's streams, or its own where it has one alone."""
+    own = sorted(path.parent for path in workdir.glob("*/scores.npz"))
+    return own if own and not release_files.is_release(workdir) else [workdir]
+
+
+def release(
+    workdir: Path, out: Path, dtype: str, data_dir: str | Path, build: Callable = build_model
+) -> tuple[int, str]:
+    """Writes one release; returns the size of its weights and what was found of their accuracy.
+
+    Args:
+        build: as for `train.setup.build_run`.
+
+    Raises:
+        UserError: as `run`, or weights that score other than finite.
+    """
+    loaded = load_run(workdir, build=build)
+    about = dict(loaded.metadata)
+    if not about["metrics"]:
+        raise UserError(f"{workdir} is not finished: train it to its end first")
+    about["config"] = without_places(about["config"])
+    size = release_files.save(out, loaded.variables, about, dtype)
+    said = "not scored, since the dataset is not prepared"
+    if dataset_folder(loaded.config.data.dataset, data_dir).is_dir():
+        written = load_run(out, build=build)
+        scores = evaluate(written, data_dir)
+        said = share(scores.correct, scores.total)
+        counts = {"correct": scores.correct, "total": scores.total}
+        release_files.write_card(out, written.metadata | {"released": counts})
+    write_text(out / "README.md", card(out.name, loaded, dtype, said))
+    return size, said
+
+
+def without_places(config: dict) -> dict:
+    """A config without the paths of the machine it ran on."""
+    data, lm = config["data"] | {"data_dir": "data"}, config["lm"] | {"folder": ""}
+    return config | PLACES | {"data": data, "lm": lm}
+
+
+def card(name: str, loaded: LoadedRun, dtype: str, found: str) -> str:
+    """The model card: what it is, what it was trained on, how well it does, how to use it."""
+    result, data = loaded.metadata["metrics"], loaded.config.data
+    return MODEL_CARD.format(
+        **{key: result[key] for key in ("encoder", "stream", "strategy", "seed", "epochs")},
+        name=name,
+        parameters=loaded.metadata["model"]["parameters"],
+        dtype=dtype if dtype == "float32" else f"{dtype} (vectors and statistics in float32)",
+        dataset=DATASETS.get(data.dataset, data.dataset),
+        protocol=data.protocol,
+        released=found,
+        trained=share(result["correct"], result["total"]),
+        joints=loaded.graph.num_joints,
+        classes=", ".join(loaded.classes),
+        command=result.get("command", "(an unknown command)"),
+    )

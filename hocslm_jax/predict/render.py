@@ -1,0 +1,116 @@
+"""`python -m hocslm_jax render`: clips of a prepared dataset, with what a run said of them.
+
+In: a dataset, and the workdir of a finished run with its `scores.npz` or `descriptions.jsonl`. Out:
+a PNG filmstrip or a GIF animation of one clip, or a PNG of several clips with their sentences.
+"""
+
+import argparse
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.data.store import Store, open_store
+from hocslm_jax.draw.descriptions import render_descriptions
+from hocslm_jax.draw.skeletons import render_clip
+from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.classification import load_scores
+from hocslm_jax.language.caption_scores import DESCRIPTIONS, load_captions
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `python -m hocslm_jax render`."""
+    parser.add_argument("--dataset", required=True, help="a prepared dataset, e.g. nw_ucla")
+    parser.add_argument("--data-dir", default="data", help="folder of prepared datasets")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--clip", help="id of the clip")
+    what.add_argument("--descriptions", type=int, metavar="N", help="N clips and what a run says")
+    parser.add_argument("--workdir", help="a finished run: show what it predicted or said")
+    parser.add_argument("--out", required=True, help="picture to write: .png or .gif")
+    parser.add_argument("--poses", type=int, default=6, help="poses in a filmstrip")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draws clips of a prepared dataset, with what a run made of them if a workdir is given."""
+    store, out = open_store(args.dataset, args.data_dir), Path(args.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draw = _draw_clip if args.descriptions is None else _draw_examples
+    draw(args, store, out)
+    print(f"wrote {out} ({out.stat().st_size / 1024:.0f} KiB)")
+
+
+def _draw_examples(args: argparse.Namespace, store: Store, out: Path) -> None:
+    if not args.workdir or args.descriptions < 1:
+        raise UserError("--descriptions N draws N clips of a run: give at least 1, and --workdir")
+    draw_examples(args.workdir, store, args.descriptions, out)
+
+
+def _draw_clip(args: argparse.Namespace, store: Store, out: Path) -> None:
+    if args.clip not in store.ids:
+        near = difflib.get_close_matches(args.clip, store.ids, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"ids look like {store.ids[0]}"
+        raise UserError(f"{args.dataset} has no clip {args.clip}; {hint}")
+    if args.poses < 1:
+        raise UserError(f"--poses {args.poses}: a filmstrip has at least one pose")
+    row = store.ids.index(args.clip)
+    true_class = store.classes[int(store.labels[row])]
+    title, probabilities = f"{args.clip}: {true_class}", None
+    if args.workdir:
+        probabilities = predicted(Path(args.workdir), store, args.clip)
+        best = max(probabilities, key=probabilities.__getitem__)
+        title = f"predicted {best} ({100 * probabilities[best]:.1f} %), true class {true_class}"
+    render_clip(
+        store.joints(row),
+        store.graph,
+        out,
+        title=title,
+        probabilities=probabilities,
+        true_class=true_class,
+        poses=args.poses,
+    )
+
+
+def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
+    """Class probabilities that a finished run gave a clip, from its `scores.npz`."""
+    scores = load_scores(workdir / "scores.npz")
+    if clip not in scores.ids:
+        raise UserError(
+            f"{workdir}: {clip} is not among the {scores.total} clips this run was tested on; "
+            f"choose one that is, e.g. {scores.ids[0]}"
+        )
+    logits = scores.logits[scores.ids.index(clip)].astype(np.float64)
+    if len(logits) != len(store.classes):
+        raise UserError(
+            f"{workdir}: scores of {len(logits)} classes, but {store.name} has "
+            f"{len(store.classes)}; name the dataset the run was trained on"
+        )
+    weights = np.exp(logits - logits.max())
+    return dict(zip(store.classes, (weights / weights.sum()).tolist(), strict=True))
+
+
+def choose(rows: Sequence[Mapping], count: int) -> list[Mapping]:
+    """`count` rows, evenly spaced over the rows sorted by class: no choice of the good ones."""
+    rows = sorted(rows, key=lambda row: row["truth"])
+    count = min(count, len(rows))
+    return [rows[int((place + 0.5) * len(rows) / count)] for place in range(count)]
+
+
+def draw_examples(workdir: str | Path, store: Store, count: int, path: Path) -> None:
+    """The picture of a finished run: `count` of its test clips, and how many it got right of all.
+
+    Raises:
+        UserError: no descriptions, of other clips than those of `store`, or as
+            `render_descriptions`.
+    """
+    rows = load_captions(Path(workdir) / DESCRIPTIONS)
+    chosen, place = choose(rows, count), {clip: row for row, clip in enumerate(store.ids)}
+    if strangers := [row["id"] for row in chosen if row["id"] not in place]:
+        raise UserError(
+            f"{workdir} describes {strangers[0]}, which is not in {store.name}; name the dataset "
+            "the run was trained on"
+        )
+    clips = [store.joints(place[row["id"]]) for row in chosen]
+    correct = sum(row["named"] == row["truth"] for row in rows)
+    title = f"{correct} of {len(rows)} sentences about test clips name the class"
+    render_descriptions(chosen, clips, store.graph, path, f"{store.name}: {title}")

@@ -1,0 +1,113 @@
+"""A run's programs for its mesh: where arguments lie, and what is moved before it is computed with.
+
+In: an update, a model and a language model, which know nothing of devices. Out: the jitted step,
+prediction and likelihoods, and the language model with what brings together the split weights of
+its layers.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+
+from hocslm_jax import sharding
+from hocslm_jax.language.describe import log_likelihoods
+from hocslm_jax.language.frozen import Language
+from hocslm_jax.models import HocSLM
+from hocslm_jax.models.qwen3 import Qwen3
+from hocslm_jax.train import stacked
+from hocslm_jax.train.environment import compiler_options
+
+
+def jit_step(update: Callable, placed, mesh, language: Language | None) -> Callable:
+    """The update, compiled for the mesh; the old state's memory is reused for the new one.
+
+    It spreads the clips over all devices, and gathers the split weights of a language model's two
+    ends; those of its layers are left to `gathering`.
+    """
+    everywhere = sharding.replicated(mesh)
+    frozen = {"lm": weight_shardings(language)} if language else {}
+
+    def train_step(state, given, batch):
+        given = {"lm": gather_ends(given["lm"], frozen["lm"])} if language else {}
+        return update(state, given, batch | {"x": sharding.spread(mesh, batch["x"])})
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(placed, frozen, None),  # a batch comes placed, see `Run.put`
+        out_shardings=(placed, everywhere, everywhere),
+        compiler_options=compiler_options(mesh.devices.flat[0].platform),
+    )
+
+
+def gathered(objective: Callable, placed: dict) -> Callable:
+    """An objective of parameters that lie as `placed` says, and are read whole along 'data'."""
+
+    def of_whole(params, *rest):
+        return objective(sharding.gather(params, placed), *rest)
+
+    return of_whole
+
+
+def gather_ends(params: dict, placed: dict) -> dict:
+    """A language model's parameters, its embeddings and output matrix whole along 'data'."""
+    ends = {name: value for name, value in params.items() if name != "blocks"}
+    return params | sharding.gather(ends, {name: placed[name] for name in ends})
+
+
+def gathering(language: Language) -> Qwen3:
+    """The language model of a train step, which gathers each layer where `lm.fsdp` splits them."""
+    layers = weight_shardings(language).get("blocks", {})
+    return language.model.clone(gather=sharding.gather_layer(layers))
+
+
+def make_likelihoods(language: Language) -> Callable:
+    """`(prefix, tokens, lengths) -> log-probabilities` of sentences, see `log_likelihoods`.
+
+    A sentence is as long as those of training, so split weights are gathered as there. Decoding
+    leaves them where they are: the activations of one token are less than a layer's weights.
+    """
+    lm, placed = gathering(language), weight_shardings(language)
+
+    @jax.jit
+    def of_sentences(params, prefix, tokens, lengths):
+        return log_likelihoods(lm, gather_ends(params, placed), prefix, tokens, lengths)
+
+    return functools.partial(of_sentences, language.params)
+
+
+def weight_shardings(language: Language) -> dict:
+    return jax.tree.map(lambda leaf: leaf.sharding, language.params)
+
+
+def make_predict(
+    model, mesh, batch_size: int, streams: int = 0, placed: dict | None = None
+) -> Callable:
+    """`(variables, x of this host) -> global logits [B, C]`, or [B, S, C] of several streams."""
+    logits, clips = jit_predict(model, mesh, streams, placed), sharding.input_sharding(mesh)
+    return lambda variables, x: logits(variables, sharding.shard_batch(clips, x, batch_size))
+
+
+def jit_predict(model, mesh, streams: int = 0, placed: dict | None = None) -> Callable:
+    """`(variables, x) -> logits` of global arrays, compiled for the mesh.
+
+    Variables that are split over 'data', as `placed` says, are read whole.
+    """
+    one = functools.partial(class_logits, model)
+    of_all = stacked.stacked_predict(one, streams, stacked.takes_turns(mesh))
+    rows = sharding.batch_sharding(mesh)
+    options = compiler_options(mesh.devices.flat[0].platform)
+
+    @functools.partial(jax.jit, out_shardings=rows, compiler_options=options)
+    def logits(variables, x):
+        variables = sharding.gather(variables, placed) if placed else variables
+        return of_all(variables, sharding.spread(mesh, x))
+
+    return logits
+
+
+def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:
+    """Logits [B, C] in test mode, of a model with or without a projector."""
+    output = model.apply(variables, x, train=False)
+    return output[0] if isinstance(model, HocSLM) else output

@@ -1,0 +1,124 @@
+"""Several streams in one program, seen from outside: their scores, and a run of each at the end.
+
+In: a `Run` whose `streams` train side by side. Out: scores of each stream and of their ensemble; in
+`workdir/<stream>/` all that a separate run of that stream leaves, so that whatever takes the
+workdir of a run takes these too. A run of one stream alone passes through unchanged.
+"""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Iterable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from hocslm_jax import hosts
+from hocslm_jax.evaluate.classification import (
+    Scores,
+    collect_logits,
+    make_scores,
+    save_scores,
+    write_report,
+)
+from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
+from hocslm_jax.evaluate.score_files import Member
+from hocslm_jax.files.atomic import write_json, write_text
+from hocslm_jax.hosts import say
+from hocslm_jax.train import checkpoint, stacked
+from hocslm_jax.train.metrics import Totals, of_stream
+from hocslm_jax.train.result import make_result, summary
+from hocslm_jax.train.setup import Run
+
+
+def score(run: Run, variables: dict, batches: Iterable, split: str = "test") -> Scores:
+    """Scores of a split; of several streams their equal-weight ensemble, with its parts."""
+    wanted = run.store.rows(run.config.data.protocol, split)
+    rows, logits = collect_logits(
+        lambda x: run.predict(variables, x), batches, run.store, wanted
+    )  # [N, C], or [N, S, C]
+    if not run.streams:
+        return make_scores(run.store, rows, logits)
+    parts = {
+        name: make_scores(run.store, rows, logits[:, place], name)
+        for place, name in enumerate(run.streams)
+    }
+    members = [Member(name, part, name) for name, part in parts.items()]
+    return dataclasses.replace(fuse(members, preset_weights("equal", members)), parts=parts)
+
+
+def named(run: Run, chosen: np.ndarray) -> str:
+    """` of joint, bone` for the chosen ones of several streams, nothing for a stream alone."""
+    names = [stream for stream, yes in zip(run.streams, np.ravel(chosen), strict=False) if yes]
+    return f" of {', '.join(names)}" if names else ""
+
+
+def single_runs(run: Run, scores: Scores) -> list[tuple[Run, Scores]]:
+    """The run itself, or that of each of its streams, with their scores."""
+    return [(single_run(run, name), part) for name, part in scores.parts.items()] or [(run, scores)]
+
+
+def save(run: Run, scores: Scores, name: str) -> None:
+    """Writes a file of that name into the folder of the run, or of each of its streams."""
+
+    def write() -> None:
+        for one, found in single_runs(run, scores):
+            one.workdir.mkdir(parents=True, exist_ok=True)
+            save_scores(one.workdir / name, found)
+
+    hosts.on_first(write)
+
+
+def single_run(run: Run, stream: str) -> Run:
+    """The run of one stream, without the functions that train and predict."""
+    config = ConfigDict(run.config.copy_and_resolve_references())
+    config.data.update(stream=stream, streams=())
+    config.mesh.stream = 1
+    return dataclasses.replace(
+        run,
+        config=config,
+        workdir=run.workdir / stream,
+        feed=dataclasses.replace(run.feed, stream=stream, streams=()),
+        abstract_state=run.one_state,
+        init=None,
+        train_step=None,
+        predict=None,
+    )
+
+
+def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dict) -> None:
+    """Makes a finished run of every stream: checkpoint, config, metrics, reports and result.
+
+    Args:
+        state: the stacked state, with which `meta` would be saved.
+    """
+    pick = stacked.make_pick(run.one_state) if scores.parts else None
+    for place, stream in enumerate(scores.parts):
+        one, own = single_run(run, stream), totals.of_stream(stream, run.streams)
+        hosts.on_first(functools.partial(one.workdir.mkdir, parents=True, exist_ok=True))
+        config = checkpoint.plain(one.config)
+        with checkpoint.open_manager(one.workdir, keep=1) as manager:
+            its = checkpoint.plain(meta | {"config": config, "totals": vars(own)})
+            checkpoint.save(manager, meta["step"], pick(state, place), its)
+        part = scores.parts[stream]
+        beside = {"trained_beside": [name for name in run.streams if name != stream]}
+        result = make_result(one, own, part) | beside
+        hosts.on_first(functools.partial(write_single_run, run, one, part, config, result))
+        say(f"{stream}: {summary(result)}; {one.workdir}/result.json")
+
+
+def write_single_run(run: Run, one: Run, scores: Scores, config: dict, result: dict) -> None:
+    """Everything but the checkpoint, the result last."""
+    write_text(one.workdir / "model.json", (run.workdir / "model.json").read_text())
+    copy_metrics(run, one)
+    write_json(one.workdir / "config.json", config)
+    write_report(one.workdir, scores, run.store.classes)
+    write_json(one.workdir / "result.json", result)
+
+
+def copy_metrics(run: Run, one: Run) -> None:
+    """What the stream's own metrics.jsonl would hold."""
+    lines = (run.workdir / "metrics.jsonl").read_text().splitlines()
+    own = (of_stream(json.loads(line), one.feed.stream, run.streams) for line in lines)
+    text = "".join(json.dumps(line) + "\n" for line in own)
+    write_text(one.workdir / "metrics.jsonl", text)
