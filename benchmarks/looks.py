@@ -17,16 +17,15 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks.record import measured_here, write_result
-from configs import base
 from hocslm_jax.data.augment import View, views_of
 from hocslm_jax.data.protocols import VALIDATION
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ablation_table import make_rows, markdown
-from hocslm_jax.train import augmented_test, checkpoint, multi_stream, setup
+from hocslm_jax.train import augmented_test, checkpoint, experiment, multi_stream, setup
 from hocslm_jax.train.state import eval_variables
 
 TITLE = "Test-time augmentation on validation clips"
-# (test.views, test.angle, test.crops, test.mirror), see configs/base.py
+# (test.views, test.angle, test.crops, test.mirror), see train/experiment.py
 ROWS = {
     "as it is": (1, 0.0, 1, False),
     "3 turns, 10°": (3, 10.0, 1, False),
@@ -54,7 +53,7 @@ def open_run(workdir: Path) -> setup.Run:
             f"{workdir} is of protocol {data['protocol']}, whose test clips must not choose: give "
             f"runs of {' or '.join(VALIDATION.get(data['dataset'], {'a validation protocol'}))}"
         )
-    config = ConfigDict(base.defaults().to_dict() | saved)  # a run may be older than a setting
+    config = ConfigDict(experiment.defaults().to_dict() | saved)
     return setup.build_run(config, workdir)
 
 

@@ -20,13 +20,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from configs import base
 from hocslm_jax.__main__ import VERBS
 from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.models import build_model, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
 from hocslm_jax.predict import model, pretrained
-from hocslm_jax.train import unused_settings
+from hocslm_jax.train import experiment, unused_settings
 from hocslm_jax.train.stages import read_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,8 +81,8 @@ def check_launch(words):
     assert (ROOT / file).is_file() and flags.pop("workdir")
     config = importlib.import_module(f"configs.{Path(file).stem}").get_config(arg)
     dotted = [name.removeprefix("config.") for name in flags if name.startswith("config.")]
-    assert set(dotted) <= set(base.flatten(config))
-    unused_settings.check(config, base.named(config, arg) + dotted)
+    assert set(dotted) <= set(experiment.flatten(config))
+    unused_settings.check(config, experiment.named(config, arg) + dotted)
     rest = {name: value for name, value in flags.items() if not name.startswith("config.")}
     assert rest.pop("mode", "eval") == "eval" and rest.pop("distributed", "") == "" and not rest
 
@@ -123,7 +122,7 @@ def names(monkeypatch, tmp_path):
         "model": SimpleNamespace(apply=shapes_of_apply),
         "variables": jax.eval_shape(lambda: NETWORK.init(jax.random.key(0), x, False)),
         "embeddings": jnp.zeros((1, 3, 8)),
-        "config": base.defaults(),
+        "config": experiment.defaults(),
         "jnp": jnp,
         "nn": nn,
         "Graph": Graph,

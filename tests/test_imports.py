@@ -24,10 +24,10 @@ MAY_IMPORT = {
     "draw": {"graph"},
     "language": {"data", "losses", "sharding", "hosts"},
     "evaluate": {"data", "draw"},
-    "train": {"evaluate", "language"},
+    "train": {"evaluate", "language", "terminal"},
     "predict": {"train", "draw"},
     "plan": {"train"},
-    "launch": {"train", "terminal"},
+    "launch": {"train"},
     "__main__": {"launch", "predict", "plan"},
 }
 

@@ -8,7 +8,7 @@ to each clip: a row takes minutes on CPU cores, and says little about long train
 `--set protocol=xview_val,width=64,frames=52,repeat=5,epochs=65` on an accelerator.
 """
 
-from configs import base
+from hocslm_jax.train import experiment
 
 TITLE = "Recipes: small HGLNet, NW-UCLA, view 1 trains, view 2 validates"
 CONFIG = "configs/search/nw_ucla.py"
@@ -34,9 +34,9 @@ ROWS = {
 
 
 def get_config(arg: str = ""):
-    config = base.defaults()
+    config = experiment.defaults()
     config.data.update(protocol="view2_val", frames=32, repeat=1)
     config.model.update(width=16, stages=(2, 1, 1))
     config.optim.update(schedule="cosine", warmup_epochs=1)
     config.train.update(epochs=20, eval_every=0)
-    return base.apply(config, arg)
+    return experiment.apply(config, arg)

@@ -15,6 +15,27 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.classification import Scores
 
 
+@dataclasses.dataclass(frozen=True)
+class ViewSettings:
+    """`config.test`: test-time augmentation, counted beside the plain test.
+
+    A clip is seen in views x crops ways, twice as many with `mirror`.
+
+    Attributes:
+      views: turns about the vertical axis, evenly from -angle to angle.
+      angle: degrees.
+      crops: overlapping stretches of the clip; 1 = all of it.
+      mirror: True adds every view with left and right exchanged.
+      train_clips: True writes `scores_train.npz` too: the plain test of the training clips.
+    """
+
+    views: int = 1
+    angle: float = 30.0
+    crops: int = 1
+    mirror: bool = False
+    train_clips: bool = False
+
+
 def read_views(test) -> tuple[View, ...]:
     """The ways that `config.test` names; the first and only one is the plain test by default.
 

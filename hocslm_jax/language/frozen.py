@@ -32,6 +32,45 @@ from hocslm_jax.models.qwen3 import (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class LanguageSettings:
+    """`config.lm`.
+
+    Attributes:
+      name: folder or hub id of a Qwen3 checkpoint, for init="load".
+      init: "load", or "pretrain" a small one on the captions.
+      folder: where the pretrained one lies; "" = `lm/` in the workdir.
+      dtype: "" = bfloat16 for a loaded model, float32 for one that is pretrained here.
+      remat: compute activations again in the backward pass: less memory, more arithmetic.
+      fsdp: True splits the weights over the `data` devices too.
+      chunk: caption positions whose logits exist at one time.
+      pack: True puts several examples in one row, in the place of padding each.
+      max_tokens: of a caption with its EOS; longer ones are cut at a word.
+      captions: "auto" (the clips' own, else the bank of the classes), "clips" or "bank".
+      prompt: the sentence between the visual token and the caption.
+      prompt_mode: "soft" (trained, beginning with that sentence) or "text" (kept as it is).
+      projector_width: hidden width of the projector.
+      ln_gain: first scale of the visual token: "embed_rms" (as word embeddings) or "one".
+      describe: test clips that are described at the end; 0 = none, -1 = all.
+    """
+
+    name: str = ""
+    init: str = "pretrain"
+    folder: str = ""
+    dtype: str = ""
+    remat: bool = True
+    fsdp: bool = False
+    chunk: int = 16
+    pack: bool = False
+    max_tokens: int = 48
+    captions: str = "auto"
+    prompt: str = "Describe the action performed by the person:"
+    prompt_mode: str = "soft"
+    projector_width: int = 1024
+    ln_gain: str = "embed_rms"
+    describe: int = 256
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Language:
     """A frozen language model, ready to be read from.

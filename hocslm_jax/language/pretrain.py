@@ -7,6 +7,7 @@ words of the class name and the caption, with noise. So the model learns what a 
 already, to put into words what a single vector ahead of the prompt says.
 """
 
+import dataclasses
 import functools
 import shutil
 import time
@@ -29,6 +30,21 @@ from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, init_params
 
 NAME_TOKENS = 16  # of a class name; the rest is not summarised
 NOISE = 0.3  # of the summary, in units of its own length
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """`config.lm.pretrain`: size and training of the small language model."""
+
+    vocab_size: int = 1024
+    hidden_size: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    intermediate_size: int = 384
+    steps: int = 800
+    batch_size: int = 64
+    lr: float = 3e-3
 
 
 def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) -> None:

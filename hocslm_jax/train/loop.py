@@ -5,6 +5,7 @@ from its latest complete checkpoint with the same batches, augmentations and dro
 """
 
 import contextlib
+import dataclasses
 import functools
 from collections import deque
 from collections.abc import Callable
@@ -32,6 +33,27 @@ from hocslm_jax.train.state import eval_variables
 
 # Steps the host runs ahead of the numbers it has checked; two keep the device busy.
 AHEAD = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """`config.train`: how long a run trains and how often it reports and saves.
+
+    Attributes:
+      epochs: of stages that train from scratch; others take `finetune.epochs`.
+      batch_size, eval_batch_size: clips of all devices together.
+      eval_every: epochs between evaluations; 0 = only at the end.
+      checkpoint_every, log_every: in steps.
+      keep: checkpoints that are kept.
+    """
+
+    epochs: int = 65
+    batch_size: int = 16
+    eval_batch_size: int = 64
+    eval_every: int = 1
+    checkpoint_every: int = 200
+    log_every: int = 20
+    keep: int = 2
 
 
 def train(

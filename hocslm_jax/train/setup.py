@@ -26,13 +26,40 @@ from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
 from hocslm_jax.train import checkpoint, optim, stacked, state, step
 from hocslm_jax.train.jitted import gathered, gathering, jit_step, make_predict
-from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
+from hocslm_jax.train.stages import (
+    Stage,
+    fused,
+    position_of,
+    read_stages,
+    trained_groups,
+)
 
 # Words of settings, in any section, that make no sense below 0.
 NOT_NEGATIVE = (
     *("lr", "momentum", "weight_decay", "warmup_epochs", "milestones", "gamma", "clip_norm"),
     *("encoder_scale", "cls", "gen", "smoothing", "mixup", "dropout", "width", "steps"),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The part of `config.data` that says which clips a run reads, and how.
+
+    Attributes:
+      dataset: its name, as `prepare` wrote it.
+      data_dir: folder of prepared datasets.
+      protocol: which clips train and which test, e.g. "xsub".
+      threads: that prefetch batches; more than one seldom helps, they wait for each other.
+      cache: "ram" keeps all clips in memory (3 GB for NTU120), "" reads them from the disk.
+      auto_prepare: True builds a missing dataset that needs no download before training.
+    """
+
+    dataset: str = "nw_ucla"
+    data_dir: str = "data"
+    protocol: str = "xview"
+    threads: int = 1
+    cache: str = ""
+    auto_prepare: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +166,7 @@ def build_run(
     language: Language | None = None,
     opener: Callable[[], Store] | None = None,
 ) -> Run:
-    """Everything but the weights of one stage, `config.stage` of `config.stages`.
+    """Everything but the weights of one stage, as `stages.stage_config` makes its config.
 
     Args:
         build: `(config.model, graph=, num_classes=) -> nn.Module`; with a language model it is
@@ -152,6 +179,8 @@ def build_run(
     """
     check(config)
     config = ConfigDict(config.copy_and_resolve_references())
+    with config.unlocked():
+        config.stage = position_of(config)
     stages = read_stages(config)
     stage = stages[config.stage]
     mesh = open_mesh(config)

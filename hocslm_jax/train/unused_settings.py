@@ -1,7 +1,8 @@
 """Which settings a run uses: one that it would not use is refused, never passed over.
 
 In: a config, and the names of the settings that its user asked for. Out: nothing, or one
-`UserError` that says what the setting needs. Every setting of configs/base.py stands in `NEEDS`.
+`UserError` that says what the setting needs. `NEEDS` has every setting of
+`experiment.defaults`.
 """
 
 from collections.abc import Callable, Iterable
@@ -77,12 +78,12 @@ CONDITIONS: dict[str, Callable] = {
 _SCRATCH = "a stage that trains from scratch (others take finetune.*)"
 _FINETUNE = "a stage that goes on from trained weights or describes"
 _BY_CONDITION = {
-    ALWAYS: """seed strategy stages stage compilation_cache data.dataset data.data_dir data.protocol
+    ALWAYS: """seed strategy stages compilation_cache data.dataset data.data_dir data.protocol
         data.streams data.feeder data.frames data.num_persons data.repeat data.rotation data.crop
         data.mirror data.scale data.jitter data.drop_axis data.drop_joints data.threads data.cache
         data.origin data.graph data.auto_prepare model.encoder model.spatial model.temporal
         model.width model.stages model.pair_mode model.dtype model.remat optim.ema distill.share
-        distill.targets lm.folder train.batch_size train.eval_batch_size train.eval_every
+        lm.folder train.batch_size train.eval_batch_size train.eval_every
         train.checkpoint_every train.log_every train.keep test.views test.crops test.mirror
         test.train_clips mesh.stream mesh.data mesh.model mesh.fsdp""",
     "data.streams to be empty": "data.stream",

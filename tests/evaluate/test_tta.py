@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from configs import base
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.classification import Scores
 from hocslm_jax.evaluate.tta import average, read_views
+from hocslm_jax.train import experiment
 
 
 def scores(probabilities, scale=0.0):
@@ -35,7 +35,7 @@ def test_looks_at_other_clips_are_not_averaged():
     [({"views": 0}, "test.views=0"), ({"crops": -1}, "test.crops"), ({"angle": 200.0}, "angle")],
 )
 def test_impossible_looks_are_named(changes, text):
-    test = base.defaults().test
+    test = experiment.defaults().test
     assert len(read_views(test)) == 1
     test.update(changes)
     with pytest.raises(UserError, match=text):

@@ -18,10 +18,10 @@ import pytest
 import tiny_run
 from processes import ROOT, reports
 
-from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
 from hocslm_jax.evaluate.classification import load_scores
 from hocslm_jax.train import fingerprint, strategy
+from hocslm_jax.train.strategies import STRATEGIES
 
 SLOW = {"slow_s": 0.1, "late_s": 1.0}
 CHANGES = {

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny_run
 
-from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
 from hocslm_jax.language.caption_scores import load_captions
 from hocslm_jax.language.frozen import open_language
 from hocslm_jax.train import checkpoint, loop, setup, strategy
 from hocslm_jax.train.stages import Stage, read_stages
+from hocslm_jax.train.strategies import STRATEGIES
 
 
 @pytest.fixture(scope="module")
