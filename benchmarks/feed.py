@@ -26,7 +26,8 @@ from benchmarks import ntu_shape
 from benchmarks.record import measured_here, one_line_errors, write_result
 from hocslm_jax.data.pipeline import Feed, train_iterator
 from hocslm_jax.data.store import Store, open_store
-from hocslm_jax.train import program, setup
+from hocslm_jax.train import jitted as program
+from hocslm_jax.train import setup
 
 CONFIGS = {"nw_ucla": "nw_ucla", "ntu60": "ntu60_xsub", "ntu120": "ntu120_xsub"}
 

@@ -29,7 +29,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import resolve_graph
 from hocslm_jax.models import build_model
 from hocslm_jax.sharding import make_mesh
-from hocslm_jax.train import environment, optim, stacked, state, step
+from hocslm_jax.train import environment, optim, state, step, stream_axis
 
 # config file, skeleton and number of classes
 SHAPES = {"nw_ucla": ("nw_ucla", "ucla20", 10), "ntu60": ("ntu60_xsub", "ntu25", 60)}
@@ -70,8 +70,8 @@ def one_program(
     args: argparse.Namespace, init, update, batch, in_turn: bool
 ) -> tuple[Callable, dict]:
     """A function that updates all streams once, and what compiling it took."""
-    states = [jax.jit(stacked.stacked_init(init, args.streams))(jax.random.key(0), {})]
-    update = stacked.stacked_update(update, args.streams, in_turn)
+    states = [jax.jit(stream_axis.stacked_init(init, args.streams))(jax.random.key(0), {})]
+    update = stream_axis.stacked_update(update, args.streams, in_turn)
     compiled, cost = compile_step(update, states[0], batch)
 
     def run():
@@ -145,7 +145,7 @@ def measure(args: argparse.Namespace) -> dict:
         for name, (run, _) in runs.items():
             found[name].append(seconds(run, args.steps if repetition else 1))  # the first warms up
     rows = {name: summary(found[name][1:], cost) for name, (_, cost) in runs.items()}
-    chosen = IN_TURN if stacked.takes_turns(make_mesh(stream=1)) else SIDE_BY_SIDE
+    chosen = IN_TURN if stream_axis.takes_turns(make_mesh(stream=1)) else SIDE_BY_SIDE
     pairs = zip(found[SEPARATE][1:], found[chosen][1:], strict=True)
     ratios = [separate / together for separate, together in pairs]
     return {

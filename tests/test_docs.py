@@ -25,7 +25,7 @@ from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.models import build_model, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
 from hocslm_jax.predict import model, pretrained
-from hocslm_jax.train import experiment, unused_settings
+from hocslm_jax.train import check_settings, experiment
 from hocslm_jax.train.stages import read_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def check_launch(words):
     config = importlib.import_module(f"configs.{Path(file).stem}").get_config(arg)
     dotted = [name.removeprefix("config.") for name in flags if name.startswith("config.")]
     assert set(dotted) <= set(experiment.flatten(config))
-    unused_settings.check(config, experiment.named(config, arg) + dotted)
+    check_settings.check_used(config, experiment.named(config, arg) + dotted)
     rest = {name: value for name, value in flags.items() if not name.startswith("config.")}
     assert rest.pop("mode", "eval") == "eval" and rest.pop("distributed", "") == "" and not rest
 

@@ -37,7 +37,8 @@ from hocslm_jax.models.qwen3 import (
 )
 from hocslm_jax.plan.products import product_flops
 from hocslm_jax.train import checkpoint, optim, setup
-from hocslm_jax.train.program import abstract_batch
+from hocslm_jax.train.check_settings import check_values
+from hocslm_jax.train.jitted import abstract_batch
 from hocslm_jax.train.stages import Stage, fused, position_of, read_stages
 
 SKELETONS = {  # of the datasets that `prepare` knows by name: joints and number of classes
@@ -90,7 +91,7 @@ def build_step(
     Raises:
         UserError: as `setup.build_run`, or a language model whose sizes are not known.
     """
-    setup.check(config)
+    check_values(config)
     stages = read_stages(config)
     stage = stage or stages[position_of(config)]
     mesh = setup.open_mesh(config, devices)

@@ -33,7 +33,7 @@ def join(run: Run, looks: Sequence[Scores]) -> Scores:
     return dataclasses.replace(fuse(members, preset_weights("equal", members)), parts=parts)
 
 
-def tell(run: Run, variables: dict) -> dict:
+def score(run: Run, variables: dict) -> dict:
     """Scores the test split in every way that `config.test` names; returns the counts."""
     views, test = read_views(run.config.test), run.config.test
     scores = join(

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from hocslm_jax import hosts, terminal
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import environment, experiment, strategy, unused_settings
+from hocslm_jax.train import check_settings, environment, experiment, strategy
 from hocslm_jax.train.checkpoint import read_run
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file or name, with :k=v settings.")
@@ -94,7 +94,7 @@ def _act(argv: list[str]) -> None:
         environment.use_compilation_cache(config.compilation_cache)
         environment.keep_memory()
         if MODE.value == "train":
-            unused_settings.check(config, argv[1:])
+            check_settings.check_used(config, argv[1:])
             status = strategy.train(config, WORKDIR.value)
         else:
             status = strategy.evaluate(config, WORKDIR.value)

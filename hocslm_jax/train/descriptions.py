@@ -22,7 +22,7 @@ SENTENCES = 3  # of each class, for reading the class off their likelihoods
 SHOWN = 6
 
 
-def tell(run: Run, language: Language, variables: dict) -> dict:
+def describe(run: Run, language: Language, variables: dict) -> dict:
     """Describes `config.lm.describe` test clips, evenly spaced; returns the scores."""
     lm, store = run.config.lm, run.store
     said, likelihood = describe_clips(

@@ -24,7 +24,7 @@ from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
 from hocslm_jax.evaluate.score_files import TRAIN_SCORES, Member, read_members
 from hocslm_jax.hosts import say
 from hocslm_jax.train import checkpoint, multi_stream
-from hocslm_jax.train.bound import check_data
+from hocslm_jax.train.identity import check_data
 from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.stages import read_stages
@@ -45,7 +45,7 @@ class Distillation:
     temperature: float = 4.0
 
 
-def tell(run: Run, variables: dict) -> dict:
+def score_training_clips(run: Run, variables: dict) -> dict:
     """Scores the training clips into `scores_train.npz`, a file a stream; returns the counts."""
     scores = multi_stream.score(run, variables, run.test_batches(split="train"), "train")
     multi_stream.save(run, scores, TRAIN_SCORES)

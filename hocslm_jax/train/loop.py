@@ -21,15 +21,15 @@ from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
 from hocslm_jax.train import checkpoint, multi_stream
-from hocslm_jax.train.bound import check_data, identity
-from hocslm_jax.train.fingerprint import checksum, fingerprint
+from hocslm_jax.train.identity import check_data, checksum, fingerprint, identity
+from hocslm_jax.train.jitted import compile_step
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar
-from hocslm_jax.train.program import compile_step, describe_input, describe_model
+from hocslm_jax.train.model_summary import describe_input, describe_model
 from hocslm_jax.train.result import make_result, share, summary, withdraw_result
 from hocslm_jax.train.setup import Run
-from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_told
-from hocslm_jax.train.stacked import named_metrics
+from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_stopped
 from hocslm_jax.train.state import eval_variables
+from hocslm_jax.train.stream_axis import named_metrics
 
 # Steps the host runs ahead of the numbers it has checked; two keep the device busy.
 AHEAD = 2
@@ -57,14 +57,14 @@ class Schedule:
 
 
 def train(
-    run: Run, warm: Callable[[], dict] = dict, tell: Callable[[dict], dict] | None = None
+    run: Run, initial: Callable[[], dict] = dict, finish: Callable[[dict], dict] | None = None
 ) -> Ending:
     """Trains to the end, or until SIGTERM or Ctrl-C.
 
     Args:
-        warm: called when the run starts anew; gives {"params", "batch_stats"} of the groups that do
-            not start at random.
-        tell: called with the last weights; gives more entries of `result.json`.
+        initial: called when the run starts anew; gives {"params", "batch_stats"} of the groups
+            that do not start at random.
+        finish: called with the last weights; gives more entries of `result.json`.
 
     Raises:
         UserError: the workdir holds another experiment, a loss or gradient is not finite, or the
@@ -77,7 +77,7 @@ def train(
         checkpoint.open_manager(run.workdir, run.config.train.keep) as manager,
         contextlib.closing(run.train_iterator()) as iterator,
     ):
-        state, totals = start_or_resume(run, manager, iterator, warm)
+        state, totals = start_or_resume(run, manager, iterator, initial)
         if int(state.step) >= run.total_steps and finished(run):
             return Ending(finished=True)
         hosts.on_first(lambda: withdraw_result(run))
@@ -90,14 +90,14 @@ def train(
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
             hosts.wait_for_all()  # gloo gives up on a process that starts 30 s after another
             trainer = Trainer(run, manager, iterator, writer, totals, stop)
-            return trainer.go(state, step, tell)
+            return trainer.go(state, step, finish)
 
 
-def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
+def evaluate(run: Run, finish: Callable[[dict], dict] | None = None) -> int:
     """Scores the test split with the latest checkpoint and writes the report (`--mode=eval`).
 
     Args:
-        tell: as for `train`; what it returns is printed by itself and not kept.
+        finish: as for `train`; what it returns is not kept.
 
     Raises:
         UserError: no complete checkpoint, or one of another model or other data.
@@ -111,8 +111,8 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
 
     wanted = eval_variables(run.abstract_state)
     meta, variables = checkpoint.resume_variables(run.workdir, wanted, check)
-    if tell:
-        tell(variables)
+    if finish:
+        finish(variables)
     scores = multi_stream.score(run, variables, run.test_batches())
     for one, found in multi_stream.single_runs(run, scores):
         hosts.on_first(functools.partial(write_report, one.workdir, found, run.store.classes))
@@ -123,11 +123,11 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
     return 0
 
 
-def start_or_resume(run: Run, manager, iterator, warm: Callable[[], dict]):
+def start_or_resume(run: Run, manager, iterator, initial: Callable[[], dict]):
     """A new state, or the latest saved one with the data iterator set to where it was."""
     found = checkpoint.resume(manager, run.abstract_state, lambda meta: check_same(run, meta))
     if found is None:
-        return run.init(jax.random.key(run.config.seed), warm()), Totals()
+        return run.init(jax.random.key(run.config.seed), initial()), Totals()
     meta, state = found
     iterator.set_state(meta["data"])
     say(f"resuming {run.workdir} at step {meta['step']}")
@@ -184,7 +184,7 @@ class Trainer:
         self.timed = 0
         self.dataset = identity(run.store, run.config.data.protocol)
 
-    def go(self, state, train_step, tell=None) -> Ending:
+    def go(self, state, train_step, finish=None) -> Ending:
         """The loop. `state.step` updates are done before the first pass."""
         run, cadence = self.run, self.run.config.train
         start = int(state.step)
@@ -192,12 +192,12 @@ class Trainer:
             for step in range(start, run.total_steps + 1):
                 last = step == run.total_steps
                 scores = self.maybe_evaluate(state, step)
-                stop = self.told_to_stop(step)
+                stop = self.must_stop(step)
                 if last or stop or (step > start and step % cadence.checkpoint_every == 0):
                     self.save(state, step)
                 if last and scores is not None:
-                    told = tell(eval_variables(state)) if tell else {}
-                    return self.finish(state, scores, told)
+                    more = finish(eval_variables(state)) if finish else {}
+                    return self.finish(state, scores, more)
                 if stop:
                     return self.leave(step)
                 batch = next(self.iterator)
@@ -240,14 +240,14 @@ class Trainer:
         every = run.config.train.eval_every * run.steps_per_epoch
         last = step == run.total_steps
         due = last or (every and step and step % every == 0 and step != totals.evaluated_step)
-        if not due or (self.stop.told and not last):
+        if not due or (self.stop.agreed and not last):
             return None
         self.settle()
         try:
             scores, *val = [
                 multi_stream.score(run, eval_variables(state), batches, split)
                 for split in ("test", "val")[: 1 + run.has_val]
-                for batches in [until_told(run.test_batches(split=split), self.stop)]
+                for batches in [until_stopped(run.test_batches(split=split), self.stop)]
             ]
         except Interrupted:
             return None
@@ -315,7 +315,7 @@ class Trainer:
         }
         return checkpoint.plain(meta)
 
-    def told_to_stop(self, step: int) -> bool:
+    def must_stop(self, step: int) -> bool:
         del step
         return self.stop.ask()
 
@@ -325,7 +325,7 @@ class Trainer:
         say(f"stopped: {where}; the same command goes on from it")
         return Ending(finished=False, stopped=True, status=self.stop.status)
 
-    def finish(self, state, scores: Scores, told: dict) -> Ending:
+    def finish(self, state, scores: Scores, more: dict) -> Ending:
         """Writes the reports and `result.json`, and says the result in one line."""
         run, totals = self.run, self.totals
         self.manager.wait_until_finished()
@@ -333,7 +333,7 @@ class Trainer:
             hosts.on_first(lambda: write_report(run.workdir, scores, run.store.classes))
         totals.wall_clock_s += self.clock.lap()
         multi_stream.write_single_runs(run, state, scores, totals, self.meta(run.total_steps))
-        result = make_result(run, totals, scores) | told
+        result = make_result(run, totals, scores) | more
         hosts.on_first(lambda: atomic.write_json(run.workdir / "result.json", result))
         say(f"{summary(result)}; {run.workdir}/result.json")
         stopped = hosts.any_process(bool(self.stop.received))

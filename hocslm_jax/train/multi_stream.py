@@ -25,7 +25,7 @@ from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
 from hocslm_jax.evaluate.score_files import Member
 from hocslm_jax.files.atomic import write_json, write_text
 from hocslm_jax.hosts import say
-from hocslm_jax.train import checkpoint, stacked
+from hocslm_jax.train import checkpoint, stream_axis
 from hocslm_jax.train.metrics import Totals, of_stream
 from hocslm_jax.train.result import make_result, summary
 from hocslm_jax.train.setup import Run
@@ -92,7 +92,7 @@ def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dic
     Args:
         state: the stacked state, with which `meta` would be saved.
     """
-    pick = stacked.make_pick(run.one_state) if scores.parts else None
+    pick = stream_axis.make_pick(run.one_state) if scores.parts else None
     for place, stream in enumerate(scores.parts):
         one, own = single_run(run, stream), totals.of_stream(stream, run.streams)
         hosts.on_first(functools.partial(one.workdir.mkdir, parents=True, exist_ok=True))

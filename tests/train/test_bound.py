@@ -14,7 +14,7 @@ import tiny_run
 from hocslm_jax.errors import UserError
 from hocslm_jax.files import atomic
 from hocslm_jax.train import checkpoint, distill, experiment, loop, setup, strategy
-from hocslm_jax.train.bound import check_data, identity
+from hocslm_jax.train.identity import check_data, identity
 
 
 @dataclasses.dataclass(frozen=True)

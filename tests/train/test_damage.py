@@ -12,8 +12,8 @@ import tiny_run
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.train import checkpoint, loop, restore
+from hocslm_jax.train.integrity import sums
 from hocslm_jax.train.state import eval_variables
-from hocslm_jax.train.sums import sums
 
 CHANGES = {"train.epochs": 3, "train.checkpoint_every": 4, "train.keep": 3, "train.eval_every": 0}
 STEPS = [12, 8, 4]

@@ -25,7 +25,7 @@ def test_every_row_is_what_a_run_would_count(tmp_path, monkeypatch):
     result = json.loads((tmp_path / "result.json").read_text())
     assert found["plain"] == {"seed": 0, "correct": result["correct"], "total": 16}
     wanted = changes | {"test.views": 3, "test.mirror": True}
-    told = augmented_test.tell(tiny_run.make_run(tmp_path, wanted), variables)["tta"]
+    told = augmented_test.score(tiny_run.make_run(tmp_path, wanted), variables)["tta"]
     assert (told["looks"], told["correct"]) == (6, found["turned"]["correct"])
     with pytest.raises(UserError, match="protocol xview, whose test clips must not choose"):
         looks.open_run(tmp_path)

@@ -101,14 +101,12 @@ def test_a_stage_leaves_the_other_groups_alone(joint, tmp_path, mode):
 
 def test_a_strategy_resumes_in_the_stage_where_it_stopped(joint, tmp_path, monkeypatch):
     """Stopped twice, once in each stage; the losses are those of the uninterrupted run."""
-    real = loop.Trainer.told_to_stop
+    real = loop.Trainer.must_stop
     for stop in (5, 3):
-        monkeypatch.setattr(
-            loop.Trainer, "told_to_stop", lambda self, step, stop=stop: step == stop
-        )
+        monkeypatch.setattr(loop.Trainer, "must_stop", lambda self, step, stop=stop: step == stop)
         assert tiny_run.train_strategy(tmp_path, "T3", folder_of_lm(joint)) == 0
         assert not (tmp_path / "result.json").exists()
-    monkeypatch.setattr(loop.Trainer, "told_to_stop", real)
+    monkeypatch.setattr(loop.Trainer, "must_stop", real)
     assert tiny_run.train_strategy(tmp_path, "T3", folder_of_lm(joint)) == 0
     for stage in ("stages/1", "."):
         assert same(weights(tmp_path / stage)["params"], weights(joint / stage)["params"])
@@ -266,16 +264,16 @@ def test_a_stage_can_start_from_another_run(joint, tmp_path):
     config = tiny_run.make_config({**tiny_run.LANGUAGE, "train.epochs": 1})
     config.update(strategy="custom", stages=(stage,))
     run = tiny_run.make_run_with(config, tmp_path, None)
-    warm = strategy.warm_start(run, None, None)
+    warm = strategy.initial_weights(run, None, None)
     assert same(warm["params"], weights(joint / "stages/1")["params"])
     config.stages = ({**stage, "take": ("encoder",)},)
     run = tiny_run.make_run_with(config, tmp_path, None)
-    warm = strategy.warm_start(run, None, None)
+    warm = strategy.initial_weights(run, None, None)
     assert set(warm["params"]) == {"encoder"} and warm["batch_stats"]
     config.stages = ({**stage, "take": ("projector",)},)
     run = tiny_run.make_run_with(config, tmp_path, None)
     with pytest.raises(UserError, match="no projector to take"):
-        strategy.warm_start(run, None, None)
+        strategy.initial_weights(run, None, None)
 
 
 def test_a_start_from_another_model_says_what_differs(joint, tmp_path, monkeypatch):
@@ -289,7 +287,7 @@ def test_a_start_from_another_model_says_what_differs(joint, tmp_path, monkeypat
     )
     run = dataclasses.replace(run, abstract_state=other)
     with pytest.raises(UserError, match=r"model.width \(64 there, 24 here\)"):
-        strategy.warm_start(run, None, None)
+        strategy.initial_weights(run, None, None)
 
 
 @pytest.mark.parametrize(

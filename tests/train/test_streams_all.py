@@ -124,7 +124,7 @@ def test_evaluation_writes_the_report_of_each_stream(together, capsys):
 
 def test_an_interrupted_run_is_bit_identical(together, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "told_to_stop", lambda self, step: step == 5)
+        patch.setattr(loop.Trainer, "must_stop", lambda self, step: step == 5)
         assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)).stopped
     assert not (tmp_path / "joint").exists()
     assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)).finished

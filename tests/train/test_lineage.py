@@ -6,7 +6,7 @@ import pytest
 import tiny_run
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import loop, origin
+from hocslm_jax.train import lineage, loop
 
 SHORT = {"model.encoder": "groups", "train.epochs": 1, "finetune.epochs": 1}
 
@@ -20,7 +20,7 @@ def two_stages(tmp_path):
 
 def stop_at(monkeypatch, step):
     told = lambda self, now: now == step  # noqa: E731
-    monkeypatch.setattr(loop.Trainer, "told_to_stop", told)
+    monkeypatch.setattr(loop.Trainer, "must_stop", told)
 
 
 def result_of(folder):
@@ -91,7 +91,7 @@ def test_a_fingerprint_sees_every_bit_and_name():
     import jax.numpy as jnp
 
     def mark(tree):
-        return origin.fingerprint(tree, None)
+        return lineage.fingerprint(tree, None)
 
     tree = {"a": jnp.zeros(3), "b": jnp.ones((2, 2))}
     assert mark(tree) == mark(dict(reversed(tree.items())))

@@ -1,15 +1,23 @@
-"""Which settings a run uses: one that it would not use is refused, never passed over.
+"""Checks of settings: values that cannot be, and settings that a run would not use.
 
 In: a config, and the names of the settings that its user asked for. Out: nothing, or one
-`UserError` that says what the setting needs. `NEEDS` has every setting of
+`UserError` that names the setting and says what it needs. `NEEDS` has every setting of
 `experiment.defaults`.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.models.encoder import encoder_config
 from hocslm_jax.train.stages import Stage, read_stages, stage_config
+
+# Words of settings, in any section, that make no sense below 0.
+NOT_NEGATIVE = (
+    *("lr", "momentum", "weight_decay", "warmup_epochs", "milestones", "gamma", "clip_norm"),
+    *("encoder_scale", "cls", "gen", "smoothing", "mixup", "dropout", "width", "steps"),
+)
+
 
 Stages = tuple[Stage, ...]
 
@@ -122,7 +130,7 @@ NEEDS = {name: needs for needs, names in _BY_CONDITION.items() for name in names
 SWITCHES = ("t0", "model.dropout", "loss.smoothing", "loss.mixup", "distill.share")
 
 
-def check(config, asked: Iterable[str] = ()) -> None:
+def check_used(config, asked: Iterable[str] = ()) -> None:
     """Raises UserError for the first setting that this run would not use.
 
     Args:
@@ -144,3 +152,45 @@ def value_of(config, name: str):
     for part in name.split("."):
         config = config[part]
     return config
+
+
+def check_values(config) -> None:
+    """Raises UserError for values that no other part would name clearly."""
+    counts = ("epochs", "batch_size", "eval_batch_size", "checkpoint_every", "log_every", "keep")
+    for name in counts:
+        if config.train[name] < 1:
+            raise UserError(f"train.{name}={config.train[name]} must be at least 1")
+    check_numbers(config.to_dict())
+    if not 0 <= config.optim.ema < 1:
+        raise UserError(f"optim.ema={config.optim.ema} must be in [0, 1)")
+    check_streams(config)
+
+
+def check_numbers(settings: Mapping, prefix: str = "") -> None:
+    """Raises UserError for a setting that is no finite number, or less than 0 where none may be."""
+    for key, value in settings.items():
+        name = prefix + key
+        if isinstance(value, Mapping):
+            check_numbers(value, f"{name}.")
+        for number in value if isinstance(value, tuple | list) else [value]:
+            if isinstance(number, Mapping):  # a stage
+                check_numbers(number, f"{name}.")
+            elif isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{name}={number}: a finite number is needed")
+            elif isinstance(number, int | float) and number < 0 and key in NOT_NEGATIVE:
+                raise UserError(f"{name}={number}: it cannot be less than 0")
+
+
+def check_streams(config) -> None:
+    """Raises UserError for what several streams in one program cannot do."""
+    streams, ways = config.data.streams, config.mesh.stream
+    if streams and any(stage.language for stage in read_stages(config)):
+        raise UserError(
+            f"strategies with language support one stream, not strategy={config.strategy}: train "
+            "streams=… with strategy=T0, then each stream with t0=WORKDIR/STREAM"
+        )
+    if ways < 1 or (len(streams) % ways if streams else ways > 1):
+        raise UserError(
+            f"mesh.stream={ways} does not divide the {len(streams)} streams of data.streams: "
+            "set --config.mesh.stream to a divisor, or 1"
+        )

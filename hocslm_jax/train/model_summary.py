@@ -1,7 +1,7 @@
-"""What a run is made of and what its step costs: parameters by block, FLOPs, the compiled program.
+"""What a run is made of: parameters by block and FLOPs, and what its clips go through.
 
-In: a `Run`. Out: the compiled train step, and `model.json`, which also holds what a checkpoint
-needs to be used without the dataset: class names and skeleton.
+In: a `Run`. Out: lines for the terminal, and `model.json`, which also holds what a checkpoint needs
+to be used without the dataset: class names and skeleton.
 """
 
 import functools
@@ -16,47 +16,8 @@ from hocslm_jax.data.prepare.notices import persons_left_out
 from hocslm_jax.files.atomic import write_json
 from hocslm_jax.hosts import say
 from hocslm_jax.train import state
-from hocslm_jax.train.jitted import class_logits
+from hocslm_jax.train.jitted import class_logits, flops_of
 from hocslm_jax.train.setup import Run
-
-
-def compile_step(run: Run):
-    """The compiled train step and its FLOPs (one whole batch, all devices), before any data."""
-    tokens = None if run.captions is None else run.captions.tokens.shape[1]
-    classes = 0 if run.teacher is None else len(run.store.classes)
-    batch = abstract_batch(run.config, run.mesh, run.input_shape, tokens, classes)
-    frozen = jax.tree.map(
-        lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), run.frozen
-    )
-    lowered = run.train_step.lower(run.abstract_state, frozen, batch)
-    compiled = lowered.compile()
-    # XLA counts a loop's body once, so it would count one layer of a language model.
-    return compiled, None if run.language else _flops(lowered)
-
-
-def abstract_batch(
-    config, mesh, input_shape: tuple[int, ...], tokens: int | None, classes: int = 0
-) -> dict:
-    """Shapes, types and shardings of a training batch.
-
-    Args:
-        input_shape: (M, T, V, C), or (S, M, T, V, C) of several streams.
-        tokens: of a caption, None without.
-        classes: that a teacher tells apart, 0 without.
-    """
-    size = config.train.batch_size
-    like = functools.partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
-    batch = {
-        "x": like((size, *input_shape), np.float32, sharding=sharding.input_sharding(mesh)),
-        "label": like((size,), np.int32),
-        "mask": like((size,), np.float32),
-    }
-    if tokens is not None:
-        batch["tokens"] = like((size, tokens), np.int32)
-        batch["lengths"] = like((size,), np.int32)
-    if classes:
-        batch["teacher"] = like((size, classes), np.float32)
-    return batch
 
 
 def describe_model(run: Run, step_flops: float | None) -> dict:
@@ -78,7 +39,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
         "blocks": blocks,
         "shapes": {sharding.path_name(path): list(leaf.shape) for path, leaf in leaves},
         "clip": list(run.clip_shape),
-        "forward_flops_per_clip": _flops(forward),
+        "forward_flops_per_clip": flops_of(forward),
         "train_step_flops": step_flops and step_flops / max(len(run.streams), 1),
     }
     hosts.on_first(lambda: write_json(run.workdir / "model.json", model))
@@ -105,9 +66,3 @@ def describe_input(run: Run) -> Iterator[str]:
             yield f"{split}: {left}"
     if run.has_val:
         yield f"the best epoch is chosen on the {len(store.rows(protocol, 'val')):,} clips of val"
-
-
-def _flops(lowered) -> float | None:
-    """FLOPs by XLA's count of the program before partitioning; None where it does not count."""
-    costs = lowered.cost_analysis()
-    return float(costs["flops"]) if costs and "flops" in costs else None

@@ -1,7 +1,8 @@
-"""A run is bound to its data: what a checkpoint notes of it, and the comparison at every use.
+"""What identifies a run's data and settings, to compare a checkpoint, or a host, with another.
 
-In: a store and a protocol. Out: a small dict for `meta`: classes in order, clip ids and labels of
-each split, the joints (their hash, which `prepare` computed) and the skeleton.
+In: a store and a protocol, a config, or a `Run`. Out: small dicts of JSON types. A checkpoint's
+`meta` keeps that of its data, and every later use compares it; the processes of a run on several
+hosts compare settings and data before they begin.
 """
 
 import hashlib
@@ -9,8 +10,17 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hocslm_jax.errors import UserError
+import jax
+import numpy as np
 
+from hocslm_jax.data.store import Store
+from hocslm_jax.errors import UserError
+from hocslm_jax.train import checkpoint, environment
+from hocslm_jax.train.setup import Run
+
+# What a host may have for itself.
+OWN = ("compilation_cache", "data.data_dir", "data.threads", "data.cache", "data.auto_prepare")
+CLIPS = 5  # whose joints are compared, from the first to the last
 SPLITS = ("train", "val", "test")
 
 
@@ -91,3 +101,50 @@ def _class_changes(old: Sequence[str], new: Sequence[str]) -> list[str]:
 
 def _hash(value) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def settings(config, workdir: str | Path, mode: str) -> dict:
+    """The config, the place and the kind of a run, and the versions of its packages."""
+    flat = checkpoint.flat(checkpoint.plain(config))
+    versions = environment.describe_versions()
+    versions = {f"version of {name}": versions.get(name) for name in environment.PACKAGES}
+    place = {"--workdir": str(Path(workdir).absolute()), "--mode": mode}
+    return {k: v for k, v in flat.items() if k not in OWN} | versions | place
+
+
+def fingerprint(run: Run) -> dict:
+    """The settings of a run, with what was read for it, and its data."""
+    flat = checkpoint.flat(checkpoint.plain(run.config))
+    found = {k: v for k, v in flat.items() if k not in OWN} | of_data(run.store, run.config.data)
+    if run.captions is not None:
+        found["captions"] = digest(run.captions.tokens, run.captions.start, run.captions.count)
+    if run.language is not None:
+        found["language model"] = digest(run.language.prompt, repr(run.language.gain))
+    return found
+
+
+def of_data(store: Store, data) -> dict:
+    """The classes, clips, labels and splits of a dataset, and the joints of a few clips."""
+    few = np.linspace(0, len(store) - 1, CLIPS).astype(int)
+    found = checkpoint.flat(identity(store, data.protocol))
+    return found | {"joints": digest(*(store.joints(row) for row in few))}
+
+
+def checksum(state) -> str:
+    """Of this process's first copy of every array that all devices hold whole."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(state):
+        if leaf.is_fully_replicated:
+            data = leaf.addressable_data(0)
+            typed = jax.dtypes.issubdtype(data.dtype, jax.dtypes.prng_key)
+            found.update(np.ascontiguousarray(jax.random.key_data(data) if typed else data))
+    return found.hexdigest()[:12]
+
+
+def digest(*parts: str | np.ndarray) -> str:
+    """The first digits of a hash of texts or arrays in their order."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part))
+        found.update(b"\0")
+    return found.hexdigest()[:12]

@@ -20,7 +20,7 @@ AXES = TrainState(step=None, rng=None, **dict.fromkeys(OWN, 0))
 
 
 def stacked_init(init: Callable, size: int) -> Callable:
-    """`(key, warm) -> TrainState`; every stream starts from the one key, `warm` is stacked."""
+    """`(key, initial) -> TrainState`; all streams start from one key, `initial` is stacked."""
     if not size:
         return init
     return jax.vmap(init, in_axes=(None, 0), out_axes=AXES, axis_size=size)

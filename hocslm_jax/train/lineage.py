@@ -41,17 +41,17 @@ def comparable(stage: Stage, source: Path) -> bool:
     return hosts.on_first(lambda: has_checkpoint(source))
 
 
-def marked(run: Run, warm: dict, source: Path) -> Run:
+def marked(run: Run, initial: dict, source: Path) -> Run:
     """The run with the mark of what it takes.
 
     Args:
-        warm: {"params", "batch_stats"} that it starts with.
+        initial: {"params", "batch_stats"} that it starts with.
 
     Raises:
         UserError: its checkpoints are of a run that began from other weights.
     """
-    taken = {name: warm["params"][name] for name in run.stage.take}
-    mark = fingerprint({"params": taken, "batch_stats": warm["batch_stats"]}, run.mesh)
+    taken = {name: initial["params"][name] for name in run.stage.take}
+    mark = fingerprint({"params": taken, "batch_stats": initial["batch_stats"]}, run.mesh)
     saved = {}
     with contextlib.suppress(UserError):  # it has no checkpoint yet
         saved = checkpoint.read_run(run.workdir)

@@ -1,8 +1,10 @@
-"""The newest intact checkpoint of a run: which one it is, and that it is what was written.
+"""Damaged checkpoints are found: checksums, and the newest checkpoint that passes them.
 
 In: the folder `checkpoints/` of a run, in which another process may be writing. Out: what a reader
-makes of the newest checkpoint whose `meta` and arrays pass their checksums. A damaged one is passed
-over, and said.
+makes of the newest checkpoint whose `meta` and arrays pass their checksums. A damaged one is named
+and left out. An array's checksum is the same on every mesh and any number of hosts: each element's
+bits are multiplied by an odd number that depends on its place, and added up; so any single flipped
+bit changes the sum, and shards can be summed where they lie.
 """
 
 import hashlib
@@ -14,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import read_json
-from hocslm_jax.train.sums import sums
+from hocslm_jax.sharding import path_name
 
 FORMAT = 1  # of a checkpoint; a newer one is refused
 LOOKS = 5  # at the list of checkpoints, which a run that trains changes meanwhile
+
+_ODD = np.uint32(0x9E3779B1)
+_MASK = 0xFFFFFFFF
 
 
 class Damaged(Exception):
@@ -148,3 +155,37 @@ def digest(meta: dict) -> str:
     """sha256 of a JSON object without its own "checksum"."""
     rest = {key: value for key, value in meta.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def sums(tree) -> dict[str, int]:
+    """The checksum of every leaf; call it on all hosts at once."""
+    leaves = jax.tree.leaves_with_path(tree)
+    found = np.array([_sum_of(leaf) for _, leaf in leaves], np.uint64)
+    if jax.process_count() > 1:
+        halves = np.stack([found >> 16, found & 0xFFFF]).astype(np.uint32)  # JAX has no 64 bits
+        halves = multihost_utils.process_allgather(halves).astype(np.uint64).sum(axis=0)
+        found = (halves[0] << np.uint64(16)) + halves[1]
+    return {path_name(path): int(one) & _MASK for (path, _), one in zip(leaves, found, strict=True)}
+
+
+def _sum_of(leaf: jax.Array) -> int:
+    """The sum over this host's part of a leaf; what several devices hold is counted once."""
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        leaf = jax.random.key_data(leaf)
+    total = sum(
+        _weighted(np.asarray(shard.data), shard.index, leaf.shape)
+        for shard in leaf.addressable_shards
+        if shard.replica_id == 0
+    )
+    return total & _MASK
+
+
+def _weighted(block: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> int:
+    """The sum over a block that lies at `index` of an array of that shape."""
+    place = np.zeros((), np.uint32)  # in the whole array, flattened
+    for part, size in zip(index, shape, strict=True):
+        along = np.arange(*part.indices(size), dtype=np.uint32)
+        place = place[..., None] * np.uint32(size) + along
+    words = np.atleast_1d(block).view(f"u{block.dtype.itemsize}").astype(np.uint32)
+    weights = np.atleast_1d(place) * _ODD | np.uint32(1)
+    return int((words * weights).sum(dtype=np.uint64)) & _MASK
