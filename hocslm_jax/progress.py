@@ -32,14 +32,22 @@ class Progress:
         start: steps done before, by an earlier run that this one continues.
         unit: one step's name.
         every_s: longest time between two lines where the output is not a terminal.
+        leave: False removes the bar from the terminal at the end.
     """
 
-    def __init__(self, total: int, start: int = 0, unit: str = "step", every_s: float = 30.0):
+    def __init__(
+        self,
+        total: int,
+        start: int = 0,
+        unit: str = "step",
+        every_s: float = 30.0,
+        leave: bool = True,
+    ):
         self._total, self._unit, self._done = total, unit, start
         self._silent = jax.process_index() != 0
         self._bar, self._interval = None, every_s
         if not self._silent and sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True)
+            self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, leave=leave)
             self._interval = REFRESH_S
         # The first step compiles, so the rate is counted from its end.
         self._first: tuple[int, float] | None = None

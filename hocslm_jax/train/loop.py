@@ -7,9 +7,9 @@ from its latest complete checkpoint with the same batches, augmentations and dro
 import contextlib
 import dataclasses
 import functools
+import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,15 +17,16 @@ import numpy as np
 from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.classification import Scores, write_report
-from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
-from hocslm_jax.train import checkpoint, multi_stream
+from hocslm_jax.progress import Progress
+from hocslm_jax.train import checkpoint, environment, multi_stream
 from hocslm_jax.train.identity import check_data, checksum, fingerprint, identity
 from hocslm_jax.train.jitted import compile_step
-from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar
+from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means
 from hocslm_jax.train.model_summary import describe_input, describe_model
-from hocslm_jax.train.result import make_result, share, summary, withdraw_result
+from hocslm_jax.train.result import epoch_line, make_result, share, summary, withdraw_result
+from hocslm_jax.train.resume import finished, make_folder, start_or_resume
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_stopped
 from hocslm_jax.train.state import eval_variables
@@ -81,7 +82,10 @@ def train(
         if int(state.step) >= run.total_steps and finished(run):
             return Ending(finished=True)
         hosts.on_first(lambda: withdraw_result(run))
+        say(f"{environment.describe_devices()}: compiling the train step")
+        clock = Stopwatch()
         step, flops = compile_step(run)
+        say(f"compiled in {clock.lap():.0f} s")
         config = checkpoint.plain(run.config)
         hosts.on_first(lambda: atomic.write_json(run.workdir / "config.json", config))
         describe_model(run, flops)
@@ -123,56 +127,6 @@ def evaluate(run: Run, finish: Callable[[dict], dict] | None = None) -> int:
     return 0
 
 
-def start_or_resume(run: Run, manager, iterator, initial: Callable[[], dict]):
-    """A new state, or the latest saved one with the data iterator set to where it was."""
-    found = checkpoint.resume(manager, run.abstract_state, lambda meta: check_same(run, meta))
-    if found is None:
-        return run.init(jax.random.key(run.config.seed), initial()), Totals()
-    meta, state = found
-    iterator.set_state(meta["data"])
-    say(f"resuming {run.workdir} at step {meta['step']}")
-    return state, Totals(**meta["totals"])
-
-
-def check_same(run: Run, meta: dict) -> None:
-    """Raises UserError where a checkpoint is of another run than this one, or ahead of it."""
-    checkpoint.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
-    check_data(meta, run.store, run.config.data.protocol, run.workdir)
-    if meta["step"] > run.total_steps:
-        raise UserError(
-            f"{run.workdir} is at step {meta['step']}, past the {run.total_steps} steps of "
-            f"train.epochs={run.config.train.epochs}: raise it or use another --workdir"
-        )
-
-
-def finished(run: Run) -> bool:
-    """Whether the run's result is already there; says so."""
-    text = hosts.on_first(lambda: _told_result(run))
-    if text:
-        say(f"{run.workdir} is finished: {text}")
-    return bool(text)
-
-
-def _told_result(run: Run) -> str:
-    """The result of a run with all its steps in words; "" where there is none, or a damaged one."""
-    path = run.workdir / "result.json"
-    if not path.exists():
-        return ""
-    try:
-        result = read_result(path)
-        return summary(result) if result["steps"] == run.total_steps else ""
-    except (UserError, KeyError, TypeError, ValueError):
-        say(f"{path} is damaged: evaluating once more")
-        return ""
-
-
-def make_folder(workdir: Path) -> None:
-    """Process 0 makes the workdir. Raises UserError if it cannot, or if a process sees none."""
-
-    hosts.on_first(lambda: atomic.make_folder("--workdir", workdir))
-    hosts.wait_to_see(workdir)
-
-
 class Trainer:
     """One process's part of a run: from the state it starts with until it ends or must stop."""
 
@@ -181,6 +135,7 @@ class Trainer:
         self.writer, self.totals, self.stop = writer, totals, stop
         self.pending: deque = deque()  # (step, host batch, metrics, finite) not read yet
         self.clock, self.lap = Stopwatch(), Stopwatch()
+        self.recent: deque = deque(maxlen=20)  # (step, when it was begun)
         self.timed = 0
         self.dataset = identity(run.store, run.config.data.protocol)
 
@@ -188,7 +143,7 @@ class Trainer:
         """The loop. `state.step` updates are done before the first pass."""
         run, cadence = self.run, self.run.config.train
         start = int(state.step)
-        with contextlib.closing(progress_bar(run.total_steps, start)) as bar:
+        with Progress(run.total_steps, start) as progress:
             for step in range(start, run.total_steps + 1):
                 last = step == run.total_steps
                 scores = self.maybe_evaluate(state, step)
@@ -206,8 +161,19 @@ class Trainer:
                 self.settle(AHEAD)
                 if (step + 1) % cadence.log_every == 0:
                     self.log(step + 1)
-                bar.update()
+                progress.update(step + 1, **self.shown(step + 1))
         raise AssertionError("the last step evaluates and returns")
+
+    def shown(self, step: int) -> dict[str, float]:
+        """The numbers of the progress report: the mean loss, and the speed of the last steps."""
+        self.recent.append((step, time.monotonic()))
+        (first, since), (last, now) = self.recent[0], self.recent[-1]
+        loss = means(self.totals.epoch).get("loss")
+        numbers = {} if loss is None else {"loss": loss}
+        if now > since:
+            size = self.run.config.train.batch_size
+            numbers["clips_per_s"] = size * (last - first) / (now - since)
+        return numbers
 
     def settle(self, ahead: int = 0) -> None:
         """Reads the numbers of all but the last `ahead` steps; raises at one that is not finite."""
@@ -258,8 +224,8 @@ class Trainer:
         return scores
 
     def report(self, step: int, scores: Scores, val: Scores | None = None) -> None:
-        totals, epoch = self.totals, step // self.run.steps_per_epoch
-        parts = scores.parts
+        run, totals = self.run, self.totals
+        epoch, parts = step // run.steps_per_epoch, scores.parts
         seen, by_val = [
             found and (found.correct, {n: part.correct for n, part in found.parts.items()})
             for found in (scores, val)
@@ -271,24 +237,7 @@ class Trainer:
         for name, part in parts.items():
             values |= {f"eval/top1/{name}": part.top1, f"eval/correct/{name}": part.correct}
         self.writer.write(step, {"epoch": epoch, **values, "eval/total": scores.total})
-        seen = means(totals.epoch)
-        trained = ""
-        if "step_time_s" in seen:
-            rate = self.run.config.train.batch_size / seen["step_time_s"]
-            said = {
-                "loss": "  loss {:.4f}",
-                "top1": "  train {:.2%}",
-                "caption_loss": "  text {:.4f}",
-            }
-            trained = "".join(text.format(seen[key]) for key, text in said.items() if key in seen)
-            trained += f"  {rate:.1f} clips/s"
-        epochs, tested = self.run.config.train.epochs, ""
-        if "classifier" in self.run.stage.train:
-            tested = f"  test {share(scores.correct, scores.total)}"
-            tested += f"  val {share(val.correct, val.total)}" if val else ""
-            if parts:
-                tested += f" ({', '.join(f'{n} {part.top1:.2%}' for n, part in parts.items())})"
-        say(f"epoch {epoch}/{epochs}{trained}{tested}")
+        say(epoch_line(run, epoch, means(totals.epoch), scores, val))
         totals.epoch.clear()
         totals.evaluated_step = step
 
@@ -315,8 +264,7 @@ class Trainer:
         }
         return checkpoint.plain(meta)
 
-    def must_stop(self, step: int) -> bool:
-        del step
+    def must_stop(self, step: int) -> bool:  # of `step`, tests replace it
         return self.stop.ask()
 
     def leave(self, step: int) -> Ending:
