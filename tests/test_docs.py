@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 from pathlib import Path
@@ -77,14 +78,18 @@ def commands(text):
 
 def check_launch(words):
     flags = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+    assert flags.pop("workdir")
+    mode = flags.pop("mode", "train")
+    assert mode in ("train", "eval") and ("config" in flags or mode == "eval")
+    if "config" not in flags:
+        return
     file, _, arg = flags.pop("config").partition(":")
-    assert (ROOT / file).is_file() and flags.pop("workdir")
-    config = importlib.import_module(f"configs.{Path(file).stem}").get_config(arg)
+    config = runpy.run_path(experiment.config_file(file))["get_config"](arg)
     dotted = [name.removeprefix("config.") for name in flags if name.startswith("config.")]
     assert set(dotted) <= set(experiment.flatten(config))
     check_settings.check_used(config, experiment.named(config, arg) + dotted)
     rest = {name: value for name, value in flags.items() if not name.startswith("config.")}
-    assert rest.pop("mode", "eval") == "eval" and rest.pop("distributed", "") == "" and not rest
+    assert rest.pop("distributed", "") == "" and not rest
 
 
 def check_verb(verb, words):
