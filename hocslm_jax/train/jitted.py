@@ -12,7 +12,7 @@ import jax
 
 from hocslm_jax import sharding
 from hocslm_jax.language.describe import log_likelihoods
-from hocslm_jax.language.frozen import Language
+from hocslm_jax.language.open import Language
 from hocslm_jax.models import HocSLM
 from hocslm_jax.models.qwen3 import Qwen3
 from hocslm_jax.train import stacked

@@ -18,7 +18,7 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import LOCK, check_folder, held, make_folder
 from hocslm_jax.hosts import say
-from hocslm_jax.language.frozen import (
+from hocslm_jax.language.open import (
     Language,
     check,
     open_language,
@@ -31,7 +31,7 @@ from hocslm_jax.models.qwen3 import resolve
 from hocslm_jax.train import (
     augmented_test,
     checkpoint,
-    descriptions,
+    described_test,
     distill,
     loop,
     origin,
@@ -167,7 +167,7 @@ def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] 
     if run.config.test.train_clips:
         tells.append(functools.partial(distill.tell, run))
     if language is not None and run.config.lm.describe:
-        tells.append(functools.partial(descriptions.tell, run, language))
+        tells.append(functools.partial(described_test.tell, run, language))
     if not tells:
         return None
     return lambda variables: {k: v for tell in tells for k, v in tell(variables).items()}

@@ -18,7 +18,7 @@ from processes import ROOT, reports
 
 from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
-from hocslm_jax.language.frozen import open_language
+from hocslm_jax.language.open import open_language
 from hocslm_jax.train import checkpoint, setup
 
 EPOCHS = 2
