@@ -24,7 +24,7 @@ from hocslm_jax.data.prepare.ntu.classes import NTU60, NTU120
 from hocslm_jax.data.store import FEEDER_OF, Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20
-from hocslm_jax.language.frozen import Language, fusion_config
+from hocslm_jax.language.open import Language, fusion_config
 from hocslm_jax.language.pretrain import lm_config
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import (

@@ -21,7 +21,7 @@ from hocslm_jax.data.feeder import Feed
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.tta import ViewSettings
-from hocslm_jax.language.frozen import LanguageSettings
+from hocslm_jax.language.open import LanguageSettings
 from hocslm_jax.language.pretrain import PretrainSettings
 from hocslm_jax.models.encoder import EncoderConfig
 from hocslm_jax.sharding import MeshSettings

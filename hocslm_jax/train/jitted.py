@@ -13,7 +13,7 @@ import numpy as np
 
 from hocslm_jax import sharding
 from hocslm_jax.language.describe import log_likelihoods
-from hocslm_jax.language.frozen import Language
+from hocslm_jax.language.open import Language
 from hocslm_jax.models import HocSLM
 from hocslm_jax.models.qwen3 import Qwen3
 from hocslm_jax.train import stream_axis

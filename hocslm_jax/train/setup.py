@@ -20,7 +20,7 @@ from hocslm_jax.data.augment import View
 from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.frozen import Language, fusion_config, packing_grid, training_captions
+from hocslm_jax.language.open import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
 from hocslm_jax.train import checkpoint, optim, state, step, stream_axis

@@ -18,7 +18,7 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import LOCK, check_folder, held, make_folder
 from hocslm_jax.hosts import say
-from hocslm_jax.language.frozen import (
+from hocslm_jax.language.open import (
     Language,
     check,
     open_language,
@@ -32,7 +32,7 @@ from hocslm_jax.train import (
     augmented_test,
     check_settings,
     checkpoint,
-    descriptions,
+    described_test,
     distill,
     lineage,
     loop,
@@ -166,7 +166,7 @@ def last_steps(run: setup.Run, language: Language | None) -> Callable[[dict], di
     if run.config.test.train_clips:
         steps.append(functools.partial(distill.score_training_clips, run))
     if language is not None and run.config.lm.describe:
-        steps.append(functools.partial(descriptions.describe, run, language))
+        steps.append(functools.partial(described_test.describe, run, language))
     if not steps:
         return None
     return lambda variables: {k: v for step in steps for k, v in step(variables).items()}

@@ -11,8 +11,8 @@ import tiny_run
 
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.caption_scores import load_captions
-from hocslm_jax.language.frozen import open_language
+from hocslm_jax.language.description_scores import read_descriptions
+from hocslm_jax.language.open import open_language
 from hocslm_jax.train import checkpoint, loop, setup, strategy
 from hocslm_jax.train.stages import Stage, read_stages
 from hocslm_jax.train.strategies import STRATEGIES
@@ -47,7 +47,7 @@ def test_t3_goes_on_from_t0_and_says_what_it_sees(joint):
     assert first["language_model"] is None and "captions" not in first
     scores = second["captions"]
     assert scores["clips"] == scores["mention_total"] == scores["likelihood_total"] == 16
-    rows = load_captions(joint / "descriptions.jsonl")
+    rows = read_descriptions(joint / "descriptions.jsonl")
     assert len(rows) == 16 and {row["truth"] for row in rows} == set("abcd")
     assert sum(row["named"] == row["truth"] for row in rows) == scores["mention_correct"]
     lines = [json.loads(line) for line in (joint / "metrics.jsonl").read_text().splitlines()]

@@ -17,7 +17,7 @@ import tiny_run
 from processes import ROOT, reports
 
 from hocslm_jax import sharding
-from hocslm_jax.language.frozen import open_language
+from hocslm_jax.language.open import open_language
 from hocslm_jax.train import checkpoint, setup
 from hocslm_jax.train.strategies import STRATEGIES
 

@@ -1,9 +1,9 @@
 """Scores of generated descriptions, and the file that keeps them.
 
-In: {clip id: generated sentence}, the reference sentences and the true class of those clips, and
-the caption bank of the dataset. Out: counts and scores as plain numbers; one JSON line a clip for
-figures and reports. BLEU and chrF are sacrebleu's, ROUGE-L is rouge-score's; both are imported
-only where they are needed.
+In: what a model said about clips, the reference sentences and the true class of those clips, and
+the caption bank. Out: one row a clip, written as JSON lines for figures and reports, and counts and
+scores as plain numbers. BLEU and chrF are sacrebleu's, ROUGE-L is rouge-score's; both are imported
+only when they are used.
 """
 
 import functools
@@ -13,33 +13,29 @@ from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data.captions import ClassText, named_class
+from hocslm_jax.data.caption_bank import ClassText, named_class
 from hocslm_jax.errors import UserError
-from hocslm_jax.files.atomic import replaced
+from hocslm_jax.files.atomic import write_text
+from hocslm_jax.files.text import parse_json, read_lines
 
 DESCRIPTIONS = "descriptions.jsonl"  # in the workdir of a run with language
-KEYS = ("id", "truth", "generated", "reference", "named")  # of one line; named may be null
+KEYS = ("id", "truth", "generated", "reference", "named")  # of one row
 
 
-def caption_scores(
+def description_rows(
     generated: Mapping[str, str],
     references: Mapping[str, Sequence[str]],
     true_class: Mapping[str, str],
     bank: Mapping[str, ClassText],
-) -> dict[str, int | float]:
-    """Compares what was generated for each clip with its class and its references.
+) -> list[dict]:
+    """What was said about each clip, beside its class and its first reference sentence.
 
     Args:
-      generated: clip id -> sentence; these are the clips that are scored.
-      references: clip id -> one or more sentences.
-      true_class: clip id -> class name.
+      generated, references, true_class: clip id -> sentence, reference sentences, class name.
       bank: class name -> its mentions, for all classes of the dataset.
 
     Returns:
-      clips; mention_correct of mention_total sentences that name the clip's class (and, by the
-      longest mention, no other) and their share `mention` in [0, 1]; corpus `bleu` (13a tokens,
-      exponential smoothing) and `chrf` (chrF2), 0 to 100; `rouge_l` in [0, 1], the mean over clips
-      of the F1 with the best reference.
+      A dict of `KEYS` for each clip; "named" is the class that the sentence mentions, or None.
 
     Raises:
       UserError: nothing generated, or a clip without reference or class.
@@ -49,10 +45,27 @@ def caption_scores(
     for clip in generated:
         if not references.get(clip) or clip not in true_class:
             raise UserError(f"clip {clip} was described but has no reference sentence or class")
-    name = functools.cache(lambda text: named_class(text, bank))  # many clips, few sentences
-    correct = sum(name(text) == true_class[clip] for clip, text in generated.items())
-    texts = list(generated.values())
-    per_clip = [tuple(references[clip]) for clip in generated]
+    named = functools.cache(lambda text: named_class(text, bank))  # many clips, few sentences
+    return [
+        dict(zip(KEYS, (c, true_class[c], text, references[c][0], named(text)), strict=True))
+        for c, text in generated.items()
+    ]
+
+
+def score_descriptions(
+    rows: Sequence[Mapping], references: Mapping[str, Sequence[str]]
+) -> dict[str, int | float]:
+    """Compares the sentences of `description_rows` with the class and all references of each clip.
+
+    Returns:
+      clips; mention_correct of mention_total sentences that name the clip's class (by the longest
+      mention in them) and their share `mention` in [0, 1]; corpus `bleu` (13a tokens, exponential
+      smoothing) and `chrf` (chrF2), 0 to 100; `rouge_l` in [0, 1], the mean over clips of the F1
+      with the best reference.
+    """
+    correct = sum(row["named"] == row["truth"] for row in rows)
+    texts = [row["generated"] for row in rows]
+    per_clip = [tuple(references[row["id"]]) for row in rows]
     return {
         "clips": len(texts),
         "mention_correct": correct,
@@ -88,54 +101,30 @@ def class_from_likelihood(loglik: np.ndarray) -> np.ndarray:
     return (np.where(given, loglik, 0).sum(axis=2) / count).argmax(axis=1)
 
 
-def caption_rows(
-    generated: Mapping[str, str],
-    references: Mapping[str, Sequence[str]],
-    true_class: Mapping[str, str],
-    bank: Mapping[str, ClassText],
-) -> list[dict]:
-    """One row a clip for `write_captions`, with its first reference and the class it names."""
-    return [
-        {
-            "id": clip,
-            "truth": true_class[clip],
-            "generated": text,
-            "reference": references[clip][0],
-            "named": named_class(text, bank),
-        }
-        for clip, text in generated.items()
-    ]
-
-
-def write_captions(path: str | Path, rows: Iterable[Mapping]) -> None:
-    """Writes JSON lines of id, truth, generated, reference and named (a class or null)."""
+def write_descriptions(path: str | Path, rows: Iterable[Mapping]) -> None:
+    """Writes rows of `description_rows` as JSON lines, all or nothing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replaced(path) as partial, partial.open("w", encoding="utf-8") as file:
-        for row in rows:
-            line = json.dumps({key: row[key] for key in KEYS}, ensure_ascii=False)
-            file.write(line + "\n")
+    lines = (json.dumps({key: row[key] for key in KEYS}, ensure_ascii=False) for row in rows)
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
-def load_captions(path: str | Path) -> list[dict]:
-    """Reads what `write_captions` wrote.
+def read_descriptions(path: str | Path) -> list[dict]:
+    """Reads what `write_descriptions` wrote.
 
     Raises:
       UserError: the file is absent, or a line of it damaged, by its number.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; a run with language writes it (strategy=T3)")
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    for number, line in read_lines(path, "a run with language writes it (strategy=T3)"):
         try:
-            row = json.loads(line)
-            texts = [row[key] for key in KEYS if key != "named"] + [row["named"] or ""]
+            row = parse_json(line)
+            texts = [row[key] for key in KEYS[:-1]] + [row["named"] or ""]
             if not all(isinstance(text, str) for text in texts):
-                raise ValueError("a value that is no text")
-        except (ValueError, KeyError, TypeError, RecursionError):
+                raise ValueError("a value that is not text")
+        except (ValueError, KeyError, TypeError):
             raise UserError(
-                f"{path}:{number} is no description; make the file anew with --mode=eval"
+                f"{path}:{number} is not a description; rerun with --mode=eval to write it again"
             ) from None
         rows.append(row)
     return rows

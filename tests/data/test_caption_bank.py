@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from hocslm_jax.data.captions import bank, named_class
+from hocslm_jax.data.caption_bank import bank, named_class
 from hocslm_jax.data.prepare import nw_ucla, quickstart
 from hocslm_jax.data.prepare.quickstart.sentences import describe
 

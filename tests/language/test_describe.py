@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hocslm_jax.data.captions import ClassText
+from hocslm_jax.data.caption_bank import ClassText
 from hocslm_jax.data.tokenizer import train_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.language import describe

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from hocslm_jax.data.captions import ClassText
+from hocslm_jax.data.caption_bank import ClassText
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.caption_scores import (
-    caption_rows,
-    caption_scores,
+from hocslm_jax.language.description_scores import (
     class_from_likelihood,
-    load_captions,
-    write_captions,
+    description_rows,
+    read_descriptions,
+    score_descriptions,
+    write_descriptions,
 )
 
 BANK = {
@@ -28,15 +28,15 @@ REFERENCES = {
     "b": ["A person throws a ball with the right arm."],
     "c": ["A person throws a ball with the right arm."],
 }
+ROW = {"id": "a", "truth": "wave", "generated": "x", "reference": "y", "named": None}
 
 
 def score(generated, references=REFERENCES):
-    return caption_scores(generated, references, TRUE, BANK)
+    return score_descriptions(description_rows(generated, references, TRUE, BANK), references)
 
 
 def test_the_reference_itself_is_perfect():
     got = score({clip: texts[-1] for clip, texts in REFERENCES.items()})
-    assert list(got)[:4] == ["clips", "mention_correct", "mention_total", "mention"]
     assert got == {
         "clips": 3,
         "mention_correct": 3,
@@ -73,13 +73,13 @@ def test_rouge_is_a_mean_over_clips():
     assert got["rouge_l"] == pytest.approx(1 / 3)
 
 
-def test_nothing_generated_and_missing_references_are_user_errors():
-    with pytest.raises(UserError, match="no descriptions"):
-        score({})
-    with pytest.raises(UserError, match="clip z was described but has no reference"):
-        score({"z": "A person waves."})
-    with pytest.raises(UserError, match="clip a was"):
-        score({"a": "A person waves."}, {"a": []})
+@pytest.mark.parametrize(
+    ("generated", "references"),
+    [({}, REFERENCES), ({"z": "A person waves."}, REFERENCES), ({"a": "A person."}, {"a": []})],
+)
+def test_clips_without_text_reference_or_class_are_refused(generated, references):
+    with pytest.raises(UserError):
+        score(generated, references)
 
 
 def test_the_class_with_the_likeliest_sentences_on_average():
@@ -99,7 +99,7 @@ def test_absent_sentences_of_a_class_do_not_count(loglik):
 
 
 def test_likelihoods_that_cannot_be_read():
-    with pytest.raises(ValueError, match="class 1 has no likelihood for clip 0"):
+    with pytest.raises(ValueError, match="class 1 "):
         class_from_likelihood(np.array([[[-1.0], [np.nan]]]))
     with pytest.raises(ValueError, match="shape"):
         class_from_likelihood(np.zeros((3, 2)))
@@ -107,33 +107,27 @@ def test_likelihoods_that_cannot_be_read():
 
 def test_rows_survive_the_file(tmp_path):
     generated = {"a": "A person waves\u2028, naïvely.", "b": "", "c": "A person waves."}
-    rows = caption_rows(generated, REFERENCES, TRUE, BANK)
-    assert rows[1] == {
+    rows = description_rows(generated, REFERENCES, TRUE, BANK)
+    assert rows[1] == ROW | {
         "id": "b",
         "truth": "throw",
         "generated": "",
         "reference": "A person throws a ball with the right arm.",
-        "named": None,
     }
     assert [row["named"] for row in rows] == ["wave", None, "wave"]
-    path = tmp_path / "new/captions_test.jsonl"
-    write_captions(path, rows)
-    assert load_captions(path) == rows
-    assert len(path.read_text(encoding="utf-8").split("\n")) == len(rows) + 1
+    path = tmp_path / "new/descriptions.jsonl"
+    write_descriptions(path, rows)
+    assert read_descriptions(path) == rows
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-ROW = {"id": "a", "truth": "wave", "generated": "x", "reference": "y", "named": None}
-
-
 @pytest.mark.parametrize(
-    "line",
-    ["{", "[]", "3", json.dumps(ROW | {"named": 3}), json.dumps(ROW | {"truth": None}), "{}", ""],
+    "line", ["{", "[]", "3", json.dumps(ROW | {"named": 3}), json.dumps(ROW | {"truth": None})]
 )
 def test_a_damaged_line_is_named(tmp_path, line):
-    path = tmp_path / "captions.jsonl"
+    path = tmp_path / "descriptions.jsonl"
     path.write_text(f"{json.dumps(ROW)}\n{line}\n")
-    with pytest.raises(UserError, match=r"captions\.jsonl:2 is no description"):
-        load_captions(path)
+    with pytest.raises(UserError, match=r"descriptions\.jsonl:2"):
+        read_descriptions(path)
     with pytest.raises(UserError, match="no such file"):
-        load_captions(tmp_path / "absent.jsonl")
+        read_descriptions(tmp_path / "absent.jsonl")
