@@ -20,7 +20,7 @@ from processes import ROOT, reports
 
 from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
-from hocslm_jax.evaluate.classification import load_scores
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.train import fingerprint, strategy
 
 SLOW = {"slow_s": 0.1, "late_s": 1.0}
