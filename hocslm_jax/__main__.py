@@ -22,7 +22,7 @@ VERBS = {
     "plan": ("hocslm_jax.plan.command", "memory and time of a train step on devices not at hand"),
     "predict": ("hocslm_jax.predict.command", "classify and describe skeleton files with a run"),
     "ensemble": (
-        "hocslm_jax.evaluate.ensemble",
+        "hocslm_jax.evaluate.ensemble_command",
         "fuse the scores of several runs, and test the gain",
     ),
     "release": ("hocslm_jax.predict.release", "a run's weights as safetensors, with all they need"),

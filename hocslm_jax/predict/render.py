@@ -15,7 +15,7 @@ from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.draw.descriptions import render_descriptions
 from hocslm_jax.draw.skeletons import render_clip
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import load_scores
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.language.description_scores import DESCRIPTIONS, read_descriptions
 
 

@@ -19,9 +19,9 @@ from scipy.special import softmax
 from hocslm_jax import hosts
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores
-from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
+from hocslm_jax.evaluate.ensemble import fuse, preset_weights
 from hocslm_jax.evaluate.score_files import TRAIN_SCORES, Member, read_members
+from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.hosts import say
 from hocslm_jax.train import checkpoint, multi_stream
 from hocslm_jax.train.identity import check_data

@@ -20,11 +20,11 @@ from ml_collections import ConfigDict
 from hocslm_jax.data.feeder import Feed
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.tta import ViewSettings
 from hocslm_jax.language.open import LanguageSettings
 from hocslm_jax.language.pretrain import PretrainSettings
 from hocslm_jax.models.encoder import EncoderConfig
 from hocslm_jax.sharding import MeshSettings
+from hocslm_jax.train.augmented_test import ViewSettings
 from hocslm_jax.train.distill import Distillation
 from hocslm_jax.train.loop import Schedule
 from hocslm_jax.train.optim import Finetune, Optimizer

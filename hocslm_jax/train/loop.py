@@ -16,7 +16,7 @@ import numpy as np
 
 from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, write_report
+from hocslm_jax.evaluate.scores import Scores, write_report
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
 from hocslm_jax.progress import Progress

@@ -15,15 +15,15 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hocslm_jax import hosts
-from hocslm_jax.evaluate.classification import (
+from hocslm_jax.evaluate.ensemble import fuse, preset_weights
+from hocslm_jax.evaluate.score_files import Member
+from hocslm_jax.evaluate.scores import (
     Scores,
     collect_logits,
     make_scores,
     save_scores,
     write_report,
 )
-from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
-from hocslm_jax.evaluate.score_files import Member
 from hocslm_jax.files.atomic import write_json, write_text
 from hocslm_jax.hosts import say
 from hocslm_jax.progress import Progress

@@ -5,7 +5,7 @@ In: a `Run`, its totals and the scores of its last epoch. Out: a plain dict, a s
 
 import jax
 
-from hocslm_jax.evaluate.classification import Scores
+from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.train import environment
 from hocslm_jax.train.metrics import Totals
 from hocslm_jax.train.setup import Run

@@ -9,7 +9,7 @@ import pytest
 import tiny_run
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, load_scores, save_scores
+from hocslm_jax.evaluate.scores import Scores, load_scores, save_scores
 from hocslm_jax.train import loop, strategy
 from hocslm_jax.train.distill import taught
 

@@ -19,7 +19,7 @@ import tiny_run
 from processes import ROOT, reports
 
 from hocslm_jax import sharding
-from hocslm_jax.evaluate.classification import load_scores
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.train import identity, strategy
 from hocslm_jax.train.strategies import STRATEGIES
 

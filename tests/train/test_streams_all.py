@@ -11,9 +11,9 @@ import tiny_run
 from hocslm_jax import sharding
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import load_scores
-from hocslm_jax.evaluate.ensemble_weights import fuse
+from hocslm_jax.evaluate.ensemble import fuse
 from hocslm_jax.evaluate.score_files import read_members
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.predict.model import load_run
 from hocslm_jax.train import checkpoint, experiment, loop
 
