@@ -53,9 +53,9 @@ def test_it_learns_and_is_written_once(trained):
 
 
 def test_one_folder_is_pretrained_by_one_process(trained, tmp_path):
-    with atomic.held(tmp_path / "lm.lock", "pretrains elsewhere"):
-        with pytest.raises(UserError, match="lm"):
-            pretrain(trained[0], PAIRS, tmp_path / "lm")
+    held = atomic.held(tmp_path / "lm.lock", "pretrains elsewhere")
+    with held, pytest.raises(UserError, match="lm"):
+        pretrain(trained[0], PAIRS, tmp_path / "lm")
     assert not (tmp_path / "lm").exists()
 
 
