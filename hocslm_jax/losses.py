@@ -90,10 +90,12 @@ def _blend(share: jax.Array, a: jax.Array) -> jax.Array:
 
 def _distance(logits: jax.Array, teacher: Teacher, mixed: Mixed | None) -> jax.Array:
     """T^2 KL(teacher || student) of each clip [B]."""
-    target, warmth = teacher.probabilities, teacher.temperature
+    target, temperature = teacher.probabilities, teacher.temperature
     if mixed is not None:
         target = _blend(mixed.share, target)
-    return warmth**2 * optax.losses.kl_divergence(jax.nn.log_softmax(logits / warmth), target)
+    return temperature**2 * optax.losses.kl_divergence(
+        jax.nn.log_softmax(logits / temperature), target
+    )
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:

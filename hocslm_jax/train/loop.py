@@ -1,6 +1,6 @@
 """The loop that trains, evaluates, saves and reports; order: eval, save, next batch, step, log.
 
-In: a `Run`. Out: the files of its workdir, and an exit status. A run killed at any moment goes on
+In: a `Run`. Out: the files of its workdir, and an exit status. A run killed at any moment resumes
 from its latest complete checkpoint with the same batches, augmentations and dropout, bit for bit.
 """
 
@@ -270,7 +270,7 @@ class Trainer:
     def leave(self, step: int) -> Ending:
         self.manager.wait_until_finished()
         where = f"step {step} is saved in {self.run.workdir}"
-        say(f"stopped: {where}; the same command goes on from it")
+        say(f"stopped: {where}; rerun the same command to resume")
         return Ending(finished=False, stopped=True, status=self.stop.status)
 
     def finish(self, state, scores: Scores, more: dict) -> Ending:

@@ -34,7 +34,7 @@ def launched(monkeypatch):
 
     def run(command):
         workdir = Path(next(arg for arg in command if "--workdir" in arg).partition("=")[2])
-        commands.append(command[2:])
+        commands.append(command[4:])
         if workdir.name not in failing:
             workdir.mkdir(parents=True, exist_ok=True)
             name, _, seed = workdir.name.partition("_seed")
