@@ -1,7 +1,6 @@
 """Skeleton files of every format, as the programs that write them do, and damaged ones."""
 
 import json
-import random
 
 import numpy as np
 import pytest
@@ -580,47 +579,6 @@ def test_persons_get_the_same_place_in_every_frame():
     assert np.isnan(joints[1]).all() and (joints[2, 1] == 2).all()
     with pytest.raises(ValueError, match="too many"):
         assemble([Detection(n, n, points, None) for n in range(2000)])
-
-
-def seeds(tmp_path):
-    """A small good file of every format."""
-    scipy.io.savemat(tmp_path / "s.mat", {"d_skel": BODY[:, 0, :20].transpose(1, 2, 0)})
-    np.savez(tmp_path / "s.npz", keypoint=PIXELS, keypoint_score=PIXELS[..., 0] / 400)
-    np.save(tmp_path / "s.npy", BODY)
-    entry = {"image_id": "0.jpg", "keypoints": with_scores(PIXELS[0, 0]), "score": 1, "idx": 1}
-    yield from ((path.read_bytes(), path.suffix) for path in sorted(tmp_path.glob("s.*")))
-    yield BVH.encode(), ".bvh"
-    yield b"frame,person,hand_x,hand_y,hand_c\n1,a,2,3,0.5\n2,b,4,5,0.5\n", ".csv"
-    for content in (
-        openpose(PIXELS[0].repeat(2, axis=1)[:, :25]),
-        {"data": [{"frame_index": 1, "skeleton": [{"pose": [0.5] * 36, "score": [1] * 18}]}]},
-        [entry],
-        {"images": [{"id": 1, "file_name": "1.png"}], "annotations": [entry | {"image_id": 1}]},
-        [{"pose_world_landmarks": [landmarks(WORLD[0])]}],
-        {"skeletons": BODY[:2, 0, :20].tolist()},
-    ):
-        yield json.dumps(content).encode(), ".json"
-
-
-@pytest.mark.filterwarnings("error")
-def test_damaged_files_end_in_one_line(tmp_path):
-    """Bytes changed, cut and inserted at random: a UserError or a Recording, nothing else."""
-    rng, words = (
-        random.Random(1),
-        (b"", b"0", b"-1", b"1e99", b"NaN", b"null", b"{}", b"[[]]", b'"'),
-    )
-    for number, (data, suffix) in enumerate(seeds(tmp_path)):
-        path = tmp_path / f"damaged{number}{suffix}"
-        path.write_bytes(data)
-        assert read_recording(path, "TMVC" if suffix in (".npy", ".npz") else None).joints.size
-        for _ in range(150):
-            start = rng.randrange(len(data))
-            stop = min(len(data), start + rng.choice((0, 1, 2, 8, 400)))
-            path.write_bytes(data[:start] + rng.choice(words) + data[stop:])
-            try:
-                read_recording(path)
-            except UserError as error:
-                assert "\n" not in str(error)
 
 
 def test_the_table_covers_what_the_documentation_lists():

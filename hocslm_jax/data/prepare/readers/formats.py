@@ -95,6 +95,8 @@ def _read(path: Path, axes: str | None, layout: Graph | None) -> Recording:
         if not any(path.glob(FRAME_FILES)):
             raise ValueError(f"a folder without {FRAME_FILES} (OpenPose); name a file")
         return read_openpose_folder(path)
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("not a plain file")
     suffix = path.suffix.lower()
     kinds = [kind for kind in FORMATS.values() if suffix in kind.suffixes]
     if not kinds:
