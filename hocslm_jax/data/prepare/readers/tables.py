@@ -164,8 +164,10 @@ def _values(rows, header, wanted, others) -> tuple[list[int], list[str], np.ndar
     for line, cells in rows:
         if len(cells) != len(header):
             raise ValueError(f"line {line} has {len(cells)} cells, the header has {len(header)}")
-        for column in wanted:
-            values.append(_number(cells[column], line, header[column]))
+        try:
+            values.extend([float(cells[column]) for column in wanted])
+        except ValueError:  # an empty cell, or one to complain about
+            values.extend([_number(cells[column], line, header[column]) for column in wanted])
         number = len(frames)
         if frame_column is not None:
             number = _number(cells[frame_column], line, header[frame_column])
