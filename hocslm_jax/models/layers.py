@@ -62,8 +62,8 @@ class BatchNorm(nn.Module):
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array):
     """x [..., C] normalised by its own statistics, and these: (y, mean, variance) in float32.
 
-    Both statistics come from one pass over x, as sums of x - `near` [C] and of its square; with a
-    `near` not far from the mean nothing is lost by taking one from the other.
+    On an accelerator both statistics come from one pass over x, as sums of x - `near` [C] and of
+    its square; with a `near` not far from the mean nothing is lost by taking one from the other.
     Its gradient keeps x alone, and writes x out in each formula instead of x - mean once: XLA:CPU
     stores what it uses twice, and traffic to memory is what a BatchNorm costs. The statistics pass
     no gradient on.
@@ -72,15 +72,26 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array):
 
 
 def _normalise(x, scale, bias, near):
-    axes = tuple(range(x.ndim - 1))
     x32 = x.astype(jnp.float32)
-    off = x32 - near
-    mean_off = off.mean(axes)
-    var = jnp.maximum(jnp.square(off).mean(axes) - jnp.square(mean_off), 0.0)
-    mean = near + mean_off
+    mean, var = jax.lax.platform_dependent(x32, near, cpu=_two_passes, default=_one_pass)
     inverse = jax.lax.rsqrt(var + EPSILON)
     factor = inverse * scale
     return (x32 * factor + (bias - mean * factor), mean, var), (x, mean, inverse, scale)
+
+
+def _two_passes(x, near):
+    """Mean and variance [C]. XLA:CPU would store x - near, which both sums of one pass use."""
+    del near
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    return mean, jnp.square(x - mean).mean(axes)
+
+
+def _one_pass(x, near):
+    axes = tuple(range(x.ndim - 1))
+    off = x - near
+    mean = off.mean(axes)
+    return near + mean, jnp.maximum(jnp.square(off).mean(axes) - jnp.square(mean), 0.0)
 
 
 def _normalise_backward(saved, grads):
@@ -253,17 +264,17 @@ def max_pool_time(x: jax.Array, stride: int) -> jax.Array:
     return functools.reduce(lambda best, new: jnp.where(new > best, new, best), windows)
 
 
-def aggregate(topologies: list[jax.Array], values: jax.Array) -> jax.Array:
-    """z[b,t,u,o] = sum over subsets s and senders v of topologies[s][b,u,v,o] * values[b,t,v,s,o].
+def aggregate(topologies: list[jax.Array], values: list[jax.Array]) -> jax.Array:
+    """z[b,t,u,o] = sum over subsets s and senders v of topologies[s][b,u,v,o] * values[s][b,t,v,o].
 
     Args:
       topologies: one [B, V, V, O] per subset; axis 1 receives, axis 2 sends.
-      values: [B, T, V, S, O], those of all subsets.
+      values: one [B, T, V, O] per subset.
 
     Returns:
       [B, T, V, O] in the type of the values.
     """
-    return _aggregate([topology.astype(values.dtype) for topology in topologies], values)
+    return _aggregate([topology.astype(values[0].dtype) for topology in topologies], values)
 
 
 @jax.custom_vjp
@@ -277,9 +288,9 @@ def _products(topologies, values):
 
     Its operands are laid out once, senders last, for this product and for both of its gradients.
     """
-    a, x = _matrices(jnp.stack(topologies, axis=3)), _matrices(values)
+    a, x = _matrices(jnp.stack(topologies, axis=3)), _matrices(jnp.stack(values, axis=3))
     z = jax.lax.dot_general(x, a, (((2,), (2,)), ((0,), (0,))))  # [B * O, T, U]
-    batch, frames, joints, _, channels = values.shape
+    batch, frames, joints, channels = values[0].shape
     return _settled(z.reshape(batch, channels, frames, joints).transpose(0, 2, 3, 1))
 
 
@@ -302,9 +313,9 @@ def _loops(topologies, values):
     joints into its tiles; the loop is the vector unit's, with samples and channels in the tiles.
     """
     return _sum(
-        (a[:, None, :, v], values[:, :, v, None, s])  # [B, 1, V, O] * [B, T, 1, O]
-        for s, a in enumerate(topologies)
-        for v in range(values.shape[2])
+        (a[:, None, :, v], x[:, :, v, None])  # [B, 1, V, O] * [B, T, 1, O]
+        for a, x in zip(topologies, values, strict=True)
+        for v in range(x.shape[2])
     )
 
 
@@ -318,24 +329,27 @@ def _aggregate_backward(saved, grad):
 
 
 def _products_backward(topologies, values, grad):
-    stacked = jnp.stack(topologies, axis=3)  # [B, U, V, S, O]
+    stacked, values = jnp.stack(topologies, axis=3), jnp.stack(values, axis=3)  # [B, U, V, S, O]
     a, x, g = _matrices(stacked), _matrices(values), _matrices(_settled(grad)[:, :, :, None])
     grad_values = jax.lax.dot_general(g, a, (((2,), (1,)), ((0,), (0,))))  # [B * O, T, S * V]
     grad_topologies = jax.lax.dot_general(g, x, (((1,), (1,)), ((0,), (0,))))  # [B * O, U, S * V]
-    grad_topologies = _from_matrices(grad_topologies, stacked.shape)
-    subsets = [grad_topologies[:, :, :, s] for s in range(len(topologies))]
-    return subsets, _from_matrices(grad_values, values.shape)
+    return (
+        subsets_of(_from_matrices(grad_topologies, stacked.shape)),
+        subsets_of(_from_matrices(grad_values, values.shape)),
+    )
+
+
+def subsets_of(x: jax.Array) -> list[jax.Array]:
+    """[B, T, V, S, O] -> S x [B, T, V, O]."""
+    return [x[:, :, :, s] for s in range(x.shape[3])]
 
 
 def _loops_backward(topologies, values, grad):
     frames, joints = range(grad.shape[1]), range(grad.shape[2])
     grad_values = [_sum((a[:, None, u], grad[:, :, u, None]) for u in joints) for a in topologies]
     # Over t, unrolled: as a reduction XLA:CPU would first write out all B * T * V * V * O products.
-    grad_topologies = [
-        _sum((grad[:, t, :, None], values[:, t, None, :, s]) for t in frames)
-        for s in range(len(topologies))
-    ]
-    return grad_topologies, jnp.stack(grad_values, axis=3)
+    grad_topologies = [_sum((grad[:, t, :, None], x[:, t, None]) for t in frames) for x in values]
+    return grad_topologies, grad_values
 
 
 def _sum(pairs):

@@ -21,6 +21,7 @@ from hocslm_jax.models.layers import (
     fan_out_normal,
     keep_map,
     product,
+    subsets_of,
 )
 
 PAIR_MODES = ("tanh_diff", "diff", "product")
@@ -257,20 +258,31 @@ class CTS(nn.Module):
 
 
 class Values(nn.Module):
-    """One 1x1 convolution per subset: [B, T, V, C] -> [B, T, V, S, features]."""
+    """One 1x1 convolution per subset: [B, T, V, C] -> S x [B, T, V, features]."""
 
     features: int
     subsets: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
         shape = (self.subsets, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, shape[::2])
-        kernel = kernel.swapaxes(0, 1).reshape(x.shape[-1], -1)  # [C, S * O]
-        values = (product(x.astype(self.dtype), kernel) + bias.reshape(-1)).astype(self.dtype)
-        return values.reshape(*x.shape[:-1], self.subsets, self.features)
+        x = x.astype(self.dtype)
+        values = jax.lax.platform_dependent(x, kernel, cpu=_products_apart, default=_one_product)
+        return [(value + b).astype(self.dtype) for value, b in zip(values, bias, strict=True)]
+
+
+def _products_apart(x, kernel):
+    """One product a subset: XLA:CPU would copy what it cuts out of the product of all."""
+    return [product(x, subset) for subset in kernel]
+
+
+def _one_product(x, kernel):
+    subsets, channels, features = kernel.shape
+    values = product(x, kernel.swapaxes(0, 1).reshape(channels, -1))  # [B, T, V, S * O]
+    return subsets_of(values.reshape(*x.shape[:-1], subsets, features))
 
 
 class SpatialUnit(nn.Module):
