@@ -90,7 +90,7 @@ def defaults() -> ConfigDict:
                 "drop_axis": 0.0,  # probability
                 "drop_joints": 0.0,
                 "second_person": "zeros",
-                "threads": 1,  # that prefetch; more only wait for each other (benchmarks/feed.py)
+                "threads": 1,  # that prefetch; more only wait for each other
                 "cache": "",  # "ram": keep all clips in memory, 3 GB for NTU120
                 "graph": "",  # "" = the dataset's own
                 "auto_prepare": False,  # build a missing dataset before training

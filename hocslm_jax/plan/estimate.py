@@ -94,7 +94,7 @@ def roofline(numbers: dict, batch_size: int, sent: float, chip: Chip) -> dict:
     return {"seconds": seconds, "bound": bound, "examples_per_s": rates}
 
 
-def needed(row: dict) -> int | None:
+def bytes_needed(row: dict) -> int | None:
     """Bytes of memory that the compiled step takes."""
     sizes = row["bytes"]
     return sizes["peak"] + sizes["generated_code"] if "peak" in sizes else None
@@ -104,7 +104,7 @@ def fits(row: dict) -> bool | None:
     """Whether it fits; None where the program is not compiled or the memory not known."""
     if "does_not_fit" in row:
         return False
-    size, hbm = needed(row), row["bytes"]["hbm"]
+    size, hbm = bytes_needed(row), row["bytes"]["hbm"]
     return size <= hbm if size and hbm else None
 
 
@@ -129,9 +129,9 @@ def warnings(row: dict, made: step.Step, chip: Chip | None) -> list[str]:
 def _memory_warnings(row: dict) -> list[str]:
     advice = "use more chips, split the language model (mesh.model, lm.fsdp), or a smaller batch"
     if row["fits"] is False:
-        size = row.get("does_not_fit") or f"{needed(row) / 2**30:.1f} GiB are needed"
+        size = row.get("does_not_fit") or f"{bytes_needed(row) / 2**30:.1f} GiB are needed"
         return [f"it does not fit: {size}; {advice}"]
-    if row["fits"] and needed(row) > FULL * row["bytes"]["hbm"]:
+    if row["fits"] and bytes_needed(row) > FULL * row["bytes"]["hbm"]:
         return [f"it fills over {FULL:.0%} of the memory: {advice}"]
     return []
 

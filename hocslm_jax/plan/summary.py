@@ -1,6 +1,6 @@
 """A row of `estimate` as a page of text."""
 
-from hocslm_jax.plan.estimate import needed
+from hocslm_jax.plan.estimate import bytes_needed
 
 GIB = 2**30
 
@@ -30,7 +30,7 @@ def _memory_lines(row: dict) -> list[str]:
         return [f"  arguments       {parts} GiB", f"  does not fit: {row['does_not_fit']}"]
     if "peak" not in sizes:
         return [f"  arguments       {parts} GiB"]
-    whole, hbm = needed(row), sizes["hbm"]
+    whole, hbm = bytes_needed(row), sizes["hbm"]
     verdict = "fits" if row["fits"] else "does not fit"
     room = f" of {_gib(hbm)} GiB ({whole / hbm:.0%}): {verdict}" if hbm else " GiB"
     return [

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import joint_contestants, joint_speed
-from benchmarks.joint_contestants import Case
-from benchmarks.joint_program import CLASSES, PROMPT
+from benchmarks.joint_contestants import CLASSES, PROMPT, Case
 from hocslm_jax.graph import NTU25
 from hocslm_jax.models.qwen3 import save_params
 from hocslm_jax.models.torch_weights import from_ctrgcn

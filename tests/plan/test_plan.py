@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_said(row):
         assert numbers["fits"] is fits
         found = estimate.warnings(numbers, made, CHIP)
         assert any(said in text for text in found) if said else not found
-    full = estimate.needed(row) * 1.05
+    full = estimate.bytes_needed(row) * 1.05
     numbers = row | {"bytes": row["bytes"] | {"hbm": full}, "fits": True}
     assert "over 90% of the memory" in estimate.warnings(numbers, made, CHIP)[0]
 
