@@ -21,11 +21,10 @@ import numpy as np
 from absl import flags
 from flax import linen as nn
 
-from configs import base
 from hocslm_jax.data.prepare import command as preparing
 from hocslm_jax.data.prepare.check import check
 from hocslm_jax.graph import UCLA20
-from hocslm_jax.train import checkpoint, environment, setup, strategy
+from hocslm_jax.train import checkpoint, environment, experiment, setup, strategy
 
 DATASET, TRAIN, TEST, CLASSES = "crash", 32, 16, 4
 NOTES = "states.jsonl"
@@ -113,14 +112,14 @@ def verify(data_dir: Path) -> int:
 
 def make_config(data_dir: Path, epochs: int, repeat: int = 1, name: str = "T0+"):
     """Two stages of 4 * epochs * repeat steps; or with name "T0" one."""
-    config = base.defaults()
+    config = experiment.defaults()
     config.data.update(dataset=DATASET, data_dir=str(data_dir), protocol="split", feeder="ntu")
     config.data.update(frames=4, repeat=repeat, num_persons=1)
     config.optim.update(lr=0.05, warmup_epochs=1, milestones=(2,), ema=0.9)
     config.finetune.update(epochs=epochs, warmup_epochs=1)
     config.train.update(epochs=epochs, batch_size=8, eval_batch_size=8, log_every=2)
     config.train.update(checkpoint_every=3, keep=1)
-    config.update(strategy=name, stages=base.STRATEGIES[name])
+    config.update(strategy=name, stages=experiment.STRATEGIES[name])
     return config
 
 

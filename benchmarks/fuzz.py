@@ -39,12 +39,12 @@ from hocslm_jax.data.prepare.ntu.bodies import actors
 from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import list_members, read_member
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import load_scores
 from hocslm_jax.evaluate.score_files import read_clip_list
 from hocslm_jax.evaluate.score_files import read_members as read_score_files
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.text import parse_json, read_json, read_table
 from hocslm_jax.graph import NTU25, resolve_graph
-from hocslm_jax.language.caption.vlm import answer
+from hocslm_jax.language.caption.answers import read_answer
 from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf
 from hocslm_jax.predict.release_files import WEIGHTS, read_variables
 
@@ -184,7 +184,7 @@ def targets() -> dict[str, Target]:
         ),
         "packed skeletons": Target(unpack, (_zip(".skeleton"), _tar("w", ".skeleton"))),
         "reply": Target(
-            lambda p: answer(parse_json(p.read_bytes())),
+            lambda p: read_answer(parse_json(p.read_bytes())),
             (_json({"choices": [{"message": {"content": "A person sits."}}]}),),
             "",
             both,

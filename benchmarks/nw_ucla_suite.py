@@ -1,13 +1,14 @@
-"""Everything that NW-UCLA's results need, in one command for a machine with an accelerator.
+"""All experiments on NW-UCLA in one command, for a machine with an accelerator.
 
     python -m benchmarks.nw_ucla_suite --out runs/suite [--minutes 600] [--dry-run]
 
 In: the prepared dataset. Out, below `--out`: runs of HGLNet and CTR-GCN, six streams and three
 seeds, without language (T0, six streams in one program) and with (T3); runs on held-out training
 subjects for fitted weights; ensembles, a joint stream taught by the first six streams, pictures of
-the wrong clips, released weights; and in `--results` the reports that `python -m hocslm_jax report`
-reads. A step that is done is not done again and one that was cut off goes on, so the same command
-continues. A step that fails is named at the end; what does not need it still runs.
+wrong clips, released weights; with `--results`, copies of the reports and docs/results.md.
+
+Finished steps are not repeated: rerun the same command to resume. A step that fails is named at the
+end, and steps that do not need it still run.
 """
 
 import argparse
@@ -27,8 +28,7 @@ from hocslm_jax.train.ablate import keep
 ENCODERS = ("hglnet", "ctrgcn")
 CONFIG = "configs/nw_ucla.py"
 PICTURES = 12  # of wrong clips
-LOOKS = "test.views=3,test.angle=20,test.mirror=true"  # the best of benchmarks.looks
-SHARE = 0.5  # of the student's loss that is to follow its teacher
+SHARE = 0.5  # of the student's loss that comes from its teacher
 GRACE = 120  # seconds to save a checkpoint in
 
 
@@ -42,7 +42,7 @@ class Step:
 
 
 def plan(args: argparse.Namespace) -> Iterator[Step]:
-    """All steps, the most telling ones first."""
+    """All steps, the most informative first."""
     out = args.out
     for seed in args.seeds:
         for encoder in args.encoders:
@@ -68,7 +68,7 @@ def plan(args: argparse.Namespace) -> Iterator[Step]:
 
 def train(args: argparse.Namespace, workdir: Path, settings: str, seed: int) -> Step:
     """Six streams in one program."""
-    parts = [settings, "streams=all", "strategy=T0", LOOKS, f"seed={seed}"]
+    parts = [settings, "streams=all", "strategy=T0", f"seed={seed}"]
     return launch(args, workdir, [*parts, *filter(None, [args.set])])
 
 
@@ -154,10 +154,10 @@ def data_dir(args: argparse.Namespace) -> tuple[str, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Does what is left; returns 1 if a step failed.
+    """Runs the unfinished steps; returns 1 if one failed.
 
     Raises:
-        UserError: the time is up; names the step that was cut off.
+        UserError: the time is over; names the unfinished step.
     """
     end = time.monotonic() + 60 * args.minutes if args.minutes else float("inf")
     failed = []
@@ -179,12 +179,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def do(step: Step, end: float) -> bool:
-    """Runs a step until it ends or the time is up; whether it left what it should."""
+    """Runs a step until it or the time ends; returns whether it succeeded."""
     print(f"== {shown(step)}", flush=True)
     step.done.parent.mkdir(parents=True, exist_ok=True)
     left = end - time.monotonic()
     if left <= 0:
-        raise UserError("the time is up; the same command goes on")
+        raise UserError("the time is over; rerun the same command to resume")
     process = subprocess.Popen(step.command)
     try:
         status = process.wait(None if left == float("inf") else left)
@@ -192,14 +192,16 @@ def do(step: Step, end: float) -> bool:
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(GRACE)
-        except subprocess.TimeoutExpired:  # compiling, say: its last checkpoint is whole
+        except subprocess.TimeoutExpired:  # e.g. compiling; its last checkpoint is complete
             process.kill()
-        raise UserError(f"the time is up in {step.done.parent}; the same command goes on") from None
+        raise UserError(
+            f"the time is over in {step.done.parent}; rerun the same command to resume"
+        ) from None
     return status == 0 and step.done.exists()
 
 
 def keep_reports(args: argparse.Namespace, step: Step) -> None:
-    """Copies the reports of the runs that a step left."""
+    """Copies the reports of the runs that a step wrote."""
     if step.done.name == "result.json":
         for path in sorted(step.done.parent.glob("**/result.json")):
             if "stages" not in path.relative_to(args.out).parts:
@@ -217,10 +219,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--data-dir", type=Path, help="prepared datasets; default: data")
-    add("--set", default="", metavar="k=v,k=v", help="for every run, e.g. to shorten a rehearsal")
-    add("--minutes", type=float, help="stop, ready to go on, after so long")
+    add("--set", default="", metavar="k=v,k=v", help="for every run, e.g. epochs=2")
+    add("--minutes", type=float, help="stop after so long; rerun to resume")
     add("--results", type=Path, help="copy reports here, e.g. results/nw_ucla/suite, and report")
-    add("--dry-run", action="store_true", help="only say what is done and what is left")
+    add("--dry-run", action="store_true", help="only list the steps, finished and unfinished")
     return parser.parse_args(argv)
 
 

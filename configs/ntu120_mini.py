@@ -6,14 +6,14 @@ Data: `python -m hocslm_jax prepare ntu120_mini …` (docs/data.md), any part of
 Hardware: two CPU cores, hence width 16 and 4 blocks in place of 64 and 10. The recipe was fixed
 before any clip of the test split was looked at.
 `strategy=T3` pretrains a small language model on the captions; `llm=Qwen/Qwen3-4B` loads one.
-Expected: see results/; two clips a class are few, chance is 1.67 %. Arguments: configs/base.py.
+Expected: see results/; two clips a class are few, chance is 1.67 %. Arguments: train/experiment.py.
 """
 
-from configs import base
+from hocslm_jax.train import experiment
 
 
 def get_config(arg: str = ""):
-    config = base.defaults()
+    config = experiment.defaults()
     config.data.update(dataset="ntu120_mini", protocol="xsub", feeder="ntu", frames=64)
     config.data.update(num_persons=2, second_person="copy", repeat=1)
     config.model.update(width=16, stages=(2, 1, 1))
@@ -21,4 +21,4 @@ def get_config(arg: str = ""):
     config.optim.update(warmup_epochs=2, decay_mask=True)
     config.train.update(epochs=40, eval_every=5)
     config.lm.update(describe=-1, projector_width=256, remat=False)
-    return base.apply(config, arg)
+    return experiment.apply(config, arg)

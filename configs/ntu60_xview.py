@@ -7,11 +7,11 @@ Data: `python -m hocslm_jax prepare ntu60 …` (docs/data.md), 37,646 train and 
 Strategy: T3 with Qwen3-4B, as in the paper; `strategy=T0` is classification alone.
 Hardware: for T0 one accelerator with 16 GB or more, for T3 8 GB more, which the frozen model takes;
 several share the batch of 64.
-Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
+Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (train/experiment.py).
 """
 
-from configs import base
+from hocslm_jax.train import experiment
 
 
 def get_config(arg: str = ""):
-    return base.apply(base.ntu("ntu60", "xview"), arg)
+    return experiment.apply(experiment.ntu("ntu60", "xview"), arg)

@@ -6,13 +6,13 @@
 Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
 Hardware: any accelerator; a few CPU cores do as well, only slower.
 `strategy=T3` pretrains a small language model on the captions; `llm=Qwen/Qwen3-4B` loads one.
-Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (configs/base.py).
+Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (train/experiment.py).
 """
 
-from configs import base
+from hocslm_jax.train import experiment
 
 
 def get_config(arg: str = ""):
-    config = base.defaults()
+    config = experiment.defaults()
     config.lm.update(describe=-1, projector_width=256, remat=False)
-    return base.apply(config, arg)
+    return experiment.apply(config, arg)

@@ -4,14 +4,14 @@
 
 Data: generated before training when missing; nothing is downloaded.
 Hardware: two CPU cores.
-Expected: see results/. Arguments: strategy, stream, encoder, recipe, seed, … (configs/base.py).
+Expected: see results/. Arguments: strategy, stream, encoder, recipe, seed, … (train/experiment.py).
 """
 
-from configs import base
+from hocslm_jax.train import experiment
 
 
 def get_config(arg: str = ""):
-    config = base.defaults()
+    config = experiment.defaults()
     config.data.update(dataset="quickstart", protocol="xsub", auto_prepare=True)
     # The first person alone tells these actions apart, at half the cost.
     config.data.update(feeder="ntu", frames=32, num_persons=1, repeat=1)
@@ -19,8 +19,8 @@ def get_config(arg: str = ""):
     config.optim.update(name="adamw", lr=0.01, weight_decay=0.01, schedule="cosine")
     config.optim.update(warmup_epochs=1, decay_mask=True)
     config.train.update(epochs=30, eval_every=5, checkpoint_every=100)
-    config.update(strategy="T3", stages=base.STRATEGIES["T3"])
+    config.update(strategy="T3", stages=experiment.STRATEGIES["T3"])
     config.finetune.update(epochs=10, warmup_epochs=1, lr=2e-3, encoder_scale=0.1)
     config.lm.update(describe=-1, projector_width=256, remat=False)
     config.lm.pretrain.steps = 500
-    return base.apply(config, arg)
+    return experiment.apply(config, arg)

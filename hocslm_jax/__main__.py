@@ -1,7 +1,8 @@
-"""`python -m hocslm_jax VERB …`: everything around training, one verb each.
+"""The command `hocslm-jax VERB …`, also `python -m hocslm_jax VERB …`: one verb for each task.
 
-A verb is a module with `add_arguments(parser)` and `run(args)`; it is imported only when it is
-asked for. A UserError is printed as one line and ends with status 2.
+A verb is a module with `add_arguments(parser)` and `run(args)`, imported only when it is asked for.
+`train` alone has flags of another kind, those of `--config`. A UserError is printed as one line and
+ends with status 2.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 from hocslm_jax import terminal
 
 VERBS = {
+    "train": ("hocslm_jax.train.command", "train or evaluate an experiment of configs/"),
     "prepare": ("hocslm_jax.data.prepare.command", "turn raw clips into a dataset"),
     "caption": (
         "hocslm_jax.language.caption.command",
@@ -20,7 +22,7 @@ VERBS = {
     "plan": ("hocslm_jax.plan.command", "memory and time of a train step on devices not at hand"),
     "predict": ("hocslm_jax.predict.command", "classify and describe skeleton files with a run"),
     "ensemble": (
-        "hocslm_jax.evaluate.ensemble",
+        "hocslm_jax.evaluate.ensemble_command",
         "fuse the scores of several runs, and test the gain",
     ),
     "release": ("hocslm_jax.predict.release", "a run's weights as safetensors, with all they need"),
@@ -37,16 +39,18 @@ def main(argv: list[str] | None = None) -> int:
 
 def _act(argv: list[str]) -> int | None:
     parser = argparse.ArgumentParser(
-        prog="python -m hocslm_jax",
+        prog="hocslm-jax",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="verbs:\n" + "\n".join(f"  {verb:10}{about}" for verb, (_, about) in VERBS.items()),
     )
     parser.add_argument(
-        "verb", choices=VERBS, metavar="VERB", help="see below; VERB --help for more"
+        "verb", choices=VERBS, metavar="VERB", help="one of those below; VERB --help says more"
     )
     verb = parser.parse_args(argv[:1]).verb
     module, about = VERBS[verb]
-    verb_parser = argparse.ArgumentParser(prog=f"python -m hocslm_jax {verb}", description=about)
+    if verb == "train":
+        return importlib.import_module(module).main([f"hocslm-jax {verb}", *argv[1:]])
+    verb_parser = argparse.ArgumentParser(prog=f"hocslm-jax {verb}", description=about)
     verb_module = importlib.import_module(module)
     verb_module.add_arguments(verb_parser)
     return verb_module.run(verb_parser.parse_args(argv[1:]))

@@ -6,6 +6,7 @@ names its path: 'model' is tensor parallelism, 'data' on a parameter FSDP. Axes 
 places the intermediate values, but for what `spread`, `place_rows` and `gather` say.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -34,6 +35,23 @@ STATE_RULES: Rules = (
     (r"(.*/)?kernel", "data"),
 )
 WHOLE_BELOW = 2**14  # elements; to split a smaller leaf by axis costs more than it saves
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+    """`config.mesh`: how many devices share what.
+
+    Attributes:
+      stream: devices that divide the streams of `data.streams` among them.
+      data: devices that divide the clips of a batch; -1 = all that are left.
+      model: devices that divide the language model's weights (tensor parallelism).
+      fsdp: True splits trained weights and their moments over the `data` devices too.
+    """
+
+    stream: int = 1
+    data: int = -1
+    model: int = 1
+    fsdp: bool = False
 
 
 def lm_rules(fsdp: bool) -> Rules:

@@ -13,7 +13,7 @@ from hocslm_jax.data.prepare import nw_ucla
 from hocslm_jax.data.prepare.ntu.skeleton import MAX_LINES, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES, list_members
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import load_scores
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files import npy
 from hocslm_jax.graph import MAX_JOINTS, resolve_graph
 from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 from pathlib import Path
@@ -20,13 +21,12 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from configs import base
 from hocslm_jax.__main__ import VERBS
 from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.models import build_model, encoder, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
 from hocslm_jax.predict import model, pretrained
-from hocslm_jax.train import unused_settings
+from hocslm_jax.train import check_settings, experiment
 from hocslm_jax.train.stages import read_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,14 +78,18 @@ def commands(text):
 
 def check_launch(words):
     flags = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+    assert flags.pop("workdir")
+    mode = flags.pop("mode", "train")
+    assert mode in ("train", "eval") and ("config" in flags or mode == "eval")
+    if "config" not in flags:
+        return
     file, _, arg = flags.pop("config").partition(":")
-    assert (ROOT / file).is_file() and flags.pop("workdir")
-    config = importlib.import_module(f"configs.{Path(file).stem}").get_config(arg)
+    config = runpy.run_path(experiment.config_file(file))["get_config"](arg)
     dotted = [name.removeprefix("config.") for name in flags if name.startswith("config.")]
-    assert set(dotted) <= set(base.flatten(config))
-    unused_settings.check(config, base.named(config, arg) + dotted)
+    assert set(dotted) <= set(experiment.flatten(config))
+    check_settings.check_used(config, experiment.named(config, arg) + dotted)
     rest = {name: value for name, value in flags.items() if not name.startswith("config.")}
-    assert rest.pop("mode", "eval") == "eval" and rest.pop("distributed", "") == "" and not rest
+    assert rest.pop("distributed", "") == "" and not rest
 
 
 def check_verb(verb, words):
@@ -125,7 +129,7 @@ def names(monkeypatch, tmp_path):
         "model": SimpleNamespace(apply=shapes_of_apply),
         "variables": jax.eval_shape(lambda: NETWORK.init(jax.random.key(0), x, False)),
         "embeddings": jnp.zeros((1, 3, 8)),
-        "config": base.defaults(),
+        "config": experiment.defaults(),
         "jnp": jnp,
         "nn": nn,
         "Graph": Graph,

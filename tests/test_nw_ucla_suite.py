@@ -1,4 +1,4 @@
-"""The suite of NW-UCLA: what it runs, what it leaves out, and that it goes on."""
+"""The suite of NW-UCLA: what it runs, what it skips, and that it resumes."""
 
 import json
 import subprocess
@@ -105,7 +105,7 @@ def test_a_dry_run_says_what_is_left(launched, tmp_path, capsys):
 def test_the_time_ends_a_run_that_saves_itself(tmp_path):
     code = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0)); time.sleep(60)"
     step = nw_ucla_suite.Step(tmp_path / "run/result.json", (sys.executable, "-c", code))
-    with pytest.raises(UserError, match=r"the time is up in .*run; the same command goes on"):
+    with pytest.raises(UserError, match=r"time is over in .*run"):
         nw_ucla_suite.do(step, nw_ucla_suite.time.monotonic() + 1)
-    with pytest.raises(UserError, match="the time is up"):
+    with pytest.raises(UserError, match="time is over"):
         nw_ucla_suite.do(step, 0)

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from configs import base
 from configs.search import nw_ucla
 from hocslm_jax.data.pipeline import Feed
 from hocslm_jax.data.protocols import VALIDATION
-from hocslm_jax.train import distill
+from hocslm_jax.train import distill, experiment
 from hocslm_jax.train.ablate import read_table
 
 SEARCH = Path(__file__).resolve().parents[1] / "configs/search"
@@ -41,9 +40,9 @@ def test_a_student_comes_after_the_row_that_teaches_it():
         seen.append(row)
 
 
-@pytest.mark.parametrize("recipe", base.RECIPES)
+@pytest.mark.parametrize("recipe", experiment.RECIPES)
 def test_every_recipe_sets_known_options(recipe):
-    config = base.apply(base.defaults(), f"recipe={recipe},seed=3")
-    flat = base.flatten(config)
-    assert all(flat[name] == value for name, value in base.RECIPES[recipe].items())
+    config = experiment.apply(experiment.defaults(), f"recipe={recipe},seed=3")
+    flat = experiment.flatten(config)
+    assert all(flat[name] == value for name, value in experiment.RECIPES[recipe].items())
     Feed.from_config(config.data)

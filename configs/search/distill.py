@@ -1,10 +1,13 @@
-"""Three streams teach one, on NW-UCLA without its test view: view 1 trains, view 2 validates.
+"""Distillation: three streams teach one, on NW-UCLA without its test view.
 
-    python -m hocslm_jax ablate configs/search/distill.py --workdir runs/distill --seeds 0 1 \
-        --out results/nw_ucla/distill
+    python -m hocslm_jax ablate configs/search/distill.py --workdir runs/distill --seeds 0 1
 
-Data and network are those of configs/search/nw_ucla.py. Every row sees each clip as often as the
-first, the plain joint stream; the students are joint streams too. `teacher` counts the ensemble.
+Data: NW-UCLA, protocol `view2_val`: view 1 trains, view 2 validates, view 3 is never read.
+Hardware: 2 CPU cores suffice; the network is the small one of configs/search/nw_ucla.py.
+Time: 4 to 10 minutes per row and seed on 2 CPU cores.
+Accuracy: about 70 % for the plain joint stream, with 3 points between seeds.
+
+All rows see each clip equally often. The students are joint streams; `teacher` is the ensemble.
 """
 
 TITLE = "Distillation: small HGLNet, NW-UCLA, view 1 trains, view 2 validates"

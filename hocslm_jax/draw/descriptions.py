@@ -40,7 +40,7 @@ def render_descriptions(
     """Draws a grid, two clips a row.
 
     Args:
-        rows: of `caption_scores.load_captions`, with id, truth, reference, generated and named.
+        rows: of `read_descriptions`, with id, truth, reference, generated and named.
         clips: their joints float32 [T, M, V, 3], metres.
         graph: the skeleton.
         path: a `.png` to write.

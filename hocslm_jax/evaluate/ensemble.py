@@ -1,198 +1,180 @@
-"""`python -m hocslm_jax ensemble`: several models' scores of the same clips, as one.
+"""Ensembles of models: weights, the weighted sum, and the rows of the paper's Table 7.
 
-In: run folders, scores.npz files or score pickles, matched by clip id (`score_files`). Out: the
-ensemble's count, members and weights; on request the rows of the paper's Table 7, a comparison with
-another ensemble and the wrong clips; all of it as JSON.
+In: `Member`s whose clips are matched (`score_files`). Out: `Scores` of an ensemble, weights, or a
+count per ensemble and seed. Published ensembles sum raw logits, so that is the default. Summing
+probabilities (softmax) makes models whose logits differ in scale comparable.
 """
 
-import argparse
-import json
-import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp, softmax
 
+from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, save_scores
-from hocslm_jax.evaluate.ensemble_weights import (
-    PRESETS,
-    SPACES,
-    check_held_out,
-    fit_weights,
-    fuse,
-    preset_weights,
-)
-from hocslm_jax.evaluate.mistakes import markdown, mistakes
-from hocslm_jax.evaluate.score_files import Member, match, read_clip_list, read_members
-from hocslm_jax.evaluate.significance import accuracy_interval, beats_chance, compare
-from hocslm_jax.evaluate.stream_table import stream_table
-from hocslm_jax.files.atomic import write_text
+from hocslm_jax.evaluate.score_files import Member
+from hocslm_jax.evaluate.scores import Scores
 
-HELP = "[STREAM=]PATH of a run folder, a folder of runs, a scores.npz or a score pickle"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax ensemble`."""
-    add = parser.add_argument
-    add("scores", nargs="+", metavar="SCORES", help=HELP)
-    add("--preset", choices=[*PRESETS, "fit"], default="equal", help="weights; default equal")
-    add("--weights", nargs="+", type=float, metavar="W", help="in the place of a preset")
-    add("--fit-on", nargs="+", metavar="SCORES", help="held-out training clips, for --preset fit")
-    add("--fuse", choices=SPACES, default="logits", help="what is summed; default raw logits")
-    add("--clips", type=Path, metavar="FILE", help="lines `ID [LABEL]` for pickles without ids")
-    add("--against", nargs="+", metavar="SCORES", help="compare with this ensemble, same weights")
-    add("--table", action="store_true", help="rows of 1, 2, 4 and 6 streams")
-    add("--json", type=Path, metavar="OUT", help="write everything here")
-    add("--save", type=Path, metavar="OUT.npz", help="write the ensemble's scores, to fuse further")
-    add("--wrong", type=Path, metavar="OUT.md", help="write the wrong clips as Markdown")
+# (weight of joint, bone and k2; weight of a motion stream).
+# ctrgcn: 0.6 for joint and bone, 0.4 for their motions (ensemble.py of CTR-GCN's repository).
+# infogcn: 1.5 for joint, bone and k2, 1 for their motions (ensemble.py of InfoGCN's repository,
+#   NTU60 X-Sub).
+PRESETS = {"equal": (1.0, 1.0), "ctrgcn": (0.6, 0.4), "infogcn": (1.5, 1.0)}
+SPACES = ("logits", "softmax")
+RIDGE = 1e-3  # keeps fitted weights finite if all held-out clips are classified right
+ENSEMBLES = {
+    "2 streams": ("joint", "bone"),
+    "4 streams": ("joint", "bone", "joint_motion", "bone_motion"),
+    "6 streams": PAPER_STREAMS,
+}
+SINGLES = {stream: (stream,) for stream in PAPER_STREAMS}
 
 
-def run(args: argparse.Namespace) -> None:
-    """Fuses, prints and writes.
+def preset_weights(preset: str, members: Sequence[Member]) -> np.ndarray:
+    """The weight [S] that a preset gives each member, by its stream.
 
     Raises:
-        UserError: scores that cannot be read or do not belong together, or weights that do not fit.
+        UserError: the stream of a member is unknown, and the preset depends on it.
     """
-    clips = read_clip_list(args.clips) if args.clips else None
-    members = read_members(args.scores, clips)
-    for line in doubts(members):
-        print(f"note: {line}", file=sys.stderr)
-    weights = _weights(args, members)
-    fused = fuse(members, weights, args.fuse)
-    found = mistakes(fused, members)
-    report = _report(args, members, weights, fused) | {"mistakes": found}
-    print(_text(report))
-    if args.table:
-        if args.weights or args.preset == "fit":
-            raise UserError("--table has ensembles of other sizes: give a --preset of streams")
-        report["table"] = stream_table(members, args.preset, args.fuse)
-        print("\n".join(_table_text(report["table"])))
-    if args.against:
-        report["against"] = _against(args, clips, members, fused)
-        print(_against_text(report["against"]))
-    if args.json:
-        _write(args.json, json.dumps(report, indent=1) + "\n")
-    if args.save:
-        args.save.parent.mkdir(parents=True, exist_ok=True)
-        save_scores(args.save, fused)
-        print(f"wrote {args.save}")
-    if args.wrong:
-        _write(args.wrong, "\n".join(_wrong_document(report, found)) + "\n")
+    still, motion = PRESETS[preset]
+    if still != motion and (unknown := [m.name for m in members if not m.stream]):
+        raise UserError(
+            f"preset {preset} depends on the stream, and that of {unknown[0]} is unknown: write "
+            f"e.g. joint={unknown[0]}, or use --preset equal"
+        )
+    return np.array([motion if m.stream.endswith("_motion") else still for m in members])
 
 
-def doubts(members: Sequence[Member]) -> Iterator[str]:
-    """A line for each member that is no better than chance."""
-    for member in members:
-        scores, classes = member.scores, member.scores.logits.shape[1]
-        if classes > 1 and not beats_chance(scores.correct, scores.total, classes):
-            yield (
-                f"{member.name}: {_share(scores.correct, scores.total)} is no better than chance "
-                f"among {classes} classes; are its classes in the order of the labels?"
-            )
+def fuse(members: Sequence[Member], weights: Sequence[float], space: str = "logits") -> Scores:
+    """Scores of the weighted sum of the members' logits or probabilities."""
+    total = np.tensordot(np.asarray(weights, np.float64), _stack(members, space), axes=1)
+    return dataclasses.replace(members[0].scores, logits=total.astype(np.float32), parts={})
 
 
-def _weights(args: argparse.Namespace, members: Sequence[Member]) -> np.ndarray:
-    if (args.preset == "fit") != bool(args.fit_on):
-        raise UserError("--preset fit and --fit-on go together: give both")
-    if args.weights:
-        if args.preset != "equal" or len(args.weights) != len(members):
+def average_views(views: Sequence[Scores]) -> Scores:
+    """Test-time augmentation: the log of the mean probability over several views of each clip.
+
+    All views must have the same clips in the same order, as `collect_scores` returns them.
+    """
+    if any(view.ids != views[0].ids for view in views):
+        raise ValueError("the views differ in their clips or in the order of these")
+    logs = log_softmax(np.stack([view.logits for view in views]).astype(np.float64), axis=-1)
+    mean = logsumexp(logs, axis=0) - np.log(len(views))
+    return dataclasses.replace(views[0], logits=mean.astype(np.float32), parts={})
+
+
+def fit_weights(held_out: Sequence[Member], space: str = "logits") -> np.ndarray:
+    """Non-negative weights [S] of mean 1 that minimise the cross-entropy on held-out clips.
+
+    The sum is taken as logits in both spaces. The loss is convex, so its minimum is unique.
+    """
+    stack, labels = _stack(held_out, space), held_out[0].scores.labels  # [S, N, C], [N]
+    members, count, _ = stack.shape
+    truth = stack[:, np.arange(count), labels]  # [S, N]
+
+    def loss(weights):
+        logits = np.tensordot(weights, stack, axes=1)  # [N, C]
+        logs = log_softmax(logits, axis=1)
+        value = -logs[np.arange(count), labels].mean() + RIDGE * (weights**2).sum()
+        slope = (np.exp(logs) * stack).sum(axis=2).mean(axis=1) - truth.mean(axis=1)
+        return value, slope + 2 * RIDGE * weights
+
+    found = minimize(loss, np.ones(members), jac=True, bounds=[(0, None)] * members)
+    return found.x / found.x.mean() if found.x.any() else np.ones(members)
+
+
+def check_held_out(members: Sequence[Member], held_out: Sequence[Member]) -> None:
+    """Refuses weights fitted on the clips that are scored, or for other members.
+
+    Raises:
+        UserError: another number or order of streams, or a clip that is also scored.
+    """
+    if len(members) != len(held_out):
+        raise UserError(
+            f"--fit-on gives {len(held_out)} sets of scores for {len(members)} members: give one "
+            "for each, in the same order"
+        )
+    for member, held in zip(members, held_out, strict=True):
+        if member.stream and held.stream and member.stream != held.stream:
             raise UserError(
-                f"--weights has {len(args.weights)} values for {len(members)} members, or a preset "
-                "beside it: give one for each member and no preset"
+                f"--fit-on {held.name} has stream {held.stream}, but {member.name} in its place "
+                f"has {member.stream}: give both in the same order"
             )
-        if not np.isfinite(args.weights).all() or not any(args.weights):
-            raise UserError("--weights must be finite and not all zero")
-        return np.array(args.weights)
-    if args.preset == "fit":
-        held_out = read_members(args.fit_on)
-        check_held_out(members, held_out)
-        return fit_weights(held_out, args.fuse)
-    return preset_weights(args.preset, members)
+    if both := set(members[0].scores.ids) & set(held_out[0].scores.ids):
+        raise UserError(
+            f"--fit-on {held_out[0].name} contains {len(both)} of the scored clips, the first "
+            f"{min(both)}: fit on held-out training clips, e.g. runs of protocol=xview_val"
+        )
 
 
-def _against(args, clips, members: Sequence[Member], fused: Scores) -> dict:
-    others = read_members(args.against, clips, labelled=members)
-    preset = args.preset if args.preset in PRESETS else "equal"
-    other = fuse(others, preset_weights(preset, others), args.fuse)
-    this, other = (Member(name, scores) for name, scores in (("this", fused), ("--against", other)))
-    _, other = match([this, other])
-    return {
-        "members": [member.name for member in others],
-        "preset": preset,
-        **compare(fused, other.scores),
-    }
+def stream_rows(
+    members: Sequence[Member], preset: str = "equal", space: str = "logits"
+) -> list[dict]:
+    """Rows {"row", "seeds", "correct", "total"} of streams and ensembles (the paper's Table 7).
 
+    "correct" has one count per seed. With several complete sets of six streams, the last row is the
+    ensemble of all of them, and its "seeds" is None.
 
-def _report(args, members: Sequence[Member], weights: np.ndarray, fused: Scores) -> dict:
-    return {
-        "command": shlex.join(["python", "-m", "hocslm_jax", *sys.argv[1:]]),
-        "preset": "given" if args.weights else args.preset,
-        "fuse": args.fuse,
-        "correct": fused.correct,
-        "total": fused.total,
-        "top5_correct": fused.top5_correct,
-        "interval": accuracy_interval(fused),
-        "members": [
-            {
-                "name": member.name,
-                "stream": member.stream,
-                "seed": member.seed,
-                "weight": round(float(weight), 6),
-                "correct": member.scores.correct,
-            }
-            for member, weight in zip(members, weights, strict=True)
-        ],
-    }
-
-
-def _text(report: dict) -> str:
-    total = report["total"]
-    width = max(len(member["name"]) for member in report["members"])
-    lines = [
-        f"  {member['name']:{width}}  {member['stream'] or '–':12}  weight {member['weight']:.3g}"
-        f"  {_share(member['correct'], total)}"
-        for member in report["members"]
+    Raises:
+        UserError: as `stream_scores`.
+    """
+    found = stream_scores(members, preset, space)
+    rows = [
+        {"row": name, "seeds": list(own), "correct": [scores.correct for scores in own.values()]}
+        for name, own in found.items()
     ]
-    low, high = (f"{100 * bound:.2f}" for bound in report["interval"])
-    lines.append(
-        f"ensemble of {len(report['members'])}, {report['preset']} weights on {report['fuse']}: "
-        f"{_share(report['correct'], total)}, 95 % interval {low} to {high} %"
-    )
-    return "\n".join(lines)
+    if len(six := found.get("6 streams", {})) > 1:
+        name = f"6 streams × {len(six)} seeds"
+        rows.append({"row": name, "seeds": None, "correct": [add_scores(six.values()).correct]})
+    return [row | {"total": members[0].scores.total} for row in rows]
 
 
-def _table_text(rows: Sequence[dict]) -> list[str]:
-    return [
-        f"  {row['row']:{max(len(r['row']) for r in rows)}}  "
-        + ", ".join(_share(correct, row["total"]) for correct in row["correct"])
-        for row in rows
-    ]
+def stream_scores(
+    members: Sequence[Member], preset: str = "equal", space: str = "logits"
+) -> dict[str, dict[int, Scores]]:
+    """{stream or ensemble: {seed: scores}}, as far as the members suffice.
+
+    Raises:
+        UserError: the stream of a member is unknown, or there twice with the same seed.
+    """
+    found: dict[str, dict[int, Scores]] = {}
+    for seed, own in members_by_seed(members).items():
+        for name, streams in (SINGLES | ENSEMBLES).items():
+            if set(streams) <= set(own):
+                parts = [own[stream] for stream in streams]
+                fused = fuse(parts, preset_weights(preset, parts), space)
+                found.setdefault(name, {})[seed] = fused
+    return {name: found[name] for name in SINGLES | ENSEMBLES if name in found}
 
 
-def _against_text(found: dict) -> str:
-    low, high = (f"{100 * bound:+.2f}" for bound in found["interval"])
-    return (
-        f"against {', '.join(found['members'])}: {_share(found['correct'], found['total'])} to "
-        f"{_share(found['other_correct'], found['total'])}; right where the other is wrong "
-        f"{found['only_this']}, wrong where it is right {found['only_other']}, McNemar p = "
-        f"{found['p_value']:.3g}; difference {100 * found['difference']:+.2f} points, 95 % "
-        f"interval {low} to {high}"
-    )
+def add_scores(scores: Iterable[Scores]) -> Scores:
+    """Scores of the sum of the logits; the clips must be matched."""
+    members = [Member("", one) for one in scores]
+    return fuse(members, np.ones(len(members)))
 
 
-def _wrong_document(report: dict, found: dict) -> list[str]:
-    title = f"# Wrong clips: {report['total'] - report['correct']} of {report['total']}"
-    command = f"Written by `{report['command']}`."
-    return [title, "", command, "", *markdown(found, len(report["members"]))]
+def members_by_seed(members: Sequence[Member]) -> dict[int, dict[str, Member]]:
+    """{seed: {stream: member}}, an unknown seed being 0. Raises UserError as `stream_scores`."""
+    seeds: dict[int, dict[str, Member]] = {}
+    for member in members:
+        if member.stream not in PAPER_STREAMS:
+            raise UserError(
+                f"the stream of {member.name} is {member.stream or 'unknown'}: a table needs one "
+                f"of {', '.join(PAPER_STREAMS)}; write e.g. joint={member.name}"
+            )
+        own = seeds.setdefault(member.seed or 0, {})
+        if member.stream in own:
+            raise UserError(
+                f"{member.name} and {own[member.stream].name} have the same stream and seed: make "
+                "one table per model"
+            )
+        own[member.stream] = member
+    return dict(sorted(seeds.items()))
 
 
-def _share(correct: int, total: int) -> str:
-    return f"{correct}/{total} ({correct / total:.2%})"
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, text)
-    print(f"wrote {path}")
+def _stack(members: Sequence[Member], space: str) -> np.ndarray:
+    """Logits or probabilities, float64 [S, N, C]."""
+    logits = np.stack([member.scores.logits for member in members]).astype(np.float64)
+    return softmax(logits, axis=2) if space == "softmax" else logits

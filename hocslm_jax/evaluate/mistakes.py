@@ -1,7 +1,7 @@
-"""The clips that a classifier gets wrong: which, taken for what, and how narrowly.
+"""The clips that a classifier gets wrong: what each was taken for, and how narrowly.
 
-In: `Scores`, and the members of the ensemble they come from. Out: a plain dict for JSON, and the
-same as Markdown.
+In: `Scores`, and the members of the ensemble they come from. Out: a plain dict for JSON, and tables
+in Markdown.
 """
 
 from collections.abc import Sequence
@@ -9,18 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import softmax
 
-from hocslm_jax.evaluate.classification import Scores
+from hocslm_jax.evaluate.results import markdown_table
 from hocslm_jax.evaluate.score_files import Member
+from hocslm_jax.evaluate.scores import Scores
 
 
 def mistakes(scores: Scores, members: Sequence[Member] = ()) -> dict:
-    """Wrong clips and, by frequency, which class was taken for which.
+    """The wrong clips, and how often each class was taken for which other.
 
     Returns:
         {"clips": [{"clip", "true", "predicted", "rank", "probability", "members_right"}],
-        "confusions": [{"true", "predicted", "clips", "of"}]}. `rank` is the place of the true
-        class, 2 being the second; `probability` the true class's, the mean over the members (over
-        `scores` where there are none); `of` the number of clips of the true class.
+        "confusions": [{"true", "predicted", "clips", "of"}]}, the most frequent first. `rank` is
+        the rank of the true class, 2 being the second; `probability` the mean probability that the
+        members (without any: `scores`) give it; `of` the number of clips of the true class.
     """
     names = class_names(scores)
     wrong = np.flatnonzero(scores.ranks > 0)
@@ -37,44 +38,38 @@ def mistakes(scores: Scores, members: Sequence[Member] = ()) -> dict:
             "rank": int(scores.ranks[row]) + 1,
             "probability": round(float(share[true]), 4),
         }
-        if members:
-            clip["members_right"] = int(right[:, row].sum())
-        clips.append(clip)
+        clips.append(clip | ({"members_right": int(right[:, row].sum())} if members else {}))
         confusions.setdefault((true, predicted), []).append(scores.ids[row])
-    ordered = sorted(confusions.items(), key=lambda item: (-len(item[1]), item[0]))
-    totals = np.bincount(scores.labels, minlength=len(names))
+    totals = np.bincount(scores.labels, minlength=len(names)).tolist()
     table = [
-        {
-            "true": names[true],
-            "predicted": names[predicted],
-            "clips": ids,
-            "of": int(totals[true]),
-        }
-        for (true, predicted), ids in ordered
+        {"true": names[true], "predicted": names[predicted], "clips": ids, "of": totals[true]}
+        for (true, predicted), ids in sorted(
+            confusions.items(), key=lambda item: (-len(item[1]), item[0])
+        )
     ]
     return {"clips": clips, "confusions": table}
 
 
-def markdown(found: dict, members: int = 0, most: int = 20) -> list[str]:
-    """Two tables: confusions by frequency, and the `most` wrong clips least narrowly missed."""
-    lines = ["| true class | taken for | clips | of |", "| --- | --- | ---: | ---: |"]
-    for row in found["confusions"]:
-        lines.append(f"| {row['true']} | {row['predicted']} | {len(row['clips'])} | {row['of']} |")
-    worst = sorted(found["clips"], key=lambda row: row["probability"])
-    head = ["clip", "true class", "taken for", "true class ranks", "its mean probability"]
-    if members:
-        head.append(f"members right, of {members}")
-    lines += ["", "| " + " | ".join(head) + " |", "| --- " * 3 + "| ---: " * (len(head) - 3) + "|"]
-    for row in worst[:most]:
-        cells = [row["clip"], row["true"], row["predicted"], f"{row['rank']}."]
-        cells += [f"{row['probability']:.2f}"]
-        cells += [str(row["members_right"])] if members else []
-        lines.append("| " + " | ".join(cells) + " |")
-    if len(worst) > most:
-        lines.append(f"\n{len(worst) - most} more wrong clips are not listed.")
-    return lines
+def confusion_table(found: dict, most: int = 15, listed: int = 8) -> list[str]:
+    """Markdown: the `most` frequent confusions, with the first `listed` clips of each."""
+    rows = []
+    for row in found["confusions"][:most]:
+        more = len(row["clips"]) - listed
+        ids = ", ".join(row["clips"][:listed]) + (f" and {more} more" if more > 0 else "")
+        rows.append([row["true"], row["predicted"], f"{len(row['clips'])} of {row['of']}", ids])
+    return markdown_table(("true class", "predicted", "clips", "which"), rows, left=2)
+
+
+def clip_table(found: dict, members: int) -> list[str]:
+    """Markdown: every wrong clip, those with the lowest probability of the true class first."""
+    header = ("clip", "true class", "predicted", "rank of true", "probability of true")
+    rows = []
+    for row in sorted(found["clips"], key=lambda row: row["probability"]):
+        cells = [row["clip"], row["true"], row["predicted"], str(row["rank"])]
+        rows.append([*cells, f"{row['probability']:.2f}", f"{row['members_right']} of {members}"])
+    return markdown_table((*header, "members right"), rows, left=3)
 
 
 def class_names(scores: Scores) -> tuple[str, ...]:
-    """The classes' names, or their numbers where these are not known."""
+    """The names of the classes, or their numbers if these are unknown."""
     return scores.classes or tuple(f"class {label}" for label in range(scores.logits.shape[1]))

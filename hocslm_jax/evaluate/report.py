@@ -1,58 +1,55 @@
-"""The results table: every `result.json` below a folder becomes a row of one Markdown document.
+"""The verb `report`: one Markdown document with a table for each question about finished runs.
 
-In: `results/**/result.json`, one a run, as training writes them. Runs whose folders differ only
-in a `seedN` are one row, with mean and spread. Out: `docs/results.md`, which `--check` compares
-with the files, so that no number in it can be older than, or other than, a run's own. Where there
-are runs of NW-UCLA, `results/nw_ucla.md` too. Percentages are computed from counts, never read.
+In: `results/**/result.json`, the `scores.npz` beside them, and the `table_*.json` of `ablate`. Out:
+`docs/results.md`. `--check` compares it with what the files give now, so that no number in it can
+differ from a run's own. Percentages are computed from counts, never read.
 """
 
 import argparse
+import itertools
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate import nw_ucla_report
+from hocslm_jax.evaluate.ablation import ablation_table, read_rows
+from hocslm_jax.evaluate.ensemble import ENSEMBLES
+from hocslm_jax.evaluate.families import Family, family_table, find_families
+from hocslm_jax.evaluate.mistakes import confusion_table, mistakes
 from hocslm_jax.evaluate.results import (
-    TEXTS,
-    command_lines,
-    group_runs,
-    known,
-    percent,
+    accuracy_cell,
+    best_epoch,
+    duration,
+    group_by_seed,
+    link,
+    machines,
+    markdown_table,
     read_results,
     run_name,
-    table,
+    setting,
 )
 from hocslm_jax.files.atomic import write_text
+from hocslm_jax.files.text import read_json
 
-HEADER = (
-    *("run", "dataset", "protocol", "encoder", "stream", "strategy", "seeds", "correct / total"),
-    *("top-1, last epoch", "top-1, best epoch ¹", "epochs", "clips/s ²", "wall clock", "machine"),
-)
-LEFT = 6  # columns of text; the rest are numbers
 PREAMBLE = """\
 # Results
 
-Written by `{command}` from the runs' own `result.json` files; do not edit.
+Written by `{command}` from the files of the runs; do not edit.
 
-Top-1 is correct / total over all test clips after the **last** epoch, in per cent. With two or
-more seeds it is the mean ± the sample standard deviation, and the counts are listed by seed.
-
-¹ The literature's habit: the best of all epochs, chosen on the test split itself (on the `val`
-split of a dataset that has one), and therefore too high. It is for comparison with others.
-² Clips trained on a second, mean over the seeds; so is the wall clock of a run.
+Accuracy is top-1 on all test clips after the **last** epoch: correct / total, per cent, and in
+brackets Wilson's 95 % interval. With several seeds it is the mean ± sample standard deviation, and
+each seed's count is listed. Links lead to the runs; the `command` in a run's `result.json` repeats
+it. ¹ marks the best epoch: it was chosen on the test split (on `val` if the dataset has one), as is
+usual in the literature, and is therefore too high.
 """
-
-CAPTION_PREAMBLE = """\
-## Descriptions
-
-Test clips in the words of the language model: sentences that name the clip's class and no other;
-clips whose class the language model finds likeliest, by the mean log-likelihood of a token of three
-sentences of each class; corpus BLEU and chrF (sacrebleu) and mean ROUGE-L against the references.
-"""
-CAPTION_COLUMNS = {
-    "mention": "name their class, %",
-    "likelihood": "class by likelihood, %",
+DESCRIPTIONS_NOTE = """\
+Share of the test clips whose generated sentence names their class and no other; share whose class
+is the likeliest to the language model, by the mean log-likelihood per token of three sentences of
+each class; corpus BLEU and chrF (sacrebleu) and mean ROUGE-L against the references."""
+DESCRIPTIONS = {
+    "mention": "names the class",
+    "likelihood": "class by likelihood",
     "bleu": "BLEU",
     "chrf": "chrF",
     "rouge_l": "ROUGE-L",
@@ -70,97 +67,120 @@ def run(args: argparse.Namespace) -> None:
     """Writes the document or, with --check, raises a UserError unless it is up to date."""
     results, out = Path(args.results), Path(args.out)
     command = f"python -m hocslm_jax report --results {args.results} --out {args.out}"
-    runs = read_results(results)
-    documents = {out: render(runs, command, results, out.parent)}
-    ucla = {path: result for path, result in runs.items() if (results / "nw_ucla") in path.parents}
-    if ucla:
-        path = results / "nw_ucla.md"
-        documents[path] = nw_ucla_report.render(ucla, command, results / "nw_ucla")
-    for path, text in documents.items():
-        if not args.check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, text)
-        elif not path.is_file() or path.read_text(encoding="utf-8") != text:
-            raise UserError(f"{path} does not show the runs in {results}; run: {command}")
-    names = ", ".join(map(str, documents))
-    print(f"{names} up to date: {len(runs)} runs" if args.check else f"wrote {names}")
+    text = render(read_results(results), command, results, out.parent)
+    if not args.check:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text)
+    elif not out.is_file() or out.read_text(encoding="utf-8") != text:
+        raise UserError(f"{out} does not show the runs in {results}; run: {command}")
+    print(f"{out} is up to date" if args.check else f"wrote {out}")
 
 
-def render(runs: dict[Path, dict], command: str, results: Path, relative_to: Path) -> str:
-    """The whole document as Markdown; run names are below `results`, links from `relative_to`."""
-    groups = group_runs(runs)
-    rows = [_row(run_name(next(iter(group)), results), list(group.values())) for group in groups]
-    lines = [PREAMBLE.format(command=command), *table(HEADER, rows, LEFT), ""]
-    lines += _descriptions(groups, results)
-    lines += ["## Commands", "", *command_lines(groups, relative_to)]
+def render(runs: dict[Path, dict], command: str, results: Path, docs: Path) -> str:
+    """The document; `docs` is the folder it is for, from which its links start."""
+    tables = sorted(results.glob("**/table_*.json"))
+    folders = {path.parent for path in tables}
+    # A run of several streams lies beside the runs of each.
+    free = {p: r for p, r in runs.items() if p.parent not in folders and "streams" not in r}
+    families = find_families(free, results)
+    shown = {path for family in families for path in family.runs}
+    others = {path: result for path, result in free.items() if path not in shown}
+    sections = {}
+    for dataset, own in itertools.groupby(families, key=lambda family: family.dataset):
+        found = list(own)
+        sections[f"How accurate are streams and ensembles on {dataset}?"] = _streams(found, docs)
+        sections[f"Which clips of {dataset} are wrong?"] = _wrong(found)
+    sections["How accurate are other runs and datasets?"] = _others(others, results, docs)
+    ablations = [line for path in tables for line in _ablation(path, docs)]
+    sections["What are the parts and training strategies worth?"] = ablations
+    sections["How good are the descriptions?"] = _descriptions(runs, results)
+    sections = {title: lines for title, lines in sections.items() if lines}
+    lines = [PREAMBLE.format(command=command)]
+    for title in sections:
+        anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")  # GitHub's
+        lines.append(f"- [{title}](#{anchor})")
+    for title, text in sections.items():
+        lines += ["", f"## {title}", "", *text]
     return "\n".join(lines) + "\n"
 
 
-def _descriptions(groups: list[dict[Path, dict]], results: Path) -> list[str]:
-    """A table of the runs that describe their test clips, if there are any."""
-    rows = []
-    for group in groups:
-        scored = [result["captions"] for result in group.values() if result.get("captions")]
-        if len(scored) < len(group):
-            continue
-        name = run_name(next(iter(group)), results)
-        rows.append([name, *(_caption_cell(key, scored) for key in CAPTION_COLUMNS)])
-    if not rows:
+def _streams(families: Sequence[Family], docs: Path) -> list[str]:
+    """A table for each setting, the longest training first."""
+    lines = ["Ensembles sum the logits with equal weights."]
+    for title, own in itertools.groupby(families, key=lambda family: family.setting):
+        own = list(own)
+        lines += ["", f"### {title}", "", *family_table(own, docs)]
+        command = own[0].first.get("command")
+        lines += ["", f"One of these runs: `{command}`."] if command else []
+    return lines
+
+
+def _wrong(families: Sequence[Family]) -> list[str]:
+    """Confusions of the largest ensemble that was trained longest, the best of several encoders."""
+    longest = [family for family in families if family.setting == families[0].setting]
+    best = max(longest, key=lambda family: family.largest.correct if family.scores else -1)
+    if not best.scores:
         return []
-    return [CAPTION_PREAMBLE, *table(("run", *CAPTION_COLUMNS.values()), rows), ""]
+    fused, name = best.largest, list(best.scores)[-1]
+    about = (
+        f"{fused.total - fused.correct} of {fused.total} clips are wrong: {name} of "
+        f"{best.first['encoder']} (`{best.name}`), {best.setting}. To draw a clip:"
+    )
+    draw = f"python -m hocslm_jax render --dataset {best.first['dataset']} --clip ID --out ID.png"
+    return [about, "", "```bash", draw, "```", "", *confusion_table(mistakes(fused))]
 
 
-def _caption_cell(key: str, scored: list[dict]) -> str:
+def _others(runs: dict[Path, dict], results: Path, docs: Path) -> list[str]:
+    """Runs that are part of no ensemble and no ablation."""
+    rows = []
+    for group in group_by_seed(runs):
+        own, (path, first) = list(group.values()), next(iter(group.items()))
+        rows.append(
+            [
+                f"{first['dataset']}, {first['protocol']}",
+                f"[{first['encoder']}, {first['stream']}]({link(path, docs)})",
+                setting(path, first),
+                accuracy_cell([result["correct"] for result in own], first["total"]),
+                best_epoch(own),
+                duration(own),
+                machines(own),
+            ]
+        )
+    header = ("dataset", "model", "setting", "accuracy", "best epoch, % ¹", "time", "machine")
+    return markdown_table(header, rows, left=3) if rows else []
+
+
+def _ablation(path: Path, docs: Path) -> list[str]:
+    """The table of one `table_*.json`, computed again from the runs in its folder."""
+    table = read_json(path)
+    if missing := {"title", "preset", "paired", "rows"} - set(table):
+        raise UserError(f"{path} lacks {', '.join(sorted(missing))}; write it again with ablate")
+    names = [row["row"] for row in table["rows"] if row["row"] not in ENSEMBLES]
+    published = {row["row"]: row["published"] for row in table["rows"]}
+    rows = read_rows(names, published, table["preset"], path.parent)
+    lines = [f"### {table['title']}", "", *ablation_table(rows, table["paired"]), ""]
+    for run in sorted(path.parent.glob(f"{names[0]}_seed*/result.json"))[:1]:
+        first = read_json(run)
+        said = f"{first['dataset']}, {first['protocol']}, {setting(run.parent, first)}"
+        lines += [f"First row: {said}. Runs: [{path.parent}]({link(path.parent, docs)}).", ""]
+    return lines
+
+
+def _descriptions(runs: dict[Path, dict], results: Path) -> list[str]:
+    rows = []
+    for group in group_by_seed(runs):
+        scored = [result["captions"] for result in group.values() if result.get("captions")]
+        if len(scored) == len(group):
+            name = run_name(next(iter(group)), results)
+            rows.append([name, *(_description_cell(key, scored) for key in DESCRIPTIONS)])
+    table = markdown_table(("run", *DESCRIPTIONS.values()), rows)
+    return [DESCRIPTIONS_NOTE, "", *table] if rows else []
+
+
+def _description_cell(key: str, scored: Sequence[dict]) -> str:
     if f"{key}_correct" not in scored[0]:
         return f"{statistics.fmean(scores[key] for scores in scored):.3g}"
     totals = {scores[f"{key}_total"] for scores in scored}
     if len(totals) > 1:
         raise UserError(f"seeds of one run described {totals} clips: describe as many in each")
-    counts = [scores[f"{key}_correct"] for scores in scored]
-    total = totals.pop()
-    return f"{', '.join(map(str, counts))} / {total} = {percent(counts, total)}"
-
-
-def _row(name: str, results: Sequence[dict]) -> list[str]:
-    first = results[0]
-    total = first["total"]
-    correct = ", ".join(str(result["correct"]) for result in results)
-    machines = dict.fromkeys(_machine(result.get("machine")) for result in results)
-    return [
-        name,
-        *(first[key] for key in TEXTS),
-        ", ".join(str(result["seed"]) for result in results),
-        f"{correct} / {total}",
-        f"**{percent([result['correct'] for result in results], total)}**",
-        percent(known(results, "best_correct"), total),
-        str(first["epochs"]),
-        _mean(known(results, "samples_per_s")),
-        _duration(known(results, "wall_clock_s")),
-        "; ".join(machines),
-    ]
-
-
-def _mean(values: Sequence[float]) -> str:
-    return f"{statistics.fmean(values):.0f}" if values else "–"
-
-
-def _duration(seconds: Sequence[float]) -> str:
-    if not seconds:
-        return "–"
-    whole = round(statistics.fmean(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    minutes = round(whole / 60)
-    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
-
-
-def _machine(machine: object) -> str:
-    """One short phrase: the accelerators, or the processor where there are none."""
-    if not isinstance(machine, dict):
-        return str(machine or "–")
-    if machine.get("platform", "cpu") == "cpu":
-        cores = machine.get("cpu_cores")
-        return f"{machine.get('cpu') or 'CPU'}" + (f", {cores} cores" if cores else "")
-    count = machine.get("devices", 1)
-    device = machine.get("device", "accelerator")
-    return str(device) if count == 1 else f"{count} × {device}"
+    return accuracy_cell([scores[f"{key}_correct"] for scores in scored], totals.pop())

@@ -1,8 +1,7 @@
-"""The `result.json` files below a folder: read, checked, and grouped by seed.
+"""The `result.json` files below a folder: read, checked and grouped; and the text made of them.
 
-In: `results/**/result.json`, one a run, as training writes them. Out: runs whose folders differ
-only in a `seedN` as one group, and what the documents made of them share: names, percentages from
-the counts, tables, commands.
+In: `results/**/result.json`, one per run, as training writes them. Out: runs that differ only in
+the seed as one group; names, percentages and tables in Markdown.
 """
 
 import json
@@ -13,22 +12,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.significance import accuracy_interval
+from hocslm_jax.files.text import read_json
 
 TEXTS = ("dataset", "protocol", "encoder", "stream", "strategy")
 COUNTS = ("seed", "epochs", "correct", "total")
-OPTIONAL = ("best_correct", "samples_per_s", "wall_clock_s")  # numbers; null where unknown
+OPTIONAL = ("best_correct", "samples_per_s", "wall_clock_s")  # numbers, or null if unknown
 SAME = (*TEXTS, "epochs", "total")  # what runs that differ only in the seed must share
 
 
 def read_results(folder: Path) -> dict[Path, dict]:
-    """Every run below `folder`: its directory to its checked result, in order of path.
+    """Every run below `folder`: its directory and its checked result, in order of path.
 
     Raises:
         UserError: there is none, or one is broken or lacks a key (names the file).
     """
     paths = sorted(folder.glob("**/result.json"))
     if not paths:
-        raise UserError(f"{folder} holds no result.json; train first, or give --results FOLDER")
+        raise UserError(f"{folder} has no result.json; train first, or give --results FOLDER")
     return {path.parent: read_result(path) for path in paths}
 
 
@@ -36,7 +37,7 @@ def read_result(path: Path) -> dict:
     """One `result.json`, checked.
 
     Raises:
-        UserError: not there, damaged, or lacks what every result has.
+        UserError: the file is missing, damaged, or lacks what every result has.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_a_number)
@@ -56,13 +57,17 @@ def read_result(path: Path) -> dict:
 
 
 def _not_a_number(name: str):
-    raise ValueError(f"{name} is no result")
+    raise ValueError(f"{name} is not a number of a result")
 
 
-def group_runs(runs: dict[Path, dict]) -> list[dict[Path, dict]]:
-    """Runs whose paths differ only in the seed, in the order of the table."""
+def group_by_seed(runs: dict[Path, dict]) -> list[dict[Path, dict]]:
+    """Runs whose paths differ only in the seed, sorted by dataset, …, strategy, then path.
+
+    Raises:
+        UserError: runs of one name that differ in more than the seed, or one seed twice.
+    """
     groups: dict[str, dict[Path, dict]] = {}
-    for folder, result in runs.items():
+    for folder, result in sorted(runs.items(), key=lambda run: run[1]["seed"]):
         groups.setdefault(re.sub(r"seed\d+", "seed", folder.as_posix()), {})[folder] = result
     for group in groups.values():
         first = next(iter(group))
@@ -75,10 +80,12 @@ def group_runs(runs: dict[Path, dict]) -> list[dict[Path, dict]]:
                     )
         if len({result["seed"] for result in group.values()}) < len(group):
             raise UserError(f"{first}: one seed is there twice among its runs; remove one")
-    seeded = [
-        dict(sorted(group.items(), key=lambda run: run[1]["seed"])) for group in groups.values()
-    ]
-    return sorted(seeded, key=lambda group: [next(iter(group.values()))[key] for key in TEXTS])
+    named = sorted(groups.items(), key=lambda item: (_texts(item[1]), item[0]))
+    return [group for _, group in named]
+
+
+def _texts(group: dict[Path, dict]) -> list[str]:
+    return [next(iter(group.values()))[key] for key in TEXTS]
 
 
 def run_name(folder: Path, results: Path) -> str:
@@ -86,33 +93,76 @@ def run_name(folder: Path, results: Path) -> str:
     return re.sub(r"[/_-]?seed\d+", "", folder.relative_to(results).as_posix())
 
 
-def known(results: Iterable[dict], key: str) -> list[float]:
-    """The values of a key, or none at all where a run lacks it: a mean of some would mislead."""
-    values = [result.get(key) for result in results]
-    return [] if None in values else values
+def setting(run: Path, result: dict) -> str:
+    """`10 epochs, T0, width 32, 32 frames`; the last two only if the run has its config.json."""
+    said = [f"{result['epochs']} epochs", result["strategy"]]
+    if (run / "config.json").is_file():
+        config = read_json(run / "config.json")
+        width, frames = config.get("model", {}).get("width"), config.get("data", {}).get("frames")
+        said += [f"width {width}"] * bool(width) + [f"{frames} frames"] * bool(frames)
+    return ", ".join(said)
+
+
+def link(path: Path, docs: Path) -> str:
+    """The path as a link in a document of the folder `docs`."""
+    return Path(os.path.relpath(path, docs)).as_posix()
 
 
 def percent(counts: Sequence[float], total: int) -> str:
-    """Mean and, of several counts, sample standard deviation, as `94.83 ± 0.21`."""
-    if not counts:
-        return "–"
+    """Mean in per cent and, of several counts, sample standard deviation, as `94.83 ± 0.21`."""
     shares = [100 * count / total for count in counts]
     spread = f" ± {statistics.stdev(shares):.2f}" if len(shares) > 1 else ""
-    return f"{statistics.fmean(shares):.2f}{spread}"
+    return f"{statistics.fmean(shares):.2f}{spread}" if shares else "–"
 
 
-def command_lines(groups: Iterable[dict[Path, dict]], relative_to: Path) -> list[str]:
-    """A line for each group: links to its results, and the command of the first run."""
-    lines = []
-    for group in groups:
-        folders = [os.path.relpath(folder, relative_to) for folder in group]
-        links = ", ".join(f"[{Path(f).name}]({Path(f).as_posix()}/result.json)" for f in folders)
-        said = next(iter(group.values())).get("command")
-        lines.append(f"- {links}" + (f": `{said}`" if said else ""))
-    return lines
+def accuracy_cell(counts: Sequence[int], total: int) -> str:
+    """`436 / 464 = **93.97** [91.4, 95.8]`; of several seeds the spread replaces the interval."""
+    if not counts:
+        return "–"
+    cell = f"{', '.join(map(str, counts))} / {total} = **{percent(counts, total)}**"
+    if len(counts) > 1:
+        return cell
+    low, high = (100 * bound for bound in accuracy_interval(counts[0], total))
+    return f"{cell} [{low:.1f}, {high:.1f}]"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> list[str]:
+def best_epoch(results: Sequence[dict]) -> str:
+    """Per cent at the best epoch, – if that of a run is unknown, since a mean would mislead."""
+    counts = [result.get("best_correct") for result in results]
+    return "–" if None in counts or not counts else percent(counts, results[0]["total"])
+
+
+def duration(results: Iterable[dict]) -> str:
+    """Mean training time of some runs; – if that of one is unknown."""
+    seconds = [result.get("wall_clock_s") for result in results]
+    if None in seconds:
+        return "–"
+    whole = round(statistics.fmean(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
+
+
+def machines(results: Iterable[dict]) -> str:
+    """The accelerators of some runs, or the processor if there are none."""
+    return "; ".join(dict.fromkeys(_machine(result.get("machine")) for result in results))
+
+
+def _machine(machine: object) -> str:
+    if not isinstance(machine, dict):
+        return str(machine or "–")
+    if machine.get("platform", "cpu") == "cpu":
+        cores, name = machine.get("cpu_cores"), machine.get("cpu") or "CPU"
+        name = name.replace("(R)", "").replace("(TM)", "")
+        return f"{name}, {cores} core{'s' * (cores > 1)}" if cores else name
+    count, device = machine.get("devices", 1), machine.get("device", "accelerator")
+    return str(device) if count == 1 else f"{count} × {device}"
+
+
+def markdown_table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1
+) -> list[str]:
     """Markdown lines; the first `left` columns and the last are aligned to the left."""
     rule = ["---"] * left + ["---:"] * (len(header) - left - 1) + ["---"]
     cells = ([cell.replace("|", "\\|") for cell in row] for row in rows)

@@ -1,12 +1,11 @@
 """Scores of several models on the same clips, matched by clip id.
 
-In: run folders, `scores.npz` files, and score pickles of CTR-GCN and its kin (name -> logits). Out:
-`Member`s with the same clips in the same order. Pickles are read without running anything they
-name; they hold no labels, so these come from the runs beside them or from a list of clips.
+In: run folders, `scores.npz` files, and score pickles of CTR-GCN and its descendants (name ->
+logits). Out: `Member`s with the same clips in the same order. Pickles hold no labels, so these come
+from the other scores or from a list of clips.
 """
 
 import dataclasses
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ from hocslm_jax.data.prepare.importers.pickled_arrays import Array, read_array
 from hocslm_jax.data.prepare.importers.pickles import read_pickle
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, check_scores, load_scores
+from hocslm_jax.evaluate.scores import Scores, check_scores, load_scores
 from hocslm_jax.files.text import read_json, read_lines
 
 SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # of a run's test and training clips
-PICKLE = "epoch1_test_score.pkl"  # CTR-GCN's name for it
+PICKLE = "epoch1_test_score.pkl"  # CTR-GCN's name for scores.npz
 _NUMBERED = re.compile(r"test_(\d+)")
 
 
@@ -33,7 +32,7 @@ class Member:
 
     name: str
     scores: Scores
-    stream: str = ""  # one of data.streams.STREAMS, "" where unknown
+    stream: str = ""  # one of data.streams.STREAMS, "" if unknown
     seed: int | None = None
 
 
@@ -51,18 +50,18 @@ def read_members(
     labelled: Sequence[Member] = (),
     name: str = SCORES,
 ) -> list[Member]:
-    """The members that `sources` name, their clips matched: the same ones in the same order.
+    """The members that `sources` name, with the same clips in the same order.
 
     Args:
         sources: each `[STREAM=]PATH` of a run folder, a folder of runs or a run of several streams
             (all its members, the paper's streams in the paper's order), a scores.npz or a score
             pickle.
-        clips: for pickles whose entries have no clip ids.
+        clips: for pickles that number their clips.
         labelled: members that know the labels of further clips.
         name: of the file in a run's folder.
 
     Raises:
-        UserError: a file that is absent or damaged, one given twice, or scores that do not belong
+        UserError: a file that is missing, damaged or given twice, or scores that do not belong
             together; the message names both files and the first clip.
     """
     entries = [entry for source in sources for entry in _entries(source, name)]
@@ -70,37 +69,38 @@ def read_members(
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f"{twice[0]} is given twice: give every member once, and its weight")
     found = {path: load_scores(path) for path in paths if path.suffix != ".pkl"}
-    known = dict(clips.labels) if clips else {}
+    labels = dict(clips.labels) if clips else {}
     for scores in [*found.values(), *(member.scores for member in labelled)]:
-        known |= dict(zip(scores.ids, scores.labels.tolist(), strict=True))
+        labels |= dict(zip(scores.ids, scores.labels.tolist(), strict=True))
     for path in paths:
         if path not in found:
-            found[path] = _with_labels(path, *_read_scores_pickle(path, clips), known)
+            found[path] = _read_score_pickle(path, clips, labels)
     members = [_member(stream, path, found[path]) for stream, path in entries]
-    names = [member.name for member in members]
-    if len(set(names)) < len(names):  # e.g. the joint stream of several runs
-        names = [
-            f"{path.parent.parent.name}/{name}" for path, name in zip(paths, names, strict=True)
+    if len({member.name for member in members}) < len(members):  # e.g. joint of several runs
+        members = [
+            dataclasses.replace(member, name=f"{path.parent.parent.name}/{member.name}")
+            for member, path in zip(members, paths, strict=True)
         ]
-    return match([dataclasses.replace(m, name=n) for m, n in zip(members, names, strict=True)])
+    return match(members)
 
 
 def match(members: Sequence[Member]) -> list[Member]:
     """The members with their clips in the order of the first one's.
 
     Raises:
-        UserError: other clips, labels or classes than the first member's.
+        UserError: clips, labels or classes differ from the first member's.
     """
     first, matched = members[0], []
     classes = next((m.scores.classes for m in members if m.scores.classes), ())
     for member in members:
-        _check_same(first, member)
+        _check_clips(first, member)
+        _check_classes(first, member)
         place = {clip: row for row, clip in enumerate(member.scores.ids)}
         rows = np.array([place[clip] for clip in first.scores.ids])
         labels = member.scores.labels[rows]
         if (wrong := np.flatnonzero(labels != first.scores.labels)).size:
             raise UserError(
-                f"{member.name} and {first.name} differ in the label of {wrong.size} clips, the "
+                f"{member.name} and {first.name} differ in the labels of {wrong.size} clips, the "
                 f"first {first.scores.ids[wrong[0]]}: they are not of the same dataset"
             )
         scores = Scores(first.scores.ids, labels, member.scores.logits[rows], classes)
@@ -109,10 +109,10 @@ def match(members: Sequence[Member]) -> list[Member]:
 
 
 def read_clip_list(path: Path) -> ClipList:
-    """Reads lines `ID [LABEL]`, one a clip, in the order of a score pickle.
+    """Reads lines `ID [LABEL]`, one per clip, in the order of a score pickle.
 
     Raises:
-        UserError: no such file, or a line that is not of this form (named by its number).
+        UserError: no such file, a clip twice, or a line of another form (named by its number).
     """
     ids, labels = [], {}
     for number, line in read_lines(path, "write a line `ID [LABEL]` for each clip"):
@@ -129,112 +129,107 @@ def read_clip_list(path: Path) -> ClipList:
 def _entries(source: str, name: str) -> list[tuple[str, Path]]:
     """(stream or "", file) of every member that one argument names."""
     stream, separator, rest = source.partition("=")
-    path = Path(rest if separator and stream in STREAMS else source)
-    stream = stream if separator and stream in STREAMS else ""
+    known = separator and stream in STREAMS
+    stream, path = (stream, Path(rest)) if known else ("", Path(source))
     if not path.is_dir():
         return [(stream, path)]
     inside = sorted(path.glob(f"*/{name}"))
     files = (PICKLE, name) if name == SCORES else (name,)
     own = [path / file for file in files if (path / file).is_file()]
-    # A run of several streams has scores of its own too, of all together.
+    # A run of several streams also has scores of all streams together: its members are meant.
     if own and (own[0].name == PICKLE or stream or not inside):
         return [(stream, own[0])]
     if not inside:
         how = "" if name == SCORES else " with --config.test.train_clips"
-        raise UserError(f"{path} holds no {' or '.join(files[::-1])}: evaluate the run first{how}")
+        raise UserError(f"{path} has no {' or '.join(files[::-1])}: evaluate the run first{how}")
     order = {stream: place for place, stream in enumerate(PAPER_STREAMS)}
-    inside.sort(key=lambda file: order.get(_config(file)[0], len(order)))
+    inside.sort(key=lambda file: order.get(_stream_and_seed(file)[0], len(order)))
     return [("", file) for file in inside]
 
 
 def _member(stream: str, path: Path, scores: Scores) -> Member:
-    own, seed = _config(path)
+    own, seed = _stream_and_seed(path)
     if stream and own and stream != own:
         raise UserError(f"{path} is of the stream {own}, not {stream}: its config.json says so")
     whole = path.parent.name if path.name in (SCORES, TRAIN_SCORES, PICKLE) else path.name
     return Member(whole or str(path), scores, stream or own, seed)
 
 
-def _config(path: Path) -> tuple[str, int | None]:
-    """(stream, seed) that the config.json beside a file of scores says, where there is one."""
+def _stream_and_seed(path: Path) -> tuple[str, int | None]:
+    """What the config.json beside a file of scores says, ("", None) if there is none."""
     try:
         config = read_json(path.parent / "config.json")
-        joined = config["data"].get("streams")  # of several streams at once
-        return "" if joined else config["data"]["stream"], config["seed"]
+        several = config["data"].get("streams")
+        return "" if several else config["data"]["stream"], config["seed"]
     except (UserError, KeyError, TypeError, AttributeError):
         return "", None
 
 
-def _read_scores_pickle(path: Path, clips: ClipList | None) -> tuple[tuple[str, ...], np.ndarray]:
-    """Clip ids and logits [N, C] of a pickle: a dict or list of name -> array, or of arrays."""
+def _read_score_pickle(path: Path, clips: ClipList | None, labels: dict[str, int]) -> Scores:
+    names, logits = _load_pickle(path)
+    ids = _clip_ids(path, names, logits.shape[1], clips)
+    if set(ids) == set(nw_ucla.ctrgcn_order()):
+        labels = {clip: nw_ucla.label_of(clip) for clip in ids} | labels
+    if missing := [clip for clip in ids if clip not in labels]:
+        raise UserError(
+            f"{path}: no label for {len(missing)} clips, the first {missing[0]}: give a run that "
+            "has these clips, or labels in --clips FILE"
+        )
+    scores = Scores(ids, np.array([labels[clip] for clip in ids], np.int32), logits)
+    check_scores(scores, path)
+    return scores
+
+
+def _load_pickle(path: Path) -> tuple[list[str], np.ndarray]:
+    """Names and logits [N, C] of a dict or list of name -> array, or of a list of arrays.
+
+    CTR-GCN numbers the clips of NW-UCLA 0, 1, …, and those of NTU test_0, test_1, ….
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file of scores")
     found = read_pickle(path)
     pairs = list(found.items()) if isinstance(found, dict) else found
     if isinstance(pairs, list) and all(isinstance(entry, Array) for entry in pairs):
-        pairs = [(f"test_{row}", entry) for row, entry in enumerate(pairs)]
-    if not isinstance(pairs, list) or not pairs or not all(_is_pair(entry) for entry in pairs):
-        raise UserError(f"{path} is no pickle of scores: expected name -> array of logits")
+        pairs = list(enumerate(pairs))
+    if not isinstance(pairs, list) or not pairs or not all(map(_is_pair, pairs)):
+        raise UserError(f"{path} is not a pickle of scores: expected name -> array of logits")
     if sum(array.stored for _, array in pairs) > path.stat().st_size:
-        raise UserError(f"{path}: its clips share their arrays, as no scores do; refused")
-    width = math.prod(pairs[0][1].shape)
-    ids = _clip_ids(path, [_name(key) for key, _ in pairs], width, clips)
+        raise UserError(f"{path}: several clips share one array, which scores never do; refused")
+    names = [f"test_{key}" if isinstance(key, int) else key for key, _ in pairs]
     try:
         with path.open("rb") as file:
             rows = [read_array(file, array).reshape(-1).astype(np.float32) for _, array in pairs]
-        return ids, np.stack(rows)
+        return names, np.stack(rows)
     except ValueError as error:
         raise UserError(f"{path}: its logits do not fit together ({error})") from None
 
 
 def _is_pair(entry: object) -> bool:
-    return (
-        isinstance(entry, tuple | list)
-        and len(entry) == 2
-        and type(entry[0]) in (str, int)
-        and isinstance(entry[1], Array)
-    )
-
-
-def _name(key: str | int) -> str:
-    """CTR-GCN numbers the clips of NW-UCLA 0, 1, …, those of NTU test_0, test_1, …."""
-    return f"test_{key}" if isinstance(key, int) else key
+    pair = isinstance(entry, tuple | list) and len(entry) == 2
+    return pair and type(entry[0]) in (str, int) and isinstance(entry[1], Array)
 
 
 def _clip_ids(path: Path, names: list[str], width: int, clips: ClipList | None) -> tuple[str, ...]:
-    """Names as ids; `test_7` is a position in the list of clips, which must be as long."""
+    """Names as ids; `test_7` is clip 7 of the list of clips, which must have the same length."""
     numbers = [_NUMBERED.fullmatch(name) for name in names]
     if not any(numbers):
         return tuple(Path(name).name.removesuffix(".skeleton") for name in names)
-    known = nw_ucla.ctrgcn_order()
-    if clips is None and (len(names), width) == (len(known), len(nw_ucla.CLASSES)):
+    ucla = nw_ucla.ctrgcn_order()
+    if clips is None and (len(names), width) == (len(ucla), len(nw_ucla.CLASSES)):
         print(f"{path}: taken for NW-UCLA's test clips in CTR-GCN's order", file=sys.stderr)
-        clips = ClipList(known, {})
+        clips = ClipList(ucla, {})
     if clips is None:
         raise UserError(
             f"{path} numbers its clips ({names[0]}) instead of naming them: give --clips FILE with "
             "a line `ID [LABEL]` for each, in that order"
         )
-    places = sorted(int(number[1]) for number in numbers if number)
-    if places != list(range(len(clips.ids))) or not all(numbers):
+    places = [int(number[1]) for number in numbers if number]
+    if sorted(places) != list(range(len(clips.ids))) or not all(numbers):
         raise UserError(f"{path} has {len(names)} clips, the list of clips {len(clips.ids)}")
-    return tuple(clips.ids[int(number[1])] for number in numbers)
+    return tuple(clips.ids[place] for place in places)
 
 
-def _with_labels(path: Path, ids: tuple[str, ...], logits: np.ndarray, known: dict) -> Scores:
-    if ids and set(ids) == set(nw_ucla.ctrgcn_order()):
-        known = {clip: nw_ucla.label_of(clip) for clip in ids} | known
-    if missing := [clip for clip in ids if clip not in known]:
-        raise UserError(
-            f"{path}: no label for {len(missing)} clips, the first {missing[0]}: no run given "
-            "beside it has them; give labels in --clips FILE if there is no run"
-        )
-    scores = Scores(ids, np.array([known[clip] for clip in ids], np.int32), logits)
-    check_scores(scores, path)
-    return scores
-
-
-def _check_same(first: Member, other: Member) -> None:
+def _check_clips(first: Member, other: Member) -> None:
     here, there = set(first.scores.ids), set(other.scores.ids)
     for lacking, having, clips in ((other, first, here - there), (first, other, there - here)):
         if clips:
@@ -242,18 +237,20 @@ def _check_same(first: Member, other: Member) -> None:
                 f"{lacking.name} lacks {len(clips)} clips of {having.name}, the first "
                 f"{min(clips)}: score both on the same split"
             )
-    sizes = [member.scores.logits.shape[1] for member in (first, other)]
-    names = [member.scores.classes for member in (first, other)]
-    if sizes[0] == sizes[1] and all(names) and names[0] != names[1]:
-        pairs = enumerate(zip(*names, strict=False))
-        place = next((k for k, (one, two) in pairs if one != two), 0)
-        raise UserError(
-            f"{other.name} and {first.name} have other classes: class {place} is "
-            f"{names[1][place][:40]!r} there and {names[0][place][:40]!r} here; both need the same "
-            "classes in one order (classes.txt beside clips.csv fixes it)"
-        )
+
+
+def _check_classes(first: Member, other: Member) -> None:
+    sizes = [member.scores.logits.shape[1] for member in (other, first)]
+    names = [member.scores.classes for member in (other, first)]
     if sizes[0] != sizes[1]:
         raise UserError(
-            f"{other.name} and {first.name} have other classes ({sizes[1]}, {sizes[0]}): they are "
-            "not of the same dataset"
+            f"{other.name} and {first.name} have different classes ({sizes[0]}, {sizes[1]}): they "
+            "are not of the same dataset"
+        )
+    if all(names) and names[0] != names[1]:
+        place = next(k for k in range(sizes[0]) if names[0][k] != names[1][k])
+        raise UserError(
+            f"{other.name} and {first.name} have different classes: class {place} is "
+            f"{names[0][place][:40]!r} there and {names[1][place][:40]!r} here; both need the same "
+            "classes in one order (classes.txt beside clips.csv fixes it)"
         )

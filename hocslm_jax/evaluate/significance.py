@@ -1,42 +1,42 @@
-"""Whether one classifier is better than another on the same clips, or only luckier.
+"""Whether one classifier is better than another on the same clips, or the difference is chance.
 
-In: `Scores`. Out: counts, intervals and p-values as plain dicts, counts first. Both tests are
-paired: they look at the clips that one gets right and the other wrong.
+In: `Scores` or counts. Out: counts, intervals and p-values. Both tests are paired: they use the
+clips that one classifier gets right and the other wrong.
 """
 
 import numpy as np
 from scipy.stats import binomtest
 
-from hocslm_jax.evaluate.classification import Scores
+from hocslm_jax.evaluate.scores import Scores
 
 LEVEL = 0.95
-GUESSING = 0.01
+CHANCE = 0.01
 DRAWS = 10_000
 
 
-def accuracy_interval(scores: Scores) -> list[float]:
-    """Wilson's 95 % interval of the accuracy, [low, high] in [0, 1]."""
-    interval = binomtest(scores.correct, scores.total).proportion_ci(LEVEL, method="wilson")
+def accuracy_interval(correct: int, total: int) -> list[float]:
+    """Wilson's 95 % interval of an accuracy, [low, high] in [0, 1]."""
+    interval = binomtest(correct, total).proportion_ci(LEVEL, method="wilson")
     return [float(interval.low), float(interval.high)]
 
 
 def beats_chance(correct: int, total: int, classes: int) -> bool:
-    """Whether so many correct clips are more than guessing one of the classes gives, p < 1 %."""
-    return bool(binomtest(correct, total, 1 / classes, alternative="greater").pvalue < GUESSING)
+    """Whether a count is significantly more than guessing among the classes gives (p < 1 %)."""
+    return bool(binomtest(correct, total, 1 / classes, alternative="greater").pvalue < CHANCE)
 
 
 def compare(first: Scores, second: Scores, draws: int = DRAWS, seed: int = 0) -> dict:
     """McNemar's exact test and a paired bootstrap interval; the clips must be matched.
 
     Returns:
-        correct, other_correct, total; only_this, only_other: clips that one of them alone gets
+        correct, other_correct, total; only_this, only_other: clips that only one of them gets
         right; p_value of McNemar's test (two-sided, binomial); difference of the accuracies and its
         95 % percentile interval, as fractions.
     """
     right, other = (scores.ranks < 1 for scores in (first, second))
     gained, lost = int((right & ~other).sum()), int((other & ~right).sum())
     total = first.total
-    # The difference of a resample depends on how often it drew a gained and a lost clip alone.
+    # The difference of a resample depends only on how often it drew a gained and a lost clip.
     shares = np.array([gained, lost, total - gained - lost]) / total
     counts = np.random.default_rng(seed).multinomial(total, shares, size=draws)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]

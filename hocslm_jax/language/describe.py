@@ -1,24 +1,28 @@
-"""What a trained model says about clips: sentences, and the class that the language model favours.
+"""Describes clips with a trained model, and reads their class off the language model.
 
-In: batches of clips, a function from clips to prefixes [v; P], a language model. Out: one row a
-clip for `caption_scores`, and a summary with counts first. Only asked for after training: it costs
-classification nothing.
+In: batches of clips, a function from clips to prefixes [v; P] (eq. 13), a language model. Out: a
+sentence for each clip, the log-likelihoods of each class's sentences, and scores of both. It runs
+after training only; classification does not need it.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hocslm_jax.data.captions import ClassText, bank
+from hocslm_jax.data.caption_bank import ClassText, bank
 from hocslm_jax.data.store import Store
 from hocslm_jax.data.tokenizer import encode_caption
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.caption_scores import caption_rows, caption_scores, class_from_likelihood
+from hocslm_jax.language.description_scores import (
+    class_from_likelihood,
+    description_rows,
+    score_descriptions,
+)
 from hocslm_jax.losses import token_scores
 from hocslm_jax.models.hocslm import caption_states
 from hocslm_jax.models.qwen3 import generate, head_matrix
@@ -127,19 +131,17 @@ def describe_clips(
 def summarise(
     store: Store, said: Mapping[int, str], likelihood: Mapping[int, np.ndarray], references
 ) -> tuple[list[dict], dict]:
-    """Rows for `write_captions`, and the scores of all of them.
+    """Rows for `write_descriptions`, and the scores of all of them.
 
     Args:
+        said, likelihood: of `describe_clips`.
         references: row of the store -> reference sentences.
     """
-    rows = sorted(said)
-    ids = {row: store.ids[row] for row in rows}
-    generated = {ids[row]: said[row] for row in rows}
-    truth = {ids[row]: store.classes[store.labels[row]] for row in rows}
-    texts = bank(store.classes)
-    wanted: dict[str, Sequence[str]] = {ids[row]: references(row) for row in rows}
-    scores = caption_scores(generated, wanted, truth, texts)
-    guessed = class_from_likelihood(np.stack([likelihood[row] for row in rows]))
-    correct = int((guessed == store.labels[rows]).sum())
-    scores |= {"likelihood_correct": correct, "likelihood_total": len(rows)}
-    return caption_rows(generated, wanted, truth, texts), scores
+    labels = {store.ids[row]: store.classes[store.labels[row]] for row in said}
+    wanted = {store.ids[row]: references(row) for row in said}
+    generated = {store.ids[row]: said[row] for row in sorted(said)}
+    rows = description_rows(generated, wanted, labels, bank(store.classes))
+    guessed = class_from_likelihood(np.stack([likelihood[row] for row in sorted(said)]))
+    correct = int((guessed == store.labels[sorted(said)]).sum())
+    counts = {"likelihood_correct": correct, "likelihood_total": len(rows)}
+    return rows, score_descriptions(rows, wanted) | counts

@@ -1,12 +1,13 @@
-"""A small Qwen3 trained on captions, for where no pretrained one is at hand (`lm.init=pretrain`).
+"""Trains a small Qwen3 on captions, if you have no pretrained one (`lm.init=pretrain`).
 
-In: (class name, caption) pairs, text only. Out: a folder in Hugging Face's format, as good as a
-downloaded one: config.json, model.safetensors, tokenizer.json. Every example is
-[summary ; prompt ; caption ; EOS], the summary being one vector: the mean embedding of some of the
-words of the class name and the caption, with noise. So the model learns what a large one knows
-already, to put into words what a single vector ahead of the prompt says.
+In: (class name, caption) pairs, text only. Out: a folder in Hugging Face's format, used as a
+downloaded one is: config.json, model.safetensors, tokenizer.json. Every example is
+[summary ; prompt ; caption ; EOS]. The summary is one vector: the mean embedding of some words of
+the class name and the caption, with noise. So the model learns what a large one can do already: to
+say what a single vector in front of the prompt means.
 """
 
+import dataclasses
 import functools
 import shutil
 import time
@@ -19,24 +20,51 @@ import numpy as np
 import optax
 
 from hocslm_jax import losses
-from hocslm_jax.data.captions import CAPTIONS, bank, read_captions
+from hocslm_jax.data.caption_bank import bank
+from hocslm_jax.data.captions import CAPTIONS, read_captions
 from hocslm_jax.data.tokenizer import Tokenizer, encode_caption, save_tokenizer, train_tokenizer
 from hocslm_jax.files.atomic import held, write_json
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.hosts import say
 from hocslm_jax.models.hocslm import caption_states
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, init_params, save_params
+from hocslm_jax.models.qwen3 import (
+    Qwen3,
+    Qwen3Config,
+    head_matrix,
+    init_params,
+    num_params,
+    save_params,
+)
+from hocslm_jax.progress import Progress
 
-NAME_TOKENS = 16  # of a class name; the rest is not summarised
-NOISE = 0.3  # of the summary, in units of its own length
+NAME_TOKENS = 16  # of a class name that are summarised
+NOISE = 0.3  # in the summary, relative to its own length
+
+
+@dataclasses.dataclass(frozen=True)
+class PretrainSettings:
+    """`config.lm.pretrain`: size and training of the small language model."""
+
+    vocab_size: int = 1024
+    hidden_size: int = 128
+    num_layers: int = 2
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    intermediate_size: int = 384
+    steps: int = 800
+    batch_size: int = 64
+    lr: float = 3e-3
 
 
 def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) -> None:
-    """Trains on `pairs` and writes `folder`, all at once; nothing is done if it is there.
+    """Trains on `pairs` and writes `folder`, whole or not at all; does nothing if it exists.
 
     Args:
         lm: `config.lm`; its `pretrain` section gives sizes and steps.
         pairs: (class name, caption).
+
+    Raises:
+        UserError: another process trains the same folder.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with held(folder.with_name(folder.name + ".lock"), f"pretrains the language model {folder}"):
@@ -50,9 +78,13 @@ def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> 
     config = lm_config(size, tokenizer)
     model = Qwen3(config, dtype="float32", remat=False)
     data = encode_pairs(tokenizer, pairs, lm.max_tokens)
+    say(
+        f"training a language model of {num_params(config):,} parameters first: {size.steps:,} "
+        f"steps on {len(pairs):,} sentences"
+    )
     params, numbers = fit(model, data, np.asarray(tokenizer.encode(lm.prompt)), size, seed)
     numbers |= {"sentences": len(pairs), "seconds": round(time.monotonic() - start, 1)}
-    numbers["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
+    numbers["parameters"] = num_params(config)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -62,8 +94,8 @@ def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> 
     seal(partial, (path.name for path in partial.iterdir()))
     partial.rename(folder)
     say(
-        f"language model: {numbers['parameters']:,} parameters, {numbers['caption_loss']:.3f} nats "
-        f"a token after {size.steps} steps, {numbers['seconds']} s; {folder}"
+        f"language model trained in {numbers['seconds']} s: {numbers['caption_loss']:.3f} nats a "
+        f"token; saved in {folder}"
     )
 
 
@@ -130,29 +162,32 @@ def fit(model: Qwen3, data: dict[str, np.ndarray], prompt: np.ndarray, size, see
     data = jax.tree.map(jnp.asarray, data)
     opt_state, recent = jax.jit(tx.init)(params), []
     rng = np.random.default_rng(seed)
-    for step in range(size.steps):
-        rows = rng.integers(len(data["captions"]), size=size.batch_size)
-        draw = jax.random.fold_in(key, step)
-        params, opt_state, loss = update(params, opt_state, data, rows, draw)
-        if step >= size.steps * 9 // 10:
-            recent.append(loss)
+    with Progress(size.steps) as progress:
+        for step in range(size.steps):
+            rows = rng.integers(len(data["captions"]), size=size.batch_size)
+            draw = jax.random.fold_in(key, step)
+            params, opt_state, loss = update(params, opt_state, data, rows, draw)
+            progress.update(step + 1, loss=loss)
+            if step >= size.steps * 9 // 10:
+                recent.append(loss)
     return params, {"steps": size.steps, "caption_loss": float(np.mean(jax.device_get(recent)))}
 
 
 def example_loss(model: Qwen3, prompt: np.ndarray, batch: dict, key: jax.Array, params: dict):
-    """Cross-entropy on the captions, each behind a summary of its words and the prompt."""
-    captions, table = batch["captions"], params["embed"]["embedding"]
+    """Cross-entropy on the captions [B, L], each behind a summary of its words and the prompt."""
+    captions, table = batch["captions"], params["embed"]["embedding"]  # [B, L], [V, H]
     words = jnp.concatenate([batch["names"], captions], axis=1)  # [B, S]
     choose, shake, share = jax.random.split(key, 3)
     kept = jax.random.uniform(share, (len(words), 1))  # of the caption's words, 0 to all
-    kept = jax.random.uniform(choose, words.shape) < kept
+    kept = jax.random.uniform(choose, words.shape) < kept  # [B, S]
     kept = (kept | (jnp.arange(words.shape[1]) < NAME_TOKENS)) & (words >= 0)
+    # [B, H], the mean of the kept words with the length of an embedding
     summary = jnp.einsum("bsh,bs->bh", table[jnp.maximum(words, 0)], kept.astype(jnp.float32))
     summary *= jax.lax.rsqrt(jnp.mean(summary**2, axis=1, keepdims=True) + 1e-8)
     summary += NOISE * jax.random.normal(shake, summary.shape)
     summary *= jnp.sqrt(jnp.mean(table**2))
     prompts = jnp.broadcast_to(table[prompt], (len(words), len(prompt), table.shape[1]))
-    prefix = jnp.concatenate([summary[:, None], prompts], axis=1)
+    prefix = jnp.concatenate([summary[:, None], prompts], axis=1)  # [B, 1 + P, H]
     tokens, mask = jnp.maximum(captions, 0), (captions >= 0).astype(jnp.float32)
-    hidden = caption_states(model, params, prefix, tokens)
+    hidden = caption_states(model, params, prefix, tokens)  # [B, L, H]
     return losses.caption(hidden, head_matrix(params), tokens, mask, tokens.shape[1])[0]

@@ -86,7 +86,7 @@ class HocSLM(nn.Module):
         projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
         visual = projector(feature)  # [B, H]
         shape = (fusion.prompt_length, fusion.lm_width)
-        # Replaced by a sentence's embeddings before training (language/frozen.py).
+        # Replaced by a sentence's embeddings before training (language/open.py).
         prompt = self.param("prompt", nn.initializers.normal(0.02), shape)
         seen = visual if fusion.classify_on == "visual" else feature
         logits = classifier(seen, self.num_classes, self.config.dropout, train)

@@ -24,7 +24,7 @@ from hocslm_jax.data.prepare.ntu.classes import NTU60, NTU120
 from hocslm_jax.data.store import FEEDER_OF, Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20
-from hocslm_jax.language.frozen import Language, fusion_config
+from hocslm_jax.language.open import Language, fusion_config
 from hocslm_jax.language.pretrain import lm_config
 from hocslm_jax.models import build_model
 from hocslm_jax.models.qwen3 import (
@@ -37,8 +37,9 @@ from hocslm_jax.models.qwen3 import (
 )
 from hocslm_jax.plan.products import product_flops
 from hocslm_jax.train import checkpoint, optim, setup
-from hocslm_jax.train.program import abstract_batch
-from hocslm_jax.train.stages import Stage, fused, read_stages
+from hocslm_jax.train.check_settings import check_values
+from hocslm_jax.train.jitted import abstract_batch
+from hocslm_jax.train.stages import Stage, fused, position_of, read_stages
 
 SKELETONS = {  # of the datasets that `prepare` knows by name: joints and number of classes
     "nw_ucla": (UCLA20, len(nw_ucla.CLASSES)),
@@ -77,7 +78,7 @@ def build_step(
     stage: Stage | None = None,
     attention: str | None = None,
 ) -> Step:
-    """The step of `config.stage`, built as `setup.build_run` builds it.
+    """The step of one stage, built as `setup.build_run` builds it.
 
     Of language it takes the most: every caption has `lm.max_tokens`, and `lm.pack` packs nothing.
 
@@ -90,15 +91,15 @@ def build_step(
     Raises:
         UserError: as `setup.build_run`, or a language model whose sizes are not known.
     """
-    setup.check(config)
+    check_values(config)
     stages = read_stages(config)
-    stage = stage or stages[config.stage]
+    stage = stage or stages[position_of(config)]
     mesh = setup.open_mesh(config, devices)
     store = dataset(config.data)
     feed = pipeline.Feed.from_config(config.data, store)
     graph, num_classes = feed.graph_of(store), len(store.classes)
     language, fusion = None, {}
-    if fused(stages, config.stage):
+    if fused(stages, position_of(config)):
         language = shapes_of(config.lm, lm or lm_sizes(config.lm), mesh, attention)
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
     model = build_model(config.model, graph=graph, num_classes=num_classes, **fusion)

@@ -27,7 +27,7 @@ from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import read_json
 from hocslm_jax.graph import Graph, resolve_graph
 from hocslm_jax.language.describe import Decoding, describe
-from hocslm_jax.language.frozen import Language, open_language
+from hocslm_jax.language.open import Language, open_language
 from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.models.qwen3 import read_config, resolve
 from hocslm_jax.predict import release_files

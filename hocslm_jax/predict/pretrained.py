@@ -10,7 +10,7 @@ from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
 from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, collect_scores
+from hocslm_jax.evaluate.scores import Scores, collect_scores
 from hocslm_jax.models.qwen3 import resolve
 from hocslm_jax.predict.model import LoadedRun, load_run
 from hocslm_jax.predict.release_files import is_release

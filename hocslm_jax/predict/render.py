@@ -15,8 +15,8 @@ from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.draw.descriptions import render_descriptions
 from hocslm_jax.draw.skeletons import render_clip
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import load_scores
-from hocslm_jax.language.caption_scores import DESCRIPTIONS, load_captions
+from hocslm_jax.evaluate.scores import load_scores
+from hocslm_jax.language.description_scores import DESCRIPTIONS, read_descriptions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +103,7 @@ def draw_examples(workdir: str | Path, store: Store, count: int, path: Path) -> 
         UserError: no descriptions, of other clips than those of `store`, or as
             `render_descriptions`.
     """
-    rows = load_captions(Path(workdir) / DESCRIPTIONS)
+    rows = read_descriptions(Path(workdir) / DESCRIPTIONS)
     chosen, place = choose(rows, count), {clip: row for row, clip in enumerate(store.ids)}
     if strangers := [row["id"] for row in chosen if row["id"] not in place]:
         raise UserError(

@@ -18,10 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.ablation_table import make_rows, markdown
+from hocslm_jax.evaluate.ablation import ablation_table, read_rows
 from hocslm_jax.evaluate.results import read_result
-from hocslm_jax.evaluate.score_files import read_members
-from hocslm_jax.evaluate.stream_table import ENSEMBLES, stream_table
 from hocslm_jax.files.atomic import replaced, write_json, write_text
 
 REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl", "scores.npz")
@@ -144,35 +142,15 @@ def keep(folder: Path, out: Path) -> None:
 
 def write_table(table: Table, workdir: Path, out: Path) -> list[str]:
     """Writes table_<name>.json and .md of the finished runs; returns the latter's lines."""
-    folders = {name: sorted(workdir.glob(f"{name}_seed*/result.json")) for name in table.rows}
-    results = {name: [read_result(path) for path in paths] for name, paths in folders.items()}
-    rows = make_rows(results, table.published)
-    if table.preset:
-        rows += _ensembles(table, [path.parent for paths in folders.values() for path in paths])
+    rows = read_rows(table.rows, table.published, table.preset, workdir)
     known = {key: getattr(table, key) for key in ("title", "config", "preset", "paired")}
-    found = known | {"rows": rows}
-    lines = [f"# {table.title}", "", *markdown(found)]
-    said = [runs[0].get("command") for runs in results.values() if runs]
-    lines += ["", f"Settings as in `{said[0]}`."] if said and said[0] else []
+    lines = [f"# {table.title}", "", *ablation_table(rows, table.paired)]
+    runs = (run for row in table.rows for run in sorted(workdir.glob(f"{row}_seed*/result.json")))
+    first = next(runs, None)
+    said = first and read_result(first).get("command")
+    lines += ["", f"Settings as in `{said}`."] if said else []
     out.mkdir(parents=True, exist_ok=True)
     path = out / f"table_{table.name}"
-    write_json(path.with_suffix(".json"), found)
+    write_json(path.with_suffix(".json"), known | {"rows": rows})
     write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
     return lines
-
-
-def _ensembles(table: Table, folders: list[Path]) -> list[dict]:
-    """Rows of the ensembles of runs of single streams, as far as their scores are there."""
-    scored = [str(folder) for folder in folders if (folder / "scores.npz").is_file()]
-    found = stream_table(read_members(scored), table.preset) if scored else []
-    rows = [
-        {"row": row["row"], "published": table.published.get(row["row"])}
-        | {key: row[key] for key in ("seeds", "correct", "total")}
-        for row in found
-        if row["row"] not in table.rows
-    ]
-    for name in ENSEMBLES:
-        if name not in [row["row"] for row in rows]:
-            empty = {"seeds": [], "correct": [], "total": 0}
-            rows.append({"row": name, "published": table.published.get(name), **empty})
-    return rows

@@ -1,16 +1,18 @@
-"""The test split once more with test-time augmentation, beside the plain count.
+"""Test-time augmentation: the test split scored in several views of each clip.
 
-In: a `Run`, its last weights and `config.test`. Out: `scores_tta.npz`, and the counts for
-`result.json`. The plain test is another pass of its own, and its files and counts stay as they are.
+In: a `Run`, its last weights and `config.test`. Out: `scores_tta.npz` with the mean probabilities,
+and the counts for `result.json`. Nothing is random, and the plain test is a pass of its own, whose
+files and counts do not change.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
-from hocslm_jax.evaluate.classification import Scores
-from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
+from hocslm_jax.data.augment import View, views_of
+from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.ensemble import average_views, fuse, preset_weights
 from hocslm_jax.evaluate.score_files import Member
-from hocslm_jax.evaluate.tta import average, read_views
+from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.hosts import say
 from hocslm_jax.train import multi_stream
 from hocslm_jax.train.result import share
@@ -19,28 +21,63 @@ from hocslm_jax.train.setup import Run
 SCORES = "scores_tta.npz"
 
 
+@dataclasses.dataclass(frozen=True)
+class ViewSettings:
+    """`config.test`: test-time augmentation, counted beside the plain test.
+
+    A clip is seen in views x crops ways, twice as many with `mirror`.
+
+    Attributes:
+      views: turns about the vertical axis, evenly from -angle to angle.
+      angle: degrees.
+      crops: overlapping stretches of the clip; 1 = all of it.
+      mirror: True adds every view with left and right exchanged.
+      train_clips: True writes `scores_train.npz` too: the plain test of the training clips.
+    """
+
+    views: int = 1
+    angle: float = 30.0
+    crops: int = 1
+    mirror: bool = False
+    train_clips: bool = False
+
+
+def read_views(test) -> tuple[View, ...]:
+    """The views that `config.test` asks for; by default only the plain one.
+
+    Raises:
+        UserError: a number out of range.
+    """
+    for name in ("views", "crops"):
+        if test[name] < 1:
+            raise UserError(f"test.{name}={test[name]} must be at least 1")
+    if not 0 <= test.angle <= 180:
+        raise UserError(f"test.angle={test.angle} must be in [0, 180] degrees")
+    return views_of(test.views, test.angle, test.crops, test.mirror)
+
+
 def wanted(config) -> bool:
     """Whether `config.test` asks for more than the plain test."""
     return len(read_views(config.test)) > 1
 
 
-def join(run: Run, looks: Sequence[Scores]) -> Scores:
-    """The looks as one; several streams are averaged one by one, and then joined equally."""
+def join(run: Run, views: Sequence[Scores]) -> Scores:
+    """The views as one; each of several streams is averaged first, then they are summed."""
     if not run.streams:
-        return average(looks)
-    parts = {name: average([look.parts[name] for look in looks]) for name in run.streams}
+        return average_views(views)
+    parts = {name: average_views([view.parts[name] for view in views]) for name in run.streams}
     members = [Member(name, part, name) for name, part in parts.items()]
     return dataclasses.replace(fuse(members, preset_weights("equal", members)), parts=parts)
 
 
-def tell(run: Run, variables: dict) -> dict:
+def score(run: Run, variables: dict) -> dict:
     """Scores the test split in every way that `config.test` names; returns the counts."""
     views, test = read_views(run.config.test), run.config.test
     scores = join(
-        run, [multi_stream.score(run, variables, run.test_batches(view=v)) for v in views]
+        run, [multi_stream.score(run, variables, run.test_batches(view=view)) for view in views]
     )
     multi_stream.save(run, scores, SCORES)
-    say(f"with {len(views)} looks at each clip: test {share(scores.correct, scores.total)}")
+    say(f"with {len(views)} views of each clip: test {share(scores.correct, scores.total)}")
     asked = {name: test[name] for name in ("views", "angle", "crops", "mirror")}
     counted = {"correct": scores.correct, "total": scores.total}
-    return {"tta": {"looks": len(views), **asked, **counted}}
+    return {"tta": {"views_per_clip": len(views), **asked, **counted}}

@@ -19,9 +19,8 @@ from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import literal_globs
 from hocslm_jax.sharding import path_name
-from hocslm_jax.train.restore import FORMAT, Damaged, digest, latest, set_aside, steps
+from hocslm_jax.train.integrity import FORMAT, Damaged, digest, latest, set_aside, steps, sums
 from hocslm_jax.train.stages import fixed_groups
-from hocslm_jax.train.sums import sums
 
 literal_globs()
 

@@ -19,18 +19,33 @@ from scipy.special import softmax
 from hocslm_jax import hosts
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores
-from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
+from hocslm_jax.evaluate.ensemble import fuse, preset_weights
 from hocslm_jax.evaluate.score_files import TRAIN_SCORES, Member, read_members
+from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.hosts import say
 from hocslm_jax.train import checkpoint, multi_stream
-from hocslm_jax.train.bound import check_data
+from hocslm_jax.train.identity import check_data
 from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.stages import read_stages
 
 
-def tell(run: Run, variables: dict) -> dict:
+@dataclasses.dataclass(frozen=True)
+class Distillation:
+    """`config.distill`: training with the class probabilities of finished runs as targets.
+
+    Attributes:
+      share: of the loss that follows the teacher; 0 = off.
+      teacher: runs with `scores_train.npz`: a folder, or a pattern such as "runs/*".
+      temperature: by which the teacher's logits are divided.
+    """
+
+    share: float = 0.0
+    teacher: str = ""
+    temperature: float = 4.0
+
+
+def score_training_clips(run: Run, variables: dict) -> dict:
     """Scores the training clips into `scores_train.npz`, a file a stream; returns the counts."""
     scores = multi_stream.score(run, variables, run.test_batches(split="train"), "train")
     multi_stream.save(run, scores, TRAIN_SCORES)
@@ -75,7 +90,8 @@ def taught(run: Run) -> Run:
             check_data(meta, run.store, run.config.data.protocol, source, splits=False)
     members = read_members(sources, name=TRAIN_SCORES)
     config = ConfigDict(run.config.copy_and_resolve_references())
-    config.distill.targets = digest(members, distill.temperature)
+    with config.unlocked():
+        config.distill.targets = digest(members, distill.temperature)
     weights = preset_weights("equal", members) / len(members)
     found = probabilities(fuse(members, weights), run.store, config)
     say(f"taught by {len(members)} members: {', '.join(member.name for member in members)}")

@@ -128,6 +128,13 @@ def describe_machine() -> dict:
     }
 
 
+def describe_devices() -> str:
+    """The devices of all hosts, in words: "8 x NVIDIA H100 on 2 hosts"."""
+    devices = jax.devices()
+    hosts = f" on {jax.process_count()} hosts" if jax.process_count() > 1 else ""
+    return f"{len(devices)} x {devices[0].device_kind}{hosts}"
+
+
 def describe_versions() -> dict[str, str]:
     """Versions of Python and of the packages a number may depend on."""
     versions = {"python": platform.python_version()}

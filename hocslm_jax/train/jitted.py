@@ -9,13 +9,14 @@ import functools
 from collections.abc import Callable
 
 import jax
+import numpy as np
 
 from hocslm_jax import sharding
 from hocslm_jax.language.describe import log_likelihoods
-from hocslm_jax.language.frozen import Language
+from hocslm_jax.language.open import Language
 from hocslm_jax.models import HocSLM
 from hocslm_jax.models.qwen3 import Qwen3
-from hocslm_jax.train import stacked
+from hocslm_jax.train import stream_axis
 from hocslm_jax.train.environment import compiler_options
 
 
@@ -95,7 +96,7 @@ def jit_predict(model, mesh, streams: int = 0, placed: dict | None = None) -> Ca
     Variables that are split over 'data', as `placed` says, are read whole.
     """
     one = functools.partial(class_logits, model)
-    of_all = stacked.stacked_predict(one, streams, stacked.takes_turns(mesh))
+    of_all = stream_axis.stacked_predict(one, streams, stream_axis.takes_turns(mesh))
     rows = sharding.batch_sharding(mesh)
     options = compiler_options(mesh.devices.flat[0].platform)
 
@@ -111,3 +112,48 @@ def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:
     """Logits [B, C] in test mode, of a model with or without a projector."""
     output = model.apply(variables, x, train=False)
     return output[0] if isinstance(model, HocSLM) else output
+
+
+def compile_step(run):
+    """The compiled train step of a `setup.Run` and its FLOPs (one whole batch, all devices)."""
+    tokens = None if run.captions is None else run.captions.tokens.shape[1]
+    classes = 0 if run.teacher is None else len(run.store.classes)
+    batch = abstract_batch(run.config, run.mesh, run.input_shape, tokens, classes)
+    frozen = jax.tree.map(
+        lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype, sharding=p.sharding), run.frozen
+    )
+    lowered = run.train_step.lower(run.abstract_state, frozen, batch)
+    compiled = lowered.compile()
+    # XLA counts a loop's body once, so it would count one layer of a language model.
+    return compiled, None if run.language else flops_of(lowered)
+
+
+def abstract_batch(
+    config, mesh, input_shape: tuple[int, ...], tokens: int | None, classes: int = 0
+) -> dict:
+    """Shapes, types and shardings of a training batch.
+
+    Args:
+        input_shape: (M, T, V, C), or (S, M, T, V, C) of several streams.
+        tokens: of a caption, None without.
+        classes: that a teacher tells apart, 0 without.
+    """
+    size = config.train.batch_size
+    like = functools.partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
+    batch = {
+        "x": like((size, *input_shape), np.float32, sharding=sharding.input_sharding(mesh)),
+        "label": like((size,), np.int32),
+        "mask": like((size,), np.float32),
+    }
+    if tokens is not None:
+        batch["tokens"] = like((size, tokens), np.int32)
+        batch["lengths"] = like((size,), np.int32)
+    if classes:
+        batch["teacher"] = like((size, classes), np.float32)
+    return batch
+
+
+def flops_of(lowered) -> float | None:
+    """FLOPs by XLA's count of the program before partitioning; None where it does not count."""
+    costs = lowered.cost_analysis()
+    return float(costs["flops"]) if costs and "flops" in costs else None

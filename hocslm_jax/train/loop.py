@@ -5,44 +5,67 @@ from its latest complete checkpoint with the same batches, augmentations and dro
 """
 
 import contextlib
+import dataclasses
 import functools
+import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, write_report
-from hocslm_jax.evaluate.results import read_result
+from hocslm_jax.evaluate.scores import Scores, write_report
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
-from hocslm_jax.train import checkpoint, multi_stream
-from hocslm_jax.train.bound import check_data, identity
-from hocslm_jax.train.fingerprint import checksum, fingerprint
-from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means, progress_bar
-from hocslm_jax.train.program import compile_step, describe_input, describe_model
-from hocslm_jax.train.result import make_result, share, summary, withdraw_result
+from hocslm_jax.progress import Progress
+from hocslm_jax.train import checkpoint, environment, multi_stream
+from hocslm_jax.train.identity import check_data, checksum, fingerprint, identity
+from hocslm_jax.train.jitted import compile_step
+from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means
+from hocslm_jax.train.model_summary import describe_input, describe_model
+from hocslm_jax.train.result import epoch_line, make_result, share, summary, withdraw_result
+from hocslm_jax.train.resume import finished, make_folder, start_or_resume
 from hocslm_jax.train.setup import Run
-from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_told
-from hocslm_jax.train.stacked import named_metrics
+from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_stopped
 from hocslm_jax.train.state import eval_variables
+from hocslm_jax.train.stream_axis import named_metrics
 
 # Steps the host runs ahead of the numbers it has checked; two keep the device busy.
 AHEAD = 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """`config.train`: how long a run trains and how often it reports and saves.
+
+    Attributes:
+      epochs: of stages that train from scratch; others take `finetune.epochs`.
+      batch_size, eval_batch_size: clips of all devices together.
+      eval_every: epochs between evaluations; 0 = only at the end.
+      checkpoint_every, log_every: in steps.
+      keep: checkpoints that are kept.
+    """
+
+    epochs: int = 65
+    batch_size: int = 16
+    eval_batch_size: int = 64
+    eval_every: int = 1
+    checkpoint_every: int = 200
+    log_every: int = 20
+    keep: int = 2
+
+
 def train(
-    run: Run, warm: Callable[[], dict] = dict, tell: Callable[[dict], dict] | None = None
+    run: Run, initial: Callable[[], dict] = dict, finish: Callable[[dict], dict] | None = None
 ) -> Ending:
     """Trains to the end, or until SIGTERM or Ctrl-C.
 
     Args:
-        warm: called when the run starts anew; gives {"params", "batch_stats"} of the groups that do
-            not start at random.
-        tell: called with the last weights; gives more entries of `result.json`.
+        initial: called when the run starts anew; gives {"params", "batch_stats"} of the groups
+            that do not start at random.
+        finish: called with the last weights; gives more entries of `result.json`.
 
     Raises:
         UserError: the workdir holds another experiment, a loss or gradient is not finite, or the
@@ -55,11 +78,14 @@ def train(
         checkpoint.open_manager(run.workdir, run.config.train.keep) as manager,
         contextlib.closing(run.train_iterator()) as iterator,
     ):
-        state, totals = start_or_resume(run, manager, iterator, warm)
+        state, totals = start_or_resume(run, manager, iterator, initial)
         if int(state.step) >= run.total_steps and finished(run):
             return Ending(finished=True)
         hosts.on_first(lambda: withdraw_result(run))
+        say(f"{environment.describe_devices()}: compiling the train step")
+        clock = Stopwatch()
         step, flops = compile_step(run)
+        say(f"compiled in {clock.lap():.0f} s")
         config = checkpoint.plain(run.config)
         hosts.on_first(lambda: atomic.write_json(run.workdir / "config.json", config))
         describe_model(run, flops)
@@ -68,14 +94,14 @@ def train(
         with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
             hosts.wait_for_all()  # gloo gives up on a process that starts 30 s after another
             trainer = Trainer(run, manager, iterator, writer, totals, stop)
-            return trainer.go(state, step, tell)
+            return trainer.go(state, step, finish)
 
 
-def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
+def evaluate(run: Run, finish: Callable[[dict], dict] | None = None) -> int:
     """Scores the test split with the latest checkpoint and writes the report (`--mode=eval`).
 
     Args:
-        tell: as for `train`; what it returns is printed by itself and not kept.
+        finish: as for `train`; what it returns is not kept.
 
     Raises:
         UserError: no complete checkpoint, or one of another model or other data.
@@ -89,8 +115,8 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
 
     wanted = eval_variables(run.abstract_state)
     meta, variables = checkpoint.resume_variables(run.workdir, wanted, check)
-    if tell:
-        tell(variables)
+    if finish:
+        finish(variables)
     scores = multi_stream.score(run, variables, run.test_batches())
     for one, found in multi_stream.single_runs(run, scores):
         hosts.on_first(functools.partial(write_report, one.workdir, found, run.store.classes))
@@ -101,56 +127,6 @@ def evaluate(run: Run, tell: Callable[[dict], dict] | None = None) -> int:
     return 0
 
 
-def start_or_resume(run: Run, manager, iterator, warm: Callable[[], dict]):
-    """A new state, or the latest saved one with the data iterator set to where it was."""
-    found = checkpoint.resume(manager, run.abstract_state, lambda meta: check_same(run, meta))
-    if found is None:
-        return run.init(jax.random.key(run.config.seed), warm()), Totals()
-    meta, state = found
-    iterator.set_state(meta["data"])
-    say(f"resuming {run.workdir} at step {meta['step']}")
-    return state, Totals(**meta["totals"])
-
-
-def check_same(run: Run, meta: dict) -> None:
-    """Raises UserError where a checkpoint is of another run than this one, or ahead of it."""
-    checkpoint.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
-    check_data(meta, run.store, run.config.data.protocol, run.workdir)
-    if meta["step"] > run.total_steps:
-        raise UserError(
-            f"{run.workdir} is at step {meta['step']}, past the {run.total_steps} steps of "
-            f"train.epochs={run.config.train.epochs}: raise it or use another --workdir"
-        )
-
-
-def finished(run: Run) -> bool:
-    """Whether the run's result is already there; says so."""
-    text = hosts.on_first(lambda: _told_result(run))
-    if text:
-        say(f"{run.workdir} is finished: {text}")
-    return bool(text)
-
-
-def _told_result(run: Run) -> str:
-    """The result of a run with all its steps in words; "" where there is none, or a damaged one."""
-    path = run.workdir / "result.json"
-    if not path.exists():
-        return ""
-    try:
-        result = read_result(path)
-        return summary(result) if result["steps"] == run.total_steps else ""
-    except (UserError, KeyError, TypeError, ValueError):
-        say(f"{path} is damaged: evaluating once more")
-        return ""
-
-
-def make_folder(workdir: Path) -> None:
-    """Process 0 makes the workdir. Raises UserError if it cannot, or if a process sees none."""
-
-    hosts.on_first(lambda: atomic.make_folder("--workdir", workdir))
-    hosts.wait_to_see(workdir)
-
-
 class Trainer:
     """One process's part of a run: from the state it starts with until it ends or must stop."""
 
@@ -159,23 +135,24 @@ class Trainer:
         self.writer, self.totals, self.stop = writer, totals, stop
         self.pending: deque = deque()  # (step, host batch, metrics, finite) not read yet
         self.clock, self.lap = Stopwatch(), Stopwatch()
+        self.recent: deque = deque(maxlen=20)  # (step, when it was begun)
         self.timed = 0
         self.dataset = identity(run.store, run.config.data.protocol)
 
-    def go(self, state, train_step, tell=None) -> Ending:
+    def go(self, state, train_step, finish=None) -> Ending:
         """The loop. `state.step` updates are done before the first pass."""
         run, cadence = self.run, self.run.config.train
         start = int(state.step)
-        with contextlib.closing(progress_bar(run.total_steps, start)) as bar:
+        with Progress(run.total_steps, start) as progress:
             for step in range(start, run.total_steps + 1):
                 last = step == run.total_steps
                 scores = self.maybe_evaluate(state, step)
-                stop = self.told_to_stop(step)
+                stop = self.must_stop(step)
                 if last or stop or (step > start and step % cadence.checkpoint_every == 0):
                     self.save(state, step)
                 if last and scores is not None:
-                    told = tell(eval_variables(state)) if tell else {}
-                    return self.finish(state, scores, told)
+                    more = finish(eval_variables(state)) if finish else {}
+                    return self.finish(state, scores, more)
                 if stop:
                     return self.leave(step)
                 batch = next(self.iterator)
@@ -184,8 +161,19 @@ class Trainer:
                 self.settle(AHEAD)
                 if (step + 1) % cadence.log_every == 0:
                     self.log(step + 1)
-                bar.update()
+                progress.update(step + 1, **self.shown(step + 1))
         raise AssertionError("the last step evaluates and returns")
+
+    def shown(self, step: int) -> dict[str, float]:
+        """The numbers of the progress report: the mean loss, and the speed of the last steps."""
+        self.recent.append((step, time.monotonic()))
+        (first, since), (last, now) = self.recent[0], self.recent[-1]
+        loss = means(self.totals.epoch).get("loss")
+        numbers = {} if loss is None else {"loss": loss}
+        if now > since:
+            size = self.run.config.train.batch_size
+            numbers["clips_per_s"] = size * (last - first) / (now - since)
+        return numbers
 
     def settle(self, ahead: int = 0) -> None:
         """Reads the numbers of all but the last `ahead` steps; raises at one that is not finite."""
@@ -218,14 +206,14 @@ class Trainer:
         every = run.config.train.eval_every * run.steps_per_epoch
         last = step == run.total_steps
         due = last or (every and step and step % every == 0 and step != totals.evaluated_step)
-        if not due or (self.stop.told and not last):
+        if not due or (self.stop.agreed and not last):
             return None
         self.settle()
         try:
             scores, *val = [
                 multi_stream.score(run, eval_variables(state), batches, split)
                 for split in ("test", "val")[: 1 + run.has_val]
-                for batches in [until_told(run.test_batches(split=split), self.stop)]
+                for batches in [until_stopped(run.test_batches(split=split), self.stop)]
             ]
         except Interrupted:
             return None
@@ -236,8 +224,8 @@ class Trainer:
         return scores
 
     def report(self, step: int, scores: Scores, val: Scores | None = None) -> None:
-        totals, epoch = self.totals, step // self.run.steps_per_epoch
-        parts = scores.parts
+        run, totals = self.run, self.totals
+        epoch, parts = step // run.steps_per_epoch, scores.parts
         seen, by_val = [
             found and (found.correct, {n: part.correct for n, part in found.parts.items()})
             for found in (scores, val)
@@ -249,24 +237,7 @@ class Trainer:
         for name, part in parts.items():
             values |= {f"eval/top1/{name}": part.top1, f"eval/correct/{name}": part.correct}
         self.writer.write(step, {"epoch": epoch, **values, "eval/total": scores.total})
-        seen = means(totals.epoch)
-        trained = ""
-        if "step_time_s" in seen:
-            rate = self.run.config.train.batch_size / seen["step_time_s"]
-            said = {
-                "loss": "  loss {:.4f}",
-                "top1": "  train {:.2%}",
-                "caption_loss": "  text {:.4f}",
-            }
-            trained = "".join(text.format(seen[key]) for key, text in said.items() if key in seen)
-            trained += f"  {rate:.1f} clips/s"
-        epochs, tested = self.run.config.train.epochs, ""
-        if "classifier" in self.run.stage.train:
-            tested = f"  test {share(scores.correct, scores.total)}"
-            tested += f"  val {share(val.correct, val.total)}" if val else ""
-            if parts:
-                tested += f" ({', '.join(f'{n} {part.top1:.2%}' for n, part in parts.items())})"
-        say(f"epoch {epoch}/{epochs}{trained}{tested}")
+        say(epoch_line(run, epoch, means(totals.epoch), scores, val))
         totals.epoch.clear()
         totals.evaluated_step = step
 
@@ -293,8 +264,7 @@ class Trainer:
         }
         return checkpoint.plain(meta)
 
-    def told_to_stop(self, step: int) -> bool:
-        del step
+    def must_stop(self, step: int) -> bool:  # of `step`, tests replace it
         return self.stop.ask()
 
     def leave(self, step: int) -> Ending:
@@ -303,7 +273,7 @@ class Trainer:
         say(f"stopped: {where}; the same command goes on from it")
         return Ending(finished=False, stopped=True, status=self.stop.status)
 
-    def finish(self, state, scores: Scores, told: dict) -> Ending:
+    def finish(self, state, scores: Scores, more: dict) -> Ending:
         """Writes the reports and `result.json`, and says the result in one line."""
         run, totals = self.run, self.totals
         self.manager.wait_until_finished()
@@ -311,7 +281,7 @@ class Trainer:
             hosts.on_first(lambda: write_report(run.workdir, scores, run.store.classes))
         totals.wall_clock_s += self.clock.lap()
         multi_stream.write_single_runs(run, state, scores, totals, self.meta(run.total_steps))
-        result = make_result(run, totals, scores) | told
+        result = make_result(run, totals, scores) | more
         hosts.on_first(lambda: atomic.write_json(run.workdir / "result.json", result))
         say(f"{summary(result)}; {run.workdir}/result.json")
         stopped = hosts.any_process(bool(self.stop.received))

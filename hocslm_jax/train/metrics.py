@@ -7,7 +7,6 @@ a step is never reported twice.
 
 import dataclasses
 import json
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,11 +151,3 @@ def truncate(path: Path, step: int) -> None:
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # half a line, from a killed process, or a damaged one
     write_text(path, "".join(kept))
-
-
-def progress_bar(total: int, start: int):
-    """A bar with `update()` and `close()`; silent where nobody looks at it."""
-    from tqdm import tqdm
-
-    hidden = jax.process_index() != 0 or not sys.stderr.isatty()
-    return tqdm(total=total, initial=start, unit="step", disable=hidden, dynamic_ncols=True)

@@ -8,24 +8,26 @@ workdir of a run takes these too. A run of one stream alone passes through uncha
 import dataclasses
 import functools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from hocslm_jax import hosts
-from hocslm_jax.evaluate.classification import (
+from hocslm_jax.evaluate.ensemble import fuse, preset_weights
+from hocslm_jax.evaluate.score_files import Member
+from hocslm_jax.evaluate.scores import (
     Scores,
     collect_logits,
     make_scores,
     save_scores,
     write_report,
 )
-from hocslm_jax.evaluate.ensemble_weights import fuse, preset_weights
-from hocslm_jax.evaluate.score_files import Member
 from hocslm_jax.files.atomic import write_json, write_text
 from hocslm_jax.hosts import say
-from hocslm_jax.train import checkpoint, stacked
+from hocslm_jax.progress import Progress
+from hocslm_jax.train import checkpoint, stream_axis
 from hocslm_jax.train.metrics import Totals, of_stream
 from hocslm_jax.train.result import make_result, summary
 from hocslm_jax.train.setup import Run
@@ -34,9 +36,9 @@ from hocslm_jax.train.setup import Run
 def score(run: Run, variables: dict, batches: Iterable, split: str = "test") -> Scores:
     """Scores of a split; of several streams their equal-weight ensemble, with its parts."""
     wanted = run.store.rows(run.config.data.protocol, split)
-    rows, logits = collect_logits(
-        lambda x: run.predict(variables, x), batches, run.store, wanted
-    )  # [N, C], or [N, S, C]
+    batches = _watched(batches, len(wanted))
+    predict = functools.partial(run.predict, variables)
+    rows, logits = collect_logits(predict, batches, run.store, wanted)  # [N, C], or [N, S, C]
     if not run.streams:
         return make_scores(run.store, rows, logits)
     parts = {
@@ -45,6 +47,16 @@ def score(run: Run, variables: dict, batches: Iterable, split: str = "test") -> 
     }
     members = [Member(name, part, name) for name, part in parts.items()]
     return dataclasses.replace(fuse(members, preset_weights("equal", members)), parts=parts)
+
+
+def _watched(batches: Iterable, total: int) -> Iterator:
+    """The batches of one evaluation, with a report of how many of the clips are done."""
+    with Progress(total, unit="clip", leave=False) as progress:
+        done = 0
+        for batch in batches:
+            yield batch
+            done += int((batch["row"] >= 0).sum()) * jax.process_count()
+            progress.update(min(done, total))
 
 
 def named(run: Run, chosen: np.ndarray) -> str:
@@ -92,7 +104,7 @@ def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dic
     Args:
         state: the stacked state, with which `meta` would be saved.
     """
-    pick = stacked.make_pick(run.one_state) if scores.parts else None
+    pick = stream_axis.make_pick(run.one_state) if scores.parts else None
     for place, stream in enumerate(scores.parts):
         one, own = single_run(run, stream), totals.of_stream(stream, run.streams)
         hosts.on_first(functools.partial(one.workdir.mkdir, parents=True, exist_ok=True))

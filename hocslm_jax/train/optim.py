@@ -1,10 +1,11 @@
 """Optimiser and learning-rate schedule, both functions of the step.
 
-In: `config.optim` and the number of steps in an epoch. Out: an Optax transformation and a schedule
-`step -> learning rate`. SGD is PyTorch's: weight decay is added to the gradient of every parameter,
-v <- mu v + g, p <- p - lr (g + mu v) (CTR-GCN protocol).
+In: `config.optim`, an `Optimizer`, and the number of steps in an epoch. Out: an Optax
+transformation and a schedule `step -> learning rate`. SGD is PyTorch's: weight decay is added to
+the gradient of every parameter, v <- mu v + g, p <- p - lr (g + mu v) (CTR-GCN protocol).
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -15,6 +16,54 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.sharding import path_name
 
 Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """`config.optim`: the optimiser of stages that train from scratch; CTR-GCN's by default.
+
+    Attributes:
+      name: "sgd" (with Nesterov momentum) or "adamw".
+      lr: learning rate after the warm-up.
+      momentum: of SGD.
+      weight_decay: of every parameter, or with `decay_mask` of the matrices in `DECAYED` alone.
+      warmup_epochs: epochs in which the learning rate rises.
+      schedule: "step" (times `gamma` at each of `milestones`, in epochs) or "cosine" (down to 0).
+      ema: decay of the averaged weights, which are evaluated in place of the others; 0 = off.
+      clip_norm: bound of the gradient's norm; 0 = off.
+      encoder_scale: learning rate of the encoder over that of the rest.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_epochs: int = 5
+    schedule: str = "step"
+    milestones: tuple[int, ...] = (50,)
+    gamma: float = 0.1
+    decay_mask: bool = False
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    encoder_scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """`config.finetune`: the optimiser of stages that start from trained weights or use language.
+
+    The fields are those of `Optimizer`, and `epochs`. The paper gives the weight decay alone.
+    """
+
+    name: str = "adamw"
+    lr: float = 3e-4
+    weight_decay: float = 0.01
+    warmup_epochs: int = 5
+    schedule: str = "cosine"
+    decay_mask: bool = True
+    clip_norm: float = 1.0
+    encoder_scale: float = 0.3
+    epochs: int = 85
 
 
 def step_schedule(lr, warmup_epochs, milestones, gamma, steps_per_epoch) -> Schedule:

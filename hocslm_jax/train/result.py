@@ -5,7 +5,7 @@ In: a `Run`, its totals and the scores of its last epoch. Out: a plain dict, a s
 
 import jax
 
-from hocslm_jax.evaluate.classification import Scores
+from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.train import environment
 from hocslm_jax.train.metrics import Totals
 from hocslm_jax.train.setup import Run
@@ -93,3 +93,25 @@ def summary(result: dict) -> str:
 
 def share(correct: int, total: int) -> str:
     return f"{correct}/{total} ({correct / total:.2%})"
+
+
+def epoch_line(
+    run: Run, epoch: int, seen: dict[str, float], scores: Scores, val: Scores | None
+) -> str:
+    """What an epoch gave, for the terminal.
+
+    Args:
+        seen: means of the training metrics since the last evaluation.
+        scores, val: of the test split, and of the val split where the data has one.
+    """
+    line = f"epoch {epoch}/{run.config.train.epochs}"
+    shown = {"loss": "loss {:.4f}", "top1": "train {:.2%}", "caption_loss": "text {:.4f}"}
+    line += "".join(f"  {text.format(seen[key])}" for key, text in shown.items() if key in seen)
+    if seconds := seen.get("step_time_s"):
+        line += f"  {run.config.train.batch_size / seconds:.1f} clips/s"
+    if "classifier" not in run.stage.train:
+        return line
+    line += f"  test {share(scores.correct, scores.total)}"
+    line += f"  val {share(val.correct, val.total)}" if val else ""
+    streams = ", ".join(f"{name} {part.top1:.2%}" for name, part in scores.parts.items())
+    return line + (f" ({streams})" if streams else "")

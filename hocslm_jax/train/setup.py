@@ -6,8 +6,7 @@ In: the config and the workdir. Out: a `Run`, built once, used by training and e
 import argparse
 import contextlib
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,40 @@ from hocslm_jax.data.augment import View
 from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.frozen import Language, fusion_config, packing_grid, training_captions
+from hocslm_jax.language.open import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
-from hocslm_jax.train import checkpoint, optim, stacked, state, step
+from hocslm_jax.train import checkpoint, optim, state, step, stream_axis
+from hocslm_jax.train.check_settings import check_values
 from hocslm_jax.train.jitted import gathered, gathering, jit_step, make_predict
-from hocslm_jax.train.stages import Stage, fused, read_stages, trained_groups
-
-# Words of settings, in any section, that make no sense below 0.
-NOT_NEGATIVE = (
-    *("lr", "momentum", "weight_decay", "warmup_epochs", "milestones", "gamma", "clip_norm"),
-    *("encoder_scale", "cls", "gen", "smoothing", "mixup", "dropout", "width", "steps"),
+from hocslm_jax.train.stages import (
+    Stage,
+    fused,
+    position_of,
+    read_stages,
+    trained_groups,
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The part of `config.data` that says which clips a run reads, and how.
+
+    Attributes:
+      dataset: its name, as `prepare` wrote it.
+      data_dir: folder of prepared datasets.
+      protocol: which clips train and which test, e.g. "xsub".
+      threads: that prefetch batches; more than one seldom helps, they wait for each other.
+      cache: "ram" keeps all clips in memory (3 GB for NTU120), "" reads them from the disk.
+      auto_prepare: True builds a missing dataset that needs no download before training.
+    """
+
+    dataset: str = "nw_ucla"
+    data_dir: str = "data"
+    protocol: str = "xview"
+    threads: int = 1
+    cache: str = ""
+    auto_prepare: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +72,7 @@ class Run:
     captions: CaptionTable | None  # of the training clips, where the stage learns to describe
     schedule: optim.Schedule
     steps_per_epoch: int
-    init: Callable  # (key, warm) -> TrainState, in its sharding
+    init: Callable  # (key, initial) -> TrainState, in its sharding
     abstract_state: Any  # shapes, types and shardings of the TrainState
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics, finite)
     predict: Callable  # (variables, x of this host) -> global logits [B, C] or [B, S, C]
@@ -90,7 +111,9 @@ class Run:
     @property
     def one_state(self) -> state.TrainState:
         """`abstract_state` of one stream alone."""
-        return stacked.single_state(self.abstract_state) if self.streams else self.abstract_state
+        return (
+            stream_axis.single_state(self.abstract_state) if self.streams else self.abstract_state
+        )
 
     def shard(self, batch_size: int) -> tuple[int, int]:
         return sharding.host_shard(sharding.batch_sharding(self.mesh), batch_size)
@@ -139,7 +162,7 @@ def build_run(
     language: Language | None = None,
     opener: Callable[[], Store] | None = None,
 ) -> Run:
-    """Everything but the weights of one stage, `config.stage` of `config.stages`.
+    """Everything but the weights of one stage, as `stages.stage_config` makes its config.
 
     Args:
         build: `(config.model, graph=, num_classes=) -> nn.Module`; with a language model it is
@@ -150,8 +173,10 @@ def build_run(
     Raises:
         UserError: an unknown name or an impossible size in the config, or a dataset not prepared.
     """
-    check(config)
+    check_values(config)
     config = ConfigDict(config.copy_and_resolve_references())
+    with config.unlocked():
+        config.stage = position_of(config)
     stages = read_stages(config)
     stage = stages[config.stage]
     mesh = open_mesh(config)
@@ -201,12 +226,12 @@ def make_programs(
     abstract = jax.eval_shape(init, jax.random.key(0), {})
     placed = sharding.tree_shardings(abstract, mesh, sharding.state_rules(config.mesh.fsdp))
     objective = gathered(objective, {**placed.fixed, **placed.params})
-    abstract = stacked.stacked_state(checkpoint.abstract(abstract, placed), streams)
+    abstract = stream_axis.stacked_state(checkpoint.abstract(abstract, placed), streams)
     placed = jax.tree.map(lambda a: a.sharding, abstract)
     update = step.make_train_step(objective, tx, config.optim.ema)
-    update = stacked.stacked_update(update, streams, stacked.takes_turns(mesh))
+    update = stream_axis.stacked_update(update, streams, stream_axis.takes_turns(mesh))
     return {
-        "init": jax.jit(stacked.stacked_init(init, streams), out_shardings=placed),
+        "init": jax.jit(stream_axis.stacked_init(init, streams), out_shardings=placed),
         "abstract_state": abstract,
         "train_step": jit_step(update, placed, mesh, language),
         "predict": make_predict(
@@ -273,45 +298,3 @@ def build_missing(data) -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     command.run(parser.parse_args([data.dataset, "--data-dir", data.data_dir]))
-
-
-def check(config) -> None:
-    """Raises UserError for values that no other part would name clearly."""
-    counts = ("epochs", "batch_size", "eval_batch_size", "checkpoint_every", "log_every", "keep")
-    for name in counts:
-        if config.train[name] < 1:
-            raise UserError(f"train.{name}={config.train[name]} must be at least 1")
-    check_numbers(config.to_dict())
-    if not 0 <= config.optim.ema < 1:
-        raise UserError(f"optim.ema={config.optim.ema} must be in [0, 1)")
-    check_streams(config)
-
-
-def check_numbers(settings: Mapping, prefix: str = "") -> None:
-    """Raises UserError for a setting that is no finite number, or less than 0 where none may be."""
-    for key, value in settings.items():
-        name = prefix + key
-        if isinstance(value, Mapping):
-            check_numbers(value, f"{name}.")
-        for number in value if isinstance(value, tuple | list) else [value]:
-            if isinstance(number, Mapping):  # a stage
-                check_numbers(number, f"{name}.")
-            elif isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"{name}={number}: a finite number is needed")
-            elif isinstance(number, int | float) and number < 0 and key in NOT_NEGATIVE:
-                raise UserError(f"{name}={number}: it cannot be less than 0")
-
-
-def check_streams(config) -> None:
-    """Raises UserError for what several streams in one program cannot do."""
-    streams, ways = config.data.streams, config.mesh.stream
-    if streams and any(stage.language for stage in read_stages(config)):
-        raise UserError(
-            f"strategy={config.strategy} describes, which one stream at a time can: train "
-            "streams=… with strategy=T0, then each stream with t0=WORKDIR/STREAM"
-        )
-    if ways < 1 or (len(streams) % ways if streams else ways > 1):
-        raise UserError(
-            f"mesh.stream={ways} does not divide the {len(streams)} streams of data.streams: "
-            "set --config.mesh.stream to a divisor, or 1"
-        )

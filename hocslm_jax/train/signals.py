@@ -17,16 +17,16 @@ class Stop:
 
     Attributes:
       received: signals that this process got.
-      told: whether `ask` has said yes, which it says on all processes at the same call.
+      agreed: whether `ask` has said yes, which it says on all processes at the same call.
     """
 
     def __init__(self):
         self.received: list[int] = []
-        self.told = False
+        self.agreed = False
 
     def ask(self) -> bool:
-        self.told = self.told or hosts.agree_to_stop(bool(self.received))
-        return self.told
+        self.agreed = self.agreed or hosts.agree_to_stop(bool(self.received))
+        return self.agreed
 
     @property
     def status(self) -> int:
@@ -67,7 +67,7 @@ def catch_signals() -> Iterator[Stop]:
             signal.signal(signum, handler)
 
 
-def until_told(batches: Iterable, stop: Stop) -> Iterator:
+def until_stopped(batches: Iterable, stop: Stop) -> Iterator:
     """`batches`, until the run is told to stop. Raises Interrupted then."""
     for batch in batches:
         if stop.ask():

@@ -1,8 +1,8 @@
 """A training strategy as data: a list of stages, each one training run with its own objective.
 
-In: `config.stages`, mappings with the fields of `Stage` (configs/strategies.py has the paper's and
-the controls), and `config.stage`, the position of the one at hand. Out: `Stage`s, and the config of
-each: the same but for its optimiser and length. An empty list is one stage of strategy T0.
+In: `config.stages`, mappings with the fields of `Stage` (`strategies` has the paper's and the
+controls). Out: `Stage`s, and the config of each: the same but for its optimiser and length, and
+with its position as `stage`. An empty list is one stage of strategy T0.
 """
 
 import dataclasses
@@ -78,7 +78,8 @@ def stage_config(config: ConfigDict, position: int) -> ConfigDict:
     """The config of one stage: its optimiser in `optim`, its length in `train.epochs`."""
     stage = read_stages(config)[position]
     config = ConfigDict(config.copy_and_resolve_references())
-    config.stage = position
+    with config.unlocked():
+        config.stage = position
     if stage.optim == "finetune":
         section = config.finetune.to_dict()
         config.train.epochs = section.pop("epochs")
@@ -89,6 +90,11 @@ def stage_config(config: ConfigDict, position: int) -> ConfigDict:
     return config
 
 
+def position_of(config) -> int:
+    """Of the stage that a config is of; the first where none was chosen."""
+    return config.get("stage", 0)
+
+
 def fused(stages: tuple[Stage, ...], position: int) -> bool:
     """Whether a stage's model has a projector: from the first stage with language on."""
     return any(stage.language for stage in stages[: position + 1])
@@ -96,7 +102,7 @@ def fused(stages: tuple[Stage, ...], position: int) -> bool:
 
 def trained_groups(config) -> tuple[str, ...]:
     """Groups that the stage of this config updates; not the prompt where its words are kept."""
-    stage = read_stages(config)[config["stage"]]
+    stage = read_stages(config)[position_of(config)]
     keeps_words = config["lm"]["prompt_mode"] == "text"
     return tuple(g for g in stage.train if not (keeps_words and g == "prompt"))
 

@@ -34,19 +34,19 @@ def make_init(
     ema: bool,
     train: tuple[str, ...] = GROUPS,
 ) -> Callable[[jax.Array, dict], TrainState]:
-    """`(key, warm) -> TrainState`, pure, for `jit` and `eval_shape`; clip_shape is (M, T, V, C).
+    """`(key, initial) -> TrainState`, pure, for `jit` and `eval_shape`; clip_shape is (M, T, V, C).
 
-    `warm` is {"params", "batch_stats"} of the groups that do not start at random, {} for none.
+    `initial` is {"params", "batch_stats"} of the groups that do not start at random, {} for none.
     `train` are the groups that train; of what is in no group, everything does.
     """
 
-    def init(key: jax.Array, warm: dict) -> TrainState:
+    def init(key: jax.Array, initial: dict) -> TrainState:
         weights, rng = jax.random.split(key)
         variables = model.init(weights, jnp.zeros((1, *clip_shape)), train=False)
-        params = variables["params"] | warm.get("params", {})
+        params = variables["params"] | initial.get("params", {})
         fixed = {name: params[name] for name in params if name in GROUPS and name not in train}
         params = {name: group for name, group in params.items() if name not in fixed}
-        batch_stats = warm.get("batch_stats") or variables.get("batch_stats", {})
+        batch_stats = initial.get("batch_stats") or variables.get("batch_stats", {})
         return TrainState(
             step=jnp.int32(0),
             params=params,

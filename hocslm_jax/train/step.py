@@ -5,6 +5,7 @@ step differentiates it in the groups of `params` that train and in nothing else.
 language model, `{}` when there is none. All of it is pure and runs under one `jit`.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
@@ -18,6 +19,22 @@ from hocslm_jax.models.hocslm import caption_states
 from hocslm_jax.models.packing import Grid
 from hocslm_jax.models.qwen3 import Qwen3, head_matrix
 from hocslm_jax.train.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """`config.loss`.
+
+    Attributes:
+      cls, gen: weights of the two losses (eq. 14); the paper gives no values.
+      smoothing: share of the target that all classes have (label smoothing).
+      mixup: alpha of mixup's Beta(alpha, alpha); 0 = off. Captions cannot be mixed.
+    """
+
+    cls: float = 1.0
+    gen: float = 0.1
+    smoothing: float = 0.0
+    mixup: float = 0.0
 
 
 def classify(

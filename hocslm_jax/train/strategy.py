@@ -18,7 +18,7 @@ from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import LOCK, check_folder, held, make_folder
 from hocslm_jax.hosts import say
-from hocslm_jax.language.frozen import (
+from hocslm_jax.language.open import (
     Language,
     check,
     open_language,
@@ -30,16 +30,15 @@ from hocslm_jax.models import build_model, encoder_config
 from hocslm_jax.models.qwen3 import resolve
 from hocslm_jax.train import (
     augmented_test,
+    check_settings,
     checkpoint,
-    descriptions,
+    described_test,
     distill,
+    lineage,
     loop,
-    origin,
     setup,
-    unused_settings,
 )
-from hocslm_jax.train.bound import check_data
-from hocslm_jax.train.fingerprint import settings
+from hocslm_jax.train.identity import check_data, settings
 from hocslm_jax.train.stages import Stage, fused, read_stages, stage_config
 
 
@@ -50,12 +49,12 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
         UserError: as `setup.build_run` and `loop.train`, or a stage that starts from no run.
     """
     check_model(config, build)
-    setup.check(config)
-    unused_settings.check(config)
+    check_settings.check_values(config)
+    check_settings.check_used(config)
     distill.check(config)
     check_places(config, workdir)
     hosts.check_same("settings", lambda: settings(config, workdir, "train"))
-    hosts.on_first(lambda: origin.check_lengths(config, Path(workdir)))
+    hosts.on_first(lambda: lineage.check_lengths(config, Path(workdir)))
     with alone(Path(workdir)):
         return _train(config, Path(workdir), build)
 
@@ -74,7 +73,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
-        folder = origin.stage_folder(workdir, position, len(stages))
+        folder = lineage.stage_folder(workdir, position, len(stages))
         if position == 0 and config.t0 and not last:
             previous = Path(config.t0)
             continue
@@ -86,10 +85,10 @@ def _train(config, workdir: Path, build: Callable) -> int:
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
         run = distill.taught(setup.build_run(now, folder, build, language, opener))
         source = previous if stage.start == "previous" else Path(stage.start)
-        warm = functools.cache(functools.partial(warm_start, run, language, previous))
-        if origin.comparable(stage, source):
-            run = origin.marked(run, warm(), source)
-        ending = loop.train(run, warm, teller(run, language) if last else None)
+        initial = functools.cache(functools.partial(initial_weights, run, language, previous))
+        if lineage.comparable(stage, source):
+            run = lineage.marked(run, initial(), source)
+        ending = loop.train(run, initial, last_steps(run, language) if last else None)
         if ending.stopped and not (last and ending.finished):
             if ending.finished:
                 say(f"stopped: stage {position + 1} is finished; the same command begins the next")
@@ -117,7 +116,7 @@ def _evaluate(config, workdir: Path, build: Callable) -> int:
     elif fused(stages, len(stages) - 1):
         language = sketch_language(config.lm, language_folder(config, Path(workdir)))
     run = setup.build_run(stage_config(config, len(stages) - 1), workdir, build, language, opener)
-    return loop.evaluate(run, teller(run, language))
+    return loop.evaluate(run, last_steps(run, language))
 
 
 def check_places(config, workdir: str | Path) -> None:
@@ -159,18 +158,18 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def teller(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
-    """What looks at clips once more, or says them in words, where its config asks so."""
-    tells = []
+def last_steps(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
+    """What the config asks for once the run has trained: more scores, descriptions of clips."""
+    steps = []
     if augmented_test.wanted(run.config):
-        tells.append(functools.partial(augmented_test.tell, run))
+        steps.append(functools.partial(augmented_test.score, run))
     if run.config.test.train_clips:
-        tells.append(functools.partial(distill.tell, run))
+        steps.append(functools.partial(distill.score_training_clips, run))
     if language is not None and run.config.lm.describe:
-        tells.append(functools.partial(descriptions.tell, run, language))
-    if not tells:
+        steps.append(functools.partial(described_test.describe, run, language))
+    if not steps:
         return None
-    return lambda variables: {k: v for tell in tells for k, v in tell(variables).items()}
+    return lambda variables: {k: v for step in steps for k, v in step(variables).items()}
 
 
 def check_t0(stage: Stage, t0: str) -> None:
@@ -207,7 +206,7 @@ def language_folder(config, workdir: Path) -> Path:
     return resolve(config.lm.name)
 
 
-def warm_start(run: setup.Run, language: Language | None, previous: Path | None) -> dict:
+def initial_weights(run: setup.Run, language: Language | None, previous: Path | None) -> dict:
     """The groups that do not start at random, as {"params", "batch_stats"}.
 
     Raises:

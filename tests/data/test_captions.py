@@ -7,14 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from hocslm_jax.data.captions import (
-    Caption,
-    ClassText,
-    bank,
-    caption_table,
-    named_class,
-    read_captions,
-)
+from hocslm_jax.data.caption_bank import ClassText, bank, named_class
+from hocslm_jax.data.captions import Caption, caption_table, read_captions
 from hocslm_jax.data.store import Store
 from hocslm_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from hocslm_jax.errors import UserError

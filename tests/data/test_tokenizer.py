@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hocslm_jax.data import captions, tokenizer
+from hocslm_jax.data import caption_bank, tokenizer
 from hocslm_jax.data.tokenizer import (
     check_pair,
     encode_caption,
@@ -49,7 +49,7 @@ def test_qwen3_round_trip(qwen, text):
 
 
 def test_qwen3_round_trip_of_every_bank_caption(qwen):
-    texts = [text for entry in captions.bank().values() for text in entry.captions]
+    texts = [text for entry in caption_bank.bank().values() for text in entry.captions]
     assert texts
     changed = [text for text in texts if qwen.decode(qwen.encode(text)) != text]
     assert not changed
@@ -58,7 +58,7 @@ def test_qwen3_round_trip_of_every_bank_caption(qwen):
 def test_qwen3_ids_are_those_of_transformers(qwen, shared):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.AutoTokenizer.from_pretrained(shared / "data/qwen3_tokenizer")
-    bank = [text for entry in captions.bank().values() for text in entry.captions]
+    bank = [text for entry in caption_bank.bank().values() for text in entry.captions]
     for text in [*SENTENCES, "  two\n\tlines ", "e\u0301tude", *bank]:
         assert qwen.encode(text) == theirs(text, add_special_tokens=False)["input_ids"]
     assert (qwen.eos_id, qwen.pad_id) == (theirs.eos_token_id, theirs.pad_token_id)

@@ -11,7 +11,7 @@ from hocslm_jax.draw.descriptions import render_descriptions
 from hocslm_jax.draw.primitives import RIGHT_MARK, WRONG_MARK
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
-from hocslm_jax.language.caption_scores import write_captions
+from hocslm_jax.language.description_scores import write_descriptions
 from hocslm_jax.predict import render as verb
 from hocslm_jax.predict.render import choose
 
@@ -85,7 +85,7 @@ def render(tmp_path, monkeypatch):
         name="toy", graph=UCLA20, ids=("clip0", "clip1", "clip2"), joints=lambda row: clip()
     )
     monkeypatch.setattr(verb, "open_store", lambda dataset, data_dir: store)
-    write_captions(tmp_path / "run/descriptions.jsonl", [row(0), row(1, False), row(2)])
+    write_descriptions(tmp_path / "run/descriptions.jsonl", [row(0), row(1, False), row(2)])
 
     def run(*options):
         parser = argparse.ArgumentParser()

@@ -12,7 +12,7 @@ from PIL import Image
 from hocslm_jax.draw import skeletons
 from hocslm_jax.draw.primitives import RIGHT_MARK, WRONG_MARK
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, save_scores
+from hocslm_jax.evaluate.scores import Scores, save_scores
 from hocslm_jax.graph import NTU25, UCLA20, adjacency, resolve_graph
 from hocslm_jax.predict import render as verb
 

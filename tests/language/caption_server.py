@@ -14,22 +14,16 @@ import pytest
 from PIL import Image
 
 av = pytest.importorskip("av")
-pytest.importorskip("openai")
+pytest.importorskip("httpx2")
 
 GOOD = "A person is clapping both hands in front of the chest."
 
 
 @pytest.fixture(autouse=True)
 def no_proxy(monkeypatch):
-    for name in (
-        "http_proxy",
-        "https_proxy",
-        "all_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "ALL_PROXY",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for scheme in ("http", "https", "all"):
+        for name in (f"{scheme}_proxy", f"{scheme}_proxy".upper()):
+            monkeypatch.delenv(name, raising=False)
 
 
 @contextlib.contextmanager

@@ -20,12 +20,13 @@ import pytest
 from PIL import Image, ImageOps
 
 from hocslm_jax.__main__ import main
-from hocslm_jax.language.caption import vlm
+from hocslm_jax.language.caption import client
+from hocslm_jax.language.caption.answers import read_answer
 from hocslm_jax.language.caption.video import Frames, read_frames
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-for package in ("av", "openai", "fastapi", "uvicorn", "typer", "accelerate"):
+for package in ("av", "httpx2", "fastapi", "uvicorn", "typer", "accelerate"):
     pytest.importorskip(package)
 
 CLIP = "S001C001P001R001A001"
@@ -157,11 +158,11 @@ def test_the_words_depend_on_the_frames(shared, server):
     other = Frames(inverted, frames.indices, frames.total, frames.fps)
 
     async def replies():
-        server = vlm.connect(vlm.complete(url), "none", 100.0)
+        server = client.connect(url, None, 100.0)
         async with server.client:
             options = {"model": model, "temperature": 0.0, "max_tokens": 12}
             return [
-                await vlm.ask([server], options | vlm.as_images(shown, "What?"), 0, 0.0)
+                await client.ask([server], options | client.as_images(shown, "What?"), 0, 0.0)
                 for shown in (frames, half, other)
             ]
 
@@ -169,5 +170,5 @@ def test_the_words_depend_on_the_frames(shared, server):
     tiles = 4 * 2  # of 32 x 32 pixels in each picture of 128 x 72
     marks = 2  # around each picture
     assert tokens(whole) - tokens(part) == 2 * (tiles + marks)
-    texts = [vlm.answer(reply)[0] for reply in (whole, part, changed)]
+    texts = [read_answer(reply)[0] for reply in (whole, part, changed)]
     assert len(set(texts)) == 3, texts

@@ -1,5 +1,8 @@
 """The small language model: it learns, is written whole, and reads like any other checkpoint."""
 
+import contextlib
+import functools
+import io
 import json
 import sys
 from pathlib import Path
@@ -10,27 +13,35 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 import tiny_run
 
-from hocslm_jax.data.captions import bank
+from hocslm_jax.data.caption_bank import bank
 from hocslm_jax.data.tokenizer import load_tokenizer
+from hocslm_jax.language import pretrain as pretraining
 from hocslm_jax.language.pretrain import corpus, encode_pairs, pretrain
 from hocslm_jax.models.qwen3 import read_config
+from hocslm_jax.progress import Progress
 
 PAIRS = [("wave", "A person waves a hand."), ("kick", "Someone kicks a ball far away.")]
 
 
 @pytest.fixture(scope="module")
-def settings():
-    return tiny_run.make_config({**tiny_run.LANGUAGE, "lm.pretrain.steps": 120}).lm
+def trained(tmp_path_factory):
+    """The settings, the folder of a trained model, and what was printed meanwhile."""
+    settings = tiny_run.make_config({**tiny_run.LANGUAGE, "lm.pretrain.steps": 120}).lm
+    folder = tmp_path_factory.mktemp("pretrain") / "lm"
+    killed = folder.with_name("lm.partial")
+    killed.mkdir()
+    (killed / "left by a killed run").touch()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.setattr(pretraining, "Progress", functools.partial(Progress, every_s=0))
+        pretrain(settings, PAIRS, folder)
+    return settings, folder, out.getvalue()
 
 
-def test_it_learns_and_is_written_once(settings, tmp_path):
-    folder = tmp_path / "lm"
-    (tmp_path / "lm.partial").mkdir()
-    (tmp_path / "lm.partial" / "left by a killed run").touch()
-    pretrain(settings, PAIRS, folder)
+def test_it_learns_and_is_written_once(trained):
+    settings, folder, _ = trained
     report = json.loads((folder / "pretrain.json").read_text())
     assert report["caption_loss"] < 0.5 * np.log(300) and report["sentences"] == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["lm"]
+    assert [path.name for path in folder.parent.iterdir()] == ["lm"]
     config, tokenizer = read_config(folder), load_tokenizer(folder)
     assert config.vocab_size == tokenizer.size and config.eos_token_ids == (tokenizer.eos_id,)
     weights = (folder / "model.safetensors").read_bytes()
@@ -39,18 +50,22 @@ def test_it_learns_and_is_written_once(settings, tmp_path):
     assert not (folder / "left by a killed run").exists()
 
 
-def test_transformers_reads_it(settings, tmp_path):
+def test_it_says_how_far_it_is(trained):
+    first, *progress, last = trained[2].splitlines()
+    assert "120 steps" in first and str(trained[1]) in last
+    assert len(progress) == 120 and "step 60/120  loss " in progress[59]
+
+
+def test_transformers_reads_it(trained):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    pretrain(settings, PAIRS, tmp_path / "lm")
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "lm")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "lm")
+    model = transformers.AutoModelForCausalLM.from_pretrained(trained[1])
+    tokenizer = transformers.AutoTokenizer.from_pretrained(trained[1])
     assert model.num_parameters() > 0 and tokenizer.eos_token_id == model.config.eos_token_id
 
 
-def test_pairs_are_padded_and_end(settings, tmp_path):
-    pretrain(settings, PAIRS, tmp_path / "lm")
-    tokenizer = load_tokenizer(tmp_path / "lm")
+def test_pairs_are_padded_and_end(trained):
+    tokenizer = load_tokenizer(trained[1])
     data = encode_pairs(tokenizer, PAIRS, 24)
     ends = (data["captions"] >= 0).sum(axis=1) - 1
     assert (data["captions"][[0, 1], ends] == tokenizer.eos_id).all()

@@ -17,7 +17,7 @@ from hocslm_jax import __main__
 from hocslm_jax.data.tokenizer import save_tokenizer, train_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.language.describe import Decoding, describe
-from hocslm_jax.language.frozen import open_language
+from hocslm_jax.language.open import open_language
 from hocslm_jax.models.qwen3 import Qwen3Config, init_params, save_params
 from hocslm_jax.predict.model import load_run
 from hocslm_jax.train import checkpoint, program, setup

@@ -17,7 +17,7 @@ from test_predict import write_lm
 from hocslm_jax import __main__
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.checksums import SUMS, seal
-from hocslm_jax.language.frozen import read_language
+from hocslm_jax.language.open import read_language
 from hocslm_jax.models import FusionConfig
 from hocslm_jax.predict import command, model, release, release_files
 from hocslm_jax.predict.release_config import safe_config

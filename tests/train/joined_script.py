@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from hocslm_jax import hosts, sharding
 from hocslm_jax.errors import UserError
 from hocslm_jax.train import environment, signals
-from hocslm_jax.train.fingerprint import checksum
+from hocslm_jax.train.identity import checksum
 
 SILENCE_S = 4
 

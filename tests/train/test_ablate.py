@@ -12,8 +12,8 @@ import pytest
 
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, save_scores
-from hocslm_jax.evaluate.stream_table import ENSEMBLES
+from hocslm_jax.evaluate.ensemble import ENSEMBLES
+from hocslm_jax.evaluate.scores import Scores, save_scores
 from hocslm_jax.models import encoder_config
 from hocslm_jax.train import ablate
 

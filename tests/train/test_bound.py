@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 import tiny_run
 
-from configs import base
 from hocslm_jax.errors import UserError
 from hocslm_jax.files import atomic
-from hocslm_jax.train import checkpoint, distill, loop, setup, strategy
-from hocslm_jax.train.bound import check_data, identity
+from hocslm_jax.train import checkpoint, distill, experiment, loop, setup, strategy
+from hocslm_jax.train.identity import check_data, identity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,7 @@ def test_neither_training_nor_evaluation_touches_a_run_of_other_data(finished):
 def test_a_first_stage_and_a_teacher_are_of_the_same_data(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "open_store", lambda *_: Other(content="prepared from others"))
     config = tiny_run.make_config({"t0": str(finished), "train.epochs": 1, "finetune.epochs": 1})
-    config.update(strategy="T0+", stages=base.STRATEGIES["T0+"])
+    config.update(strategy="T0+", stages=experiment.STRATEGIES["T0+"])
     with pytest.raises(UserError, match=r"trained on other data: other coordinates"):
         strategy.train(config, tmp_path / "run", tiny_run.build)
     assert not (tmp_path / "run/result.json").exists()

@@ -6,7 +6,8 @@ import pytest
 import tiny_run
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import loop, setup
+from hocslm_jax.train import loop
+from hocslm_jax.train.check_settings import check_values
 from hocslm_jax.train.metrics import Totals
 
 
@@ -60,7 +61,7 @@ def test_a_run_with_a_val_split(tmp_path, capsys):
 def test_numbers_that_make_no_sense(setting, value):
     config = tiny_run.make_config({setting: value})
     with pytest.raises(UserError, match=setting):
-        setup.check(config)
+        check_values(config)
 
 
 def test_what_the_dataset_decides_is_in_the_config_of_the_run(tmp_path):

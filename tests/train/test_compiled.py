@@ -8,7 +8,7 @@ from flax import linen as nn
 from hocslm_jax import sharding
 from hocslm_jax.plan.costs import read_costs
 from hocslm_jax.train import optim, setup, step
-from hocslm_jax.train.program import abstract_batch
+from hocslm_jax.train.jitted import abstract_batch
 
 WIDTH, CLIP = 128, (1, 4, 20, 3)
 

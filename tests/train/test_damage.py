@@ -11,9 +11,9 @@ import pytest
 import tiny_run
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import checkpoint, loop, restore
+from hocslm_jax.train import checkpoint, integrity, loop
+from hocslm_jax.train.integrity import sums
 from hocslm_jax.train.state import eval_variables
-from hocslm_jax.train.sums import sums
 
 CHANGES = {"train.epochs": 3, "train.checkpoint_every": 4, "train.keep": 3, "train.eval_every": 0}
 STEPS = [12, 8, 4]
@@ -163,8 +163,8 @@ def test_sums_see_any_bit_and_no_mesh(finished, program):
 def test_a_newer_format_asks_for_an_update(workdir):
     for step in STEPS:
         path = workdir / f"checkpoints/{step}/meta/metadata"
-        meta = json.loads(path.read_text()) | {"format": restore.FORMAT + 1}
-        path.write_text(json.dumps(meta | {"checksum": restore.digest(meta)}))
+        meta = json.loads(path.read_text()) | {"format": integrity.FORMAT + 1}
+        path.write_text(json.dumps(meta | {"checksum": integrity.digest(meta)}))
     with pytest.raises(UserError, match="update hocslm_jax"):
         checkpoint.read_run(workdir)
 
@@ -181,25 +181,25 @@ def test_a_checkpoint_of_an_older_version_is_taken_with_a_warning(workdir, progr
 
 def test_a_reader_follows_a_run_that_deletes_what_it_reads(workdir, program, monkeypatch, capsys):
     """With keep=1 the run has a newer checkpoint each time that the reader has begun with one."""
-    folder, read_meta, read = workdir / "checkpoints", restore._read_meta, []
+    folder, read_meta, read = workdir / "checkpoints", integrity._read_meta, []
     for step in STEPS[1:]:
         shutil.rmtree(folder / str(step))
 
     def overtaken(path, step):
         meta = read_meta(path, step)
         read.append(step)
-        if len(read) < restore.LOOKS:
+        if len(read) < integrity.LOOKS:
             shutil.copytree(folder / str(step), folder / str(step + 1))
             new = folder / str(step + 1) / "meta/metadata"
             changed = json.loads(new.read_text()) | {"step": step + 1}
-            new.write_text(json.dumps(changed | {"checksum": restore.digest(changed)}))
+            new.write_text(json.dumps(changed | {"checksum": integrity.digest(changed)}))
             shutil.rmtree(folder / str(step))
         return meta
 
     wanted = restored(workdir, program)
-    monkeypatch.setattr(restore, "_read_meta", overtaken)
+    monkeypatch.setattr(integrity, "_read_meta", overtaken)
     assert same(restored(workdir, program), wanted)
-    assert read == list(range(12, 12 + restore.LOOKS)) and capsys.readouterr().err == ""
+    assert read == list(range(12, 12 + integrity.LOOKS)) and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("keep", [0, -1])

@@ -9,7 +9,7 @@ import pytest
 import tiny_run
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import Scores, load_scores, save_scores
+from hocslm_jax.evaluate.scores import Scores, load_scores, save_scores
 from hocslm_jax.train import loop, strategy
 from hocslm_jax.train.distill import taught
 
@@ -103,7 +103,7 @@ def test_a_student_goes_on_bit_by_bit_and_with_no_other_teacher(tmp_path, monkey
     changes = write_teacher(tmp_path / "sure") | {"train.log_every": 1, "distill.share": 0.6}
     assert tiny_run.train_strategy(tmp_path / "whole", "T0", changes) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "told_to_stop", lambda self, step: step == 5)
+        patch.setattr(loop.Trainer, "must_stop", lambda self, step: step == 5)
         assert tiny_run.train_strategy(tmp_path / "broken", "T0", changes) == 0
     write_teacher(tmp_path / "sure", favourite=2)
     with pytest.raises(UserError, match=r"another config: distill\.targets"):

@@ -18,10 +18,10 @@ import pytest
 import tiny_run
 from processes import ROOT, reports
 
-from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
-from hocslm_jax.evaluate.classification import load_scores
-from hocslm_jax.train import fingerprint, strategy
+from hocslm_jax.evaluate.scores import load_scores
+from hocslm_jax.train import identity, strategy
+from hocslm_jax.train.strategies import STRATEGIES
 
 SLOW = {"slow_s": 0.1, "late_s": 1.0}
 CHANGES = {
@@ -161,9 +161,9 @@ def test_hosts_that_were_given_different_settings_end_with_one_line(folder):
 @pytest.mark.parametrize(
     ("field", "value", "what"),
     [
-        ("labels", np.zeros(48, np.int32), {"labels", "joints"}),
-        ("classes", ("a", "b", "d", "c"), {"class names"}),
-        ("ids", tuple(f"clip{row + 1}" for row in range(48)), {"clip ids"}),
+        ("labels", np.zeros(48, np.int32), {"splits", "joints"}),
+        ("classes", ("a", "b", "d", "c"), {"classes"}),
+        ("ids", tuple(f"clip{row + 1}" for row in range(48)), {"splits"}),
         ("poisoned", 0, {"joints"}),
     ],
 )
@@ -171,8 +171,8 @@ def test_the_fingerprint_of_data_tells_every_part_apart(field, value, what):
     store, other = tiny_run.TinyStore(), tiny_run.TinyStore()
     object.__setattr__(other, field, value)
     data = tiny_run.make_config({}).data
-    one, two = fingerprint.of_data(store, data), fingerprint.of_data(other, data)
-    assert {key for key in one if one[key] != two[key]} == what
+    one, two = identity.of_data(store, data), identity.of_data(other, data)
+    assert {key.partition(".")[0] for key in one if one[key] != two[key]} == what
 
 
 def test_a_process_whose_others_never_come_says_so_in_time(tmp_path):

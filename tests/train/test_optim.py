@@ -6,17 +6,16 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
 from hocslm_jax import sharding
 from hocslm_jax.graph import UCLA20
 from hocslm_jax.models import FusionConfig, build_model
-from hocslm_jax.train import optim
+from hocslm_jax.train import experiment, optim
 
 STEPS = 6
 
 
 def settings(**changes):
-    config = base.defaults().optim
+    config = experiment.defaults().optim
     config.update(changes)
     return config
 

@@ -3,10 +3,14 @@
 import json
 
 import numpy as np
+import pytest
 import tiny_run
 
-from hocslm_jax.evaluate.classification import load_scores
+from configs import base
+from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.train import strategy
+from hocslm_jax.train.augmented_test import read_views
 
 LOOKS = {"test.views": 3, "test.crops": 2, "test.mirror": True}
 SHORT = {"train.epochs": 1, "train.eval_every": 0}
@@ -18,7 +22,7 @@ def test_both_counts_are_reported_and_come_back(tmp_path):
     assert tiny_run.train_strategy(looked, "T0", SHORT | LOOKS) == 0
     one, other = (json.loads((f / "result.json").read_text()) for f in (plain, looked))
     tta = other["tta"]
-    assert "tta" not in one and tta["looks"] == 12 and tta["total"] == other["total"] == 16
+    assert "tta" not in one and tta["views_per_clip"] == 12 and tta["total"] == other["total"] == 16
     assert one["correct"] == other["correct"]
     logits = [load_scores(f / "scores.npz").logits for f in (plain, looked)]
     np.testing.assert_array_equal(*logits)
@@ -35,3 +39,15 @@ def test_a_finished_run_can_be_looked_at_again(tmp_path):
     assert tiny_run.on_tiny_data(strategy.evaluate, tmp_path, "T0", changes) == 0
     twice, once = (load_scores(tmp_path / f) for f in ("scores_tta.npz", "scores.npz"))
     np.testing.assert_array_equal(twice.predictions, once.predictions)
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [({"views": 0}, "test.views=0"), ({"crops": -1}, "test.crops"), ({"angle": 200.0}, "angle")],
+)
+def test_impossible_views_are_named(changes, text):
+    test = base.defaults().test
+    assert len(read_views(test)) == 1
+    test.update(changes)
+    with pytest.raises(UserError, match=text):
+        read_views(test)

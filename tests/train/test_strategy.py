@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tiny_run
 
-from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.caption_scores import load_captions
-from hocslm_jax.language.frozen import open_language
+from hocslm_jax.language.description_scores import read_descriptions
+from hocslm_jax.language.open import open_language
 from hocslm_jax.train import checkpoint, loop, setup, strategy
 from hocslm_jax.train.stages import Stage, read_stages
+from hocslm_jax.train.strategies import STRATEGIES
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_t3_goes_on_from_t0_and_says_what_it_sees(joint):
     assert first["language_model"] is None and "captions" not in first
     scores = second["captions"]
     assert scores["clips"] == scores["mention_total"] == scores["likelihood_total"] == 16
-    rows = load_captions(joint / "descriptions.jsonl")
+    rows = read_descriptions(joint / "descriptions.jsonl")
     assert len(rows) == 16 and {row["truth"] for row in rows} == set("abcd")
     assert sum(row["named"] == row["truth"] for row in rows) == scores["mention_correct"]
     lines = [json.loads(line) for line in (joint / "metrics.jsonl").read_text().splitlines()]
@@ -101,14 +101,12 @@ def test_a_stage_leaves_the_other_groups_alone(joint, tmp_path, mode):
 
 def test_a_strategy_resumes_in_the_stage_where_it_stopped(joint, tmp_path, monkeypatch):
     """Stopped twice, once in each stage; the losses are those of the uninterrupted run."""
-    real = loop.Trainer.told_to_stop
+    real = loop.Trainer.must_stop
     for stop in (5, 3):
-        monkeypatch.setattr(
-            loop.Trainer, "told_to_stop", lambda self, step, stop=stop: step == stop
-        )
+        monkeypatch.setattr(loop.Trainer, "must_stop", lambda self, step, stop=stop: step == stop)
         assert tiny_run.train_strategy(tmp_path, "T3", folder_of_lm(joint)) == 0
         assert not (tmp_path / "result.json").exists()
-    monkeypatch.setattr(loop.Trainer, "told_to_stop", real)
+    monkeypatch.setattr(loop.Trainer, "must_stop", real)
     assert tiny_run.train_strategy(tmp_path, "T3", folder_of_lm(joint)) == 0
     for stage in ("stages/1", "."):
         assert same(weights(tmp_path / stage)["params"], weights(joint / stage)["params"])
@@ -266,16 +264,16 @@ def test_a_stage_can_start_from_another_run(joint, tmp_path):
     config = tiny_run.make_config({**tiny_run.LANGUAGE, "train.epochs": 1})
     config.update(strategy="custom", stages=(stage,))
     run = tiny_run.make_run_with(config, tmp_path, None)
-    warm = strategy.warm_start(run, None, None)
+    warm = strategy.initial_weights(run, None, None)
     assert same(warm["params"], weights(joint / "stages/1")["params"])
     config.stages = ({**stage, "take": ("encoder",)},)
     run = tiny_run.make_run_with(config, tmp_path, None)
-    warm = strategy.warm_start(run, None, None)
+    warm = strategy.initial_weights(run, None, None)
     assert set(warm["params"]) == {"encoder"} and warm["batch_stats"]
     config.stages = ({**stage, "take": ("projector",)},)
     run = tiny_run.make_run_with(config, tmp_path, None)
     with pytest.raises(UserError, match="no projector to take"):
-        strategy.warm_start(run, None, None)
+        strategy.initial_weights(run, None, None)
 
 
 def test_a_start_from_another_model_says_what_differs(joint, tmp_path, monkeypatch):
@@ -289,7 +287,7 @@ def test_a_start_from_another_model_says_what_differs(joint, tmp_path, monkeypat
     )
     run = dataclasses.replace(run, abstract_state=other)
     with pytest.raises(UserError, match=r"model.width \(64 there, 24 here\)"):
-        strategy.warm_start(run, None, None)
+        strategy.initial_weights(run, None, None)
 
 
 @pytest.mark.parametrize(

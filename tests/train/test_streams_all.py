@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 import tiny_run
 
-from configs import base
 from hocslm_jax import sharding
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
-from hocslm_jax.evaluate.classification import load_scores
-from hocslm_jax.evaluate.ensemble_weights import fuse
+from hocslm_jax.evaluate.ensemble import fuse
 from hocslm_jax.evaluate.score_files import read_members
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.predict.model import load_run
-from hocslm_jax.train import checkpoint, loop
+from hocslm_jax.train import checkpoint, experiment, loop
 
 STREAMS = ("joint", "bone_motion")
 # Everything random is on: the streams must share each draw.
@@ -125,7 +124,7 @@ def test_evaluation_writes_the_report_of_each_stream(together, capsys):
 
 def test_an_interrupted_run_is_bit_identical(together, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "told_to_stop", lambda self, step: step == 5)
+        patch.setattr(loop.Trainer, "must_stop", lambda self, step: step == 5)
         assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)).stopped
     assert not (tmp_path / "joint").exists()
     assert loop.train(tiny_run.make_run(tmp_path, TOGETHER)).finished
@@ -236,9 +235,12 @@ def test_a_run_older_than_the_setting_goes_on_as_one_stream(tmp_path):
 
 
 def test_the_argument_names_streams():
-    config = base.apply(base.defaults(), "streams=all")
+    config = experiment.apply(experiment.defaults(), "streams=all")
     assert config.data.streams == PAPER_STREAMS
-    assert base.apply(base.defaults(), "streams=joint+k2").data.streams == ("joint", "k2")
+    assert experiment.apply(experiment.defaults(), "streams=joint+k2").data.streams == (
+        "joint",
+        "k2",
+    )
 
 
 @pytest.mark.parametrize(
@@ -249,7 +251,7 @@ def test_the_argument_names_streams():
         ({"data.streams": STREAMS, "mesh.stream": 3}, r"mesh\.stream=3"),
         ({"mesh.stream": 2}, r"mesh\.stream=2"),
         (
-            {"data.streams": STREAMS, "strategy": "T3", "stages": base.STRATEGIES["T3"]},
+            {"data.streams": STREAMS, "strategy": "T3", "stages": experiment.STRATEGIES["T3"]},
             "strategy=T0",
         ),
     ],

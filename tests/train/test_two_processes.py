@@ -16,10 +16,10 @@ import pytest
 import tiny_run
 from processes import ROOT, reports
 
-from configs.strategies import STRATEGIES
 from hocslm_jax import sharding
-from hocslm_jax.language.frozen import open_language
+from hocslm_jax.language.open import open_language
 from hocslm_jax.train import checkpoint, setup
+from hocslm_jax.train.strategies import STRATEGIES
 
 EPOCHS = 2
 CHANGES = {

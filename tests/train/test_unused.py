@@ -4,20 +4,20 @@ import pytest
 import tiny_run
 
 import launch
-from configs import base, nw_ucla
+from configs import nw_ucla
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import unused_settings
+from hocslm_jax.train import check_settings, experiment
 
 
 def test_every_setting_of_a_config_says_what_it_needs():
-    assert set(unused_settings.NEEDS) == set(base.flatten(base.defaults()))
-    assert set(unused_settings.NEEDS.values()) == set(unused_settings.CONDITIONS)
+    assert set(check_settings.NEEDS) == set(experiment.flatten(experiment.defaults()))
+    assert set(check_settings.NEEDS.values()) == set(check_settings.CONDITIONS)
 
 
-@pytest.mark.parametrize("strategy", base.STRATEGIES)
+@pytest.mark.parametrize("strategy", experiment.STRATEGIES)
 def test_what_a_config_file_sets_for_other_strategies_is_no_mistake(strategy):
-    unused_settings.check(nw_ucla.get_config(f"strategy={strategy}"))
-    unused_settings.check(nw_ucla.get_config(f"strategy={strategy},recipe=long"))
+    check_settings.check_used(nw_ucla.get_config(f"strategy={strategy}"))
+    check_settings.check_used(nw_ucla.get_config(f"strategy={strategy},recipe=long"))
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_what_a_config_file_sets_for_other_strategies_is_no_mistake(strategy):
 def test_a_setting_that_no_stage_would_use_is_refused(arg, name):
     config = nw_ucla.get_config(arg)
     with pytest.raises(UserError, match=f"^{name}=.* it needs .*; leave it out$") as error:
-        unused_settings.check(config, base.named(config, arg))
+        check_settings.check_used(config, experiment.named(config, arg))
     assert len(str(error.value)) < 300
 
 
@@ -63,7 +63,7 @@ def test_a_setting_that_no_stage_would_use_is_refused(arg, name):
 )
 def test_a_setting_that_some_stage_uses_passes(arg):
     config = nw_ucla.get_config(arg)
-    unused_settings.check(config, base.named(config, arg))
+    check_settings.check_used(config, experiment.named(config, arg))
 
 
 def test_a_switch_that_a_config_file_turns_on_is_checked_too(tmp_path):

@@ -18,11 +18,10 @@ from flax import linen as nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from configs import base
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
 from hocslm_jax.models import HocSLM, Projector, build_model
-from hocslm_jax.train import loop, setup, strategy
+from hocslm_jax.train import experiment, loop, setup, strategy
 from hocslm_jax.train.stages import stage_config
 
 TRAIN, TEST, VAL, CLASSES = 32, 16, 8, 4
@@ -131,7 +130,7 @@ def build(settings, *, graph, num_classes, **fusion):
 
 
 def make_config(changes: dict):
-    config = base.defaults()
+    config = experiment.defaults()
     config.data.update(feeder="ntu", frames=4, repeat=1)
     config.model.update(encoder="tiny", dropout=0.2)
     config.optim.update(lr=0.05, warmup_epochs=1, milestones=(2,))
@@ -182,7 +181,7 @@ def train_strategy(workdir, name: str, changes: dict | None = None) -> int:
 
 def on_tiny_data(act, workdir, name: str, changes: dict | None = None) -> int:
     config = make_config({**LANGUAGE, **(changes or {})})
-    config.update(strategy=name, stages=base.STRATEGIES[name])
+    config.update(strategy=name, stages=experiment.STRATEGIES[name])
     real, setup.open_store = setup.open_store, lambda *_: TinyStore()
     try:
         return act(config, workdir, build)

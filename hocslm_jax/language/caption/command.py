@@ -1,10 +1,10 @@
 """`python -m hocslm_jax caption`: RGB videos in, one sentence about the motion of each clip out.
 
 Frames of each video go to a vision-language model behind OpenAI-compatible servers (vLLM,
-`transformers serve`, …). What passes the check is appended to a JSONL file of {"id", "caption",
-"model", "prompt", "time"} as datasets read it, what does not to `*.rejected.jsonl` beside it.
-Every line is written at once, so a run that was stopped goes on where it was. `--concurrency`
-workers of one event loop ask; each holds one clip, decoded in a thread, so memory is bounded.
+`transformers serve`, …). An answer that passes the check is appended to a JSONL file of {"id",
+"caption", "model", "prompt", "time"}, which datasets read; others go to `*.rejected.jsonl` beside
+it. Every line is written at once, so that a stopped run resumes. `--concurrency` workers of one
+event loop ask; each holds one clip, decoded in a thread, so memory is bounded.
 """
 
 import argparse
@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from hocslm_jax.errors import UserError, brief
 from hocslm_jax.files.text import parse_json
-from hocslm_jax.language.caption import vlm
-from hocslm_jax.language.caption.accept import problem
+from hocslm_jax.language.caption import client
+from hocslm_jax.language.caption.answers import problem, read_answer
 from hocslm_jax.language.caption.video import find_videos, read_frames
+from hocslm_jax.progress import Progress
 
 PROMPT = (
     "These are frames of one short video, in order of time. Say in one sentence what the person "
@@ -36,9 +37,9 @@ PROMPT = (
     "they move, and any object in use. Do not mention the room, the clothes, the looks of anybody, "
     'the frames or the camera. Begin with "A person" or "Two people".'
 )
-WARMER = 0.4  # what each further attempt at a clip adds to the temperature, up to 1
-GIVE_UP = 8  # clips in a row that no server answered, at least; then there is none
-COUNTED = ("written", "skipped", "rejected", "failed")
+TEMPERATURE_STEP = 0.4  # added for each further attempt at a clip, up to a temperature of 1
+GIVE_UP = 8  # clips in a row, at least, that no server answered; then the run stops
+OUTCOMES = ("written", "skipped", "rejected", "failed")
 
 Write = Callable[[dict], None]
 
@@ -48,53 +49,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--videos", required=True, help="folder of videos, at any depth; ids are their names")
     add("--out", required=True, help="JSONL file to append to; ids that are in it are skipped")
-    add("--base-url", action="append", help=f"of a server; repeat for replicas (default {vlm.URL})")
+    add("--base-url", action="append", help=f"of a server; repeatable (default {client.URL})")
     add("--model", help="as the server names it; may be left out if it has only one")
     add("--prompt", default=PROMPT, help="what to ask about the frames")
-    add("--frames", type=_count, default=8, help="frames of a clip, evenly spread (default 8)")
-    add("--size", type=_count, default=512, help="their longer side, pixels (default 512)")
+    add("--frames", type=_positive, default=8, help="frames of a clip, evenly spread (default 8)")
+    add("--size", type=_positive, default=512, help="their longer side, pixels (default 512)")
     add("--as-video", action="store_true", help="send the frames as one video (vLLM only)")
-    add("--max-tokens", type=_count, default=128, help="limit of an answer (default 128)")
+    add("--max-tokens", type=_positive, default=128, help="limit of an answer (default 128)")
     add("--temperature", type=float, default=0.0, help="of the first attempt (default 0)")
     add("--seed", type=int, default=0, help="of the first attempt")
-    add("--attempts", type=_count, default=3, help="answers to ask for until one passes")
+    add("--attempts", type=_positive, default=3, help="answers to ask for until one passes")
     add("--no-check", dest="check", action="store_false", help="drop only empty answers")
-    add("--concurrency", type=_count, default=16, help="requests in flight (default 16)")
-    add("--decoders", type=_count, default=os.cpu_count(), help="threads that decode videos")
+    add("--concurrency", type=_positive, default=16, help="requests in flight (default 16)")
+    add("--decoders", type=_positive, default=os.cpu_count(), help="threads that decode videos")
     add("--timeout", type=float, default=300.0, help="seconds for a whole answer")
     add("--retries", type=_natural, default=8, help="when a server is busy or away (default 8)")
     add("--backoff", type=float, default=1.0, help="seconds before the first; then doubled")
     add("--ids", help="file with the ids to caption, one a line")
-    add("--limit", type=_count, help="caption at most so many clips now")
+    add("--limit", type=_positive, help="caption at most so many clips now")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Captions the videos that have no caption yet; returns 1 if there were only failures.
+    """Captions the videos that have no caption yet; returns 1 if all of them failed.
 
     Raises:
       UserError: nothing to caption, no server, a refused request, a damaged output file.
     """
-    missing = [name for name in ("av", "openai") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("av", "httpx2") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UserError(f"captioning needs {' and '.join(missing)}; pip install av openai")
+        raise UserError(f"captioning needs {' and '.join(missing)}; pip install av httpx2")
     videos, out = find_videos(args.videos, args.ids), Path(args.out)
-    urls = [vlm.complete(url) for url in args.base_url or [vlm.URL]]
     with (
         _appending(out) as (write, done),
         _appending(out.with_suffix(".rejected.jsonl")) as (reject, _),
     ):
         todo = [(clip, path) for clip, path in videos.items() if clip not in done]
         tally = collections.Counter(skipped=len(videos) - len(todo))
-        todo, note = todo[: args.limit], " (stopped; the same command goes on)"
-        with tqdm(total=len(todo), unit=" clips", desc="captions", disable=None) as bar:
-            try:
+        todo, note = todo[: args.limit], " (stopped; rerun the same command to resume)"
+        try:
+            with Progress(len(todo), unit="clip") as progress:
                 if todo:
-                    asyncio.run(_caption_all(todo, urls, _Run(args, write, reject, tally, bar)))
-                note = ""
-            finally:
-                bar.close()
-                if not note or tally.total() > tally["skipped"]:
-                    print(f"{out}: {', '.join(f'{tally[key]:,} {key}' for key in COUNTED)}{note}")
+                    asyncio.run(_caption_all(todo, _Run(args, write, reject, tally, progress)))
+            note = ""
+        finally:
+            if not note or tally.total() > tally["skipped"]:
+                print(f"{out}: {', '.join(f'{tally[key]:,} {key}' for key in OUTCOMES)}{note}")
     return int(bool(todo) and not tally["written"])
 
 
@@ -106,21 +105,26 @@ class _Run:
     write: Write
     reject: Write
     tally: collections.Counter
-    bar: tqdm
+    progress: Progress
+
+    def count(self, outcome: str) -> None:
+        """Adds a finished clip."""
+        self.tally[outcome] += 1
+        done = {name: self.tally[name] for name in ("written", "rejected", "failed")}
+        self.progress.update(sum(done.values()), rejected=done["rejected"], failed=done["failed"])
 
 
-async def _caption_all(todo: list[tuple[str, Path]], urls: list[str], run: _Run) -> None:
+async def _caption_all(todo: list[tuple[str, Path]], run: _Run) -> None:
     """Runs the workers over `todo`; the first error, or Ctrl-C, stops them all."""
-    key, timeout = os.environ.get(vlm.KEY) or "none", run.args.timeout
+    args, key = run.args, os.environ.get(client.KEY)
     async with contextlib.AsyncExitStack() as stack:
-        servers = []
-        for url in urls:
-            servers.append(vlm.connect(url, key, timeout))
-            await stack.enter_async_context(servers[-1].client)
-        model = await vlm.greet(servers, run.args.model)
-        pool = stack.enter_context(ThreadPoolExecutor(run.args.decoders))
+        servers = [client.connect(u, key, args.timeout) for u in args.base_url or [client.URL]]
+        for server in servers:
+            await stack.enter_async_context(server.client)
+        model = await client.greet(servers, args.model)
+        pool = stack.enter_context(ThreadPoolExecutor(args.decoders))
         queue, workers = iter(todo), []
-        for number in range(min(run.args.concurrency, len(todo))):
+        for number in range(min(args.concurrency, len(todo))):
             first = number % len(servers)
             replicas = servers[first:] + servers[:first]  # its own server first, then the others
             workers.append(asyncio.create_task(_work(run, queue, replicas, model, pool)))
@@ -137,44 +141,45 @@ async def _work(run: _Run, queue: Iterator, replicas: list, model: str, pool: Ex
     """Captions clips of the common queue, one after the other, until it is empty.
 
     Raises:
-      UserError: a request is refused, or the servers have gone.
+      UserError: a request is refused, or no server responds any more.
     """
     for clip, path in queue:
         try:
             outcome = await _caption(run, clip, path, replicas, model, pool)
             run.tally["unanswered"] = 0
-        except vlm.Unanswered as error:
+        except client.Unanswered as error:
             outcome = "failed"
-            run.bar.write(brief(f"{clip}: {error}"), file=sys.stderr)
+            tqdm.write(brief(f"{clip}: {error}"), file=sys.stderr)
             run.tally["unanswered"] += 1
             if run.tally["unanswered"] >= max(GIVE_UP, run.args.concurrency):
-                raise UserError(f"the servers have gone ({error}); start them again") from None
-        run.tally[outcome] += 1
-        run.bar.update()
-        run.bar.set_postfix({key: run.tally[key] for key in COUNTED[2:]}, refresh=False)
+                raise UserError(f"no server responds ({error}); start them again") from None
+        run.count(outcome)
 
 
 async def _caption(run: _Run, clip: str, path: Path, replicas: list, model: str, pool) -> str:
-    """One clip; returns "written", "rejected" or "failed". Raises as `vlm.ask` does."""
+    """One clip; returns "written", "rejected" or "failed". Raises as `client.ask` does."""
     args, loop = run.args, asyncio.get_running_loop()
     try:
         frames = await loop.run_in_executor(pool, read_frames, path, args.frames, args.size)
     except (ValueError, OSError) as error:
-        run.bar.write(brief(f"{path}: {error}"), file=sys.stderr)
+        tqdm.write(brief(f"{path}: {error}"), file=sys.stderr)
         return "failed"
-    show = vlm.as_video if args.as_video else vlm.as_images
+    show = client.as_video if args.as_video else client.as_images
     shown = show(frames, args.prompt)
     for attempt in range(args.attempts):
-        sampling = {
-            "temperature": max(args.temperature, min(1.0, args.temperature + WARMER * attempt)),
+        higher = min(1.0, args.temperature + TEMPERATURE_STEP * attempt)
+        request = {
+            "model": model,
+            "temperature": max(args.temperature, higher),
             "max_tokens": args.max_tokens,
             "seed": args.seed + attempt,
+            **shown,
         }
-        request = {"model": model, **sampling, **shown}
-        text, finished = vlm.answer(await vlm.ask(replicas, request, args.retries, args.backoff))
+        reply = await client.ask(replicas, request, args.retries, args.backoff)
+        text, cut = read_answer(reply)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = {"id": clip, "caption": text, "model": model, "prompt": args.prompt, "time": now}
-        reason = problem(text, finished) if args.check or not text else None
+        reason = problem(text) or cut if args.check or not text else None
         if reason is None:
             run.write(record)
             return "written"
@@ -197,44 +202,28 @@ def _appending(path: Path) -> Iterator[tuple[Write, set[str]]]:
             raise UserError(f"{path}: another run is writing it; wait, or name another") from None
         except OSError:
             pass  # some network file systems cannot lock
-
-        def write(record: dict) -> None:
-            try:
-                file.write(json.dumps(record).encode() + b"\n")
-            except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror})") from None
-
         try:
-            yield write, _ids_of(path, file)
+            yield lambda record: file.write(json.dumps(record).encode() + b"\n"), _ids(path, file)
         finally:
             if not path.stat().st_size:
                 path.unlink()
 
 
-def _ids_of(path: Path, file) -> set[str]:
-    """The ids in a JSONL file; what a killed run left of a last line is cut off."""
-    data = path.read_bytes()
-    *lines, tail = data.split(b"\n")
-    ids = set()
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                ids.add(_id_of(line))
-            except (ValueError, TypeError, KeyError, RecursionError):
-                raise UserError(
-                    f"{path}:{number}: not a caption; mend or delete the line"
-                ) from None
-    if tail:
+def _ids(path: Path, file) -> set[str]:
+    """The ids in a JSONL file; a last line that a killed run left unfinished is removed."""
+    data, ids = path.read_bytes(), set()
+    for number, line in enumerate(data.splitlines(keepends=True), 1):
         try:
-            ids.add(_id_of(tail))
-            file.write(b"\n")
-        except (ValueError, TypeError, KeyError, RecursionError):
-            file.truncate(len(data) - len(tail))
+            if line.strip():
+                ids.add(parse_json(line)["id"])
+        except (ValueError, TypeError, KeyError):
+            if line.endswith(b"\n"):
+                raise UserError(f"{path}:{number}: not a caption; fix or delete the line") from None
+            file.truncate(len(data) - len(line))
+            return ids
+    if data and not data.endswith(b"\n"):
+        file.write(b"\n")
     return ids
-
-
-def _id_of(line: bytes) -> str:
-    return parse_json(line)["id"]
 
 
 def _natural(text: str) -> int:
@@ -243,7 +232,7 @@ def _natural(text: str) -> int:
     return number
 
 
-def _count(text: str) -> int:
+def _positive(text: str) -> int:
     if not (number := _natural(text)):
         raise argparse.ArgumentTypeError("at least 1 is needed")
     return number

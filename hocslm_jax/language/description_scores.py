@@ -1,0 +1,154 @@
+"""Scores of generated descriptions, and the file that keeps them.
+
+In: what a model said about clips, the reference sentences and the true class of those clips, and
+the caption bank. Out: one row a clip, written as JSON lines for figures and reports, and counts and
+scores as plain numbers. BLEU and chrF are sacrebleu's, ROUGE-L is rouge-score's; both are imported
+only when they are used.
+"""
+
+import functools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.data.caption_bank import ClassText, named_class
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.atomic import write_text
+from hocslm_jax.files.text import parse_json, read_lines
+
+DESCRIPTIONS = "descriptions.jsonl"  # in the workdir of a run with language
+KEYS = ("id", "truth", "generated", "reference", "named")  # of one row
+
+
+def description_rows(
+    generated: Mapping[str, str],
+    references: Mapping[str, Sequence[str]],
+    true_class: Mapping[str, str],
+    bank: Mapping[str, ClassText],
+) -> list[dict]:
+    """What was said about each clip, beside its class and its first reference sentence.
+
+    Args:
+      generated, references, true_class: clip id -> sentence, reference sentences, class name.
+      bank: class name -> its mentions, for all classes of the dataset.
+
+    Returns:
+      A dict of `KEYS` for each clip; "named" is the class that the sentence mentions, or None.
+
+    Raises:
+      UserError: nothing generated, or a clip without reference or class.
+    """
+    if not generated:
+        raise UserError("no descriptions to score; generate some first")
+    for clip in generated:
+        if not references.get(clip) or clip not in true_class:
+            raise UserError(f"clip {clip} was described but has no reference sentence or class")
+    named = functools.cache(lambda text: named_class(text, bank))  # many clips, few sentences
+    return [
+        dict(zip(KEYS, (c, true_class[c], text, references[c][0], named(text)), strict=True))
+        for c, text in generated.items()
+    ]
+
+
+def score_descriptions(
+    rows: Sequence[Mapping], references: Mapping[str, Sequence[str]]
+) -> dict[str, int | float]:
+    """Compares the sentences of `description_rows` with the class and all references of each clip.
+
+    Returns:
+      clips; mention_correct of mention_total sentences that name the clip's class (by the longest
+      mention in them) and their share `mention` in [0, 1]; corpus `bleu` (13a tokens, exponential
+      smoothing) and `chrf` (chrF2), 0 to 100; `rouge_l` in [0, 1], the mean over clips of the F1
+      with the best reference.
+    """
+    correct = sum(row["named"] == row["truth"] for row in rows)
+    texts = [row["generated"] for row in rows]
+    per_clip = [tuple(references[row["id"]]) for row in rows]
+    return {
+        "clips": len(texts),
+        "mention_correct": correct,
+        "mention_total": len(texts),
+        "mention": correct / len(texts),
+        **_sacrebleu(texts, per_clip),
+        "rouge_l": _rouge_l(texts, per_clip),
+    }
+
+
+def class_from_likelihood(loglik: np.ndarray) -> np.ndarray:
+    """Reads the class off the language model: whose sentences it finds likeliest for the clip.
+
+    Args:
+      loglik: [N, C, K], for every clip, class and sentence of the class the mean log-likelihood of
+        the sentence's tokens with EOS, so that long sentences are not punished; NaN where a class
+        has fewer than K sentences.
+
+    Returns:
+      int64 [N]: the class with the greatest mean over its sentences; of equals the first.
+
+    Raises:
+      ValueError: another shape, or a clip and class without any sentence.
+    """
+    loglik = np.asarray(loglik, np.float64)
+    if loglik.ndim != 3:
+        raise ValueError(f"loglik has shape {loglik.shape}, expected [clips, classes, sentences]")
+    given = ~np.isnan(loglik)
+    count = given.sum(axis=2)  # [N, C]
+    if not count.all():
+        clip, label = np.argwhere(count == 0)[0]
+        raise ValueError(f"class {label} has no likelihood for clip {clip}")
+    return (np.where(given, loglik, 0).sum(axis=2) / count).argmax(axis=1)
+
+
+def write_descriptions(path: str | Path, rows: Iterable[Mapping]) -> None:
+    """Writes rows of `description_rows` as JSON lines, all or nothing."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({key: row[key] for key in KEYS}, ensure_ascii=False) for row in rows)
+    write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_descriptions(path: str | Path) -> list[dict]:
+    """Reads what `write_descriptions` wrote.
+
+    Raises:
+      UserError: the file is absent, or a line of it damaged, by its number.
+    """
+    rows = []
+    for number, line in read_lines(path, "a run with language writes it (strategy=T3)"):
+        try:
+            row = parse_json(line)
+            texts = [row[key] for key in KEYS[:-1]] + [row["named"] or ""]
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError("a value that is not text")
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path}:{number} is not a description; rerun with --mode=eval to write it again"
+            ) from None
+        rows.append(row)
+    return rows
+
+
+def _sacrebleu(texts: list[str], references: list[tuple[str, ...]]) -> dict[str, float]:
+    from sacrebleu.metrics import BLEU, CHRF
+
+    most = max(map(len, references))
+    # sacrebleu wants the k-th references of all clips together; None where a clip has fewer.
+    streams = [[each[k] if k < len(each) else None for each in references] for k in range(most)]
+    return {
+        "bleu": BLEU(force=True).corpus_score(texts, streams).score,
+        "chrf": CHRF().corpus_score(texts, streams).score,
+    }
+
+
+def _rouge_l(texts: list[str], references: list[tuple[str, ...]]) -> float:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"])
+
+    @functools.cache  # greedy sentences about one class repeat themselves
+    def best(text: str, candidates: tuple[str, ...]) -> float:
+        return scorer.score_multi(candidates, text)["rougeL"].fmeasure
+
+    return float(np.mean([best(*pair) for pair in zip(texts, references, strict=True)]))

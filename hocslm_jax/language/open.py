@@ -1,0 +1,217 @@
+"""The frozen language model of a run: weights on the devices, tokenizer, prompt, captions.
+
+In: `config.lm`, a mesh, and for training the captions of the dataset. Out: a `Language`. The
+weights are bfloat16 or float32 arrays that the train step takes as an argument and gives back to
+nobody: no gradient, no optimiser state, no checkpoint.
+"""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hocslm_jax import sharding
+from hocslm_jax.data.captions import CaptionTable, caption_table
+from hocslm_jax.data.tokenizer import Tokenizer, check_pair, load_tokenizer
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.checksums import check_seal
+from hocslm_jax.hosts import say
+from hocslm_jax.models import FusionConfig
+from hocslm_jax.models.packing import Grid, choose_grid
+from hocslm_jax.models.qwen3 import (
+    Qwen3,
+    Qwen3Config,
+    attention_for,
+    load_params,
+    param_shapes,
+    read_config,
+    resolve,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageSettings:
+    """`config.lm`.
+
+    Attributes:
+      name: folder or hub id of a Qwen3 checkpoint, for init="load".
+      init: "load", or "pretrain" a small one on the captions.
+      folder: where the pretrained one lies; "" = `lm/` in the workdir.
+      dtype: "" = bfloat16 for a loaded model, float32 for one that is pretrained here.
+      remat: compute activations again in the backward pass: less memory, more arithmetic.
+      fsdp: True splits the weights over the `data` devices too.
+      chunk: caption positions whose logits exist at one time.
+      pack: True puts several examples in one row, in the place of padding each.
+      max_tokens: of a caption with its EOS; longer ones are cut at a word.
+      captions: "auto" (the clips' own, else the bank of the classes), "clips" or "bank".
+      prompt: the sentence between the visual token and the caption.
+      prompt_mode: "soft" (trained, beginning with that sentence) or "text" (kept as it is).
+      projector_width: hidden width of the projector.
+      ln_gain: first scale of the visual token: "embed_rms" (as word embeddings) or "one".
+      describe: test clips that are described at the end; 0 = none, -1 = all.
+    """
+
+    name: str = ""
+    init: str = "pretrain"
+    folder: str = ""
+    dtype: str = ""
+    remat: bool = True
+    fsdp: bool = False
+    chunk: int = 16
+    pack: bool = False
+    max_tokens: int = 48
+    captions: str = "auto"
+    prompt: str = "Describe the action performed by the person:"
+    prompt_mode: str = "soft"
+    projector_width: int = 1024
+    ln_gain: str = "embed_rms"
+    describe: int = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Language:
+    """A frozen language model, ready to be read from.
+
+    Attributes:
+      name: where it came from.
+      model: its architecture.
+      params: its weights, placed on the mesh.
+      tokenizer: of its vocabulary.
+      prompt: float32 [P, H], the embeddings of the prompt sentence.
+      gain: RMS of its embedding table.
+    """
+
+    name: str
+    model: Qwen3
+    params: dict
+    tokenizer: Tokenizer
+    prompt: np.ndarray
+    gain: float
+
+
+def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
+    """Loads the model of `config.lm` from an HF folder or hub id onto the mesh.
+
+    Args:
+        lm: `config.lm`.
+        folder: what to load; `config.lm.name`, or where a pretrained one lies.
+
+    Raises:
+        UserError: no such model, an architecture or a tokenizer that does not fit, or an option
+            with an unknown value.
+    """
+    sketch = sketch_language(lm, folder)
+    config, dtype = sketch.model.config, sketch.model.dtype
+    platform = mesh.devices.flat[0].platform
+    model = sketch.model.clone(attention=attention_for(platform, config, dtype))
+    placed = sharding.tree_shardings(param_shapes(config), mesh, sharding.lm_rules(lm.fsdp))
+    params = load_params(resolve(folder), config, shardings=placed, dtype=dtype)
+    words = np.asarray(sketch.tokenizer.encode(lm.prompt))
+    everywhere = sharding.replicated(mesh)  # each host reads both, none may hold the whole table
+
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def summary(table):
+        table = table.astype(jnp.float32)
+        return table[words], jnp.sqrt(jnp.mean(jnp.square(table)))
+
+    prompt, gain = jax.device_get(summary(params["embed"]["embedding"]))
+    found = {"params": params, "prompt": prompt, "gain": float(gain)}
+    return dataclasses.replace(sketch, model=model, **found)
+
+
+def sketch_language(lm, folder: str | Path) -> Language:
+    """A language model without its weights: enough to evaluate a run without describing."""
+    check(lm)
+    config, tokenizer = read_language(resolve(folder))
+    dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
+    words = tokenizer.encode(lm.prompt)
+    if not words:
+        raise UserError("lm.prompt is empty: give it a sentence")
+    prompt = np.zeros((len(words), config.hidden_size), np.float32)
+    model = Qwen3(config, dtype=dtype, remat=lm.remat)
+    return Language(str(folder), model, {}, tokenizer, prompt, 1.0)
+
+
+def read_language(folder: Path) -> tuple[Qwen3Config, Tokenizer]:
+    """Sizes and tokenizer of a model's folder.
+
+    Raises:
+        UserError: they do not fit each other, or a file is not what its checksum says.
+    """
+    check_seal(folder, None, "remove the folder to pretrain it anew, or fetch it again")
+    config, tokenizer = read_config(folder), load_tokenizer(folder)
+    check_pair(tokenizer, config.vocab_size, config.eos_token_ids, str(folder))
+    return config, tokenizer
+
+
+def fusion_config(lm, language: Language, classify_on: str) -> FusionConfig:
+    """The sizes that a model needs to feed this language model."""
+    return FusionConfig(
+        lm_width=language.model.config.hidden_size,
+        prompt_length=len(language.prompt),
+        width=lm.projector_width,
+        gain=language.gain if lm.ln_gain == "embed_rms" else 1.0,
+        classify_on=classify_on,
+    )
+
+
+def training_captions(config, store, language: Language, shuffled: bool) -> CaptionTable:
+    """The captions that a stage learns from; says where they come from and how many were cut."""
+    lm = config.lm
+    seed = config.seed if shuffled else None
+    rows = store.rows(config.data.protocol, "train")
+    table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions, seed, rows)
+    notes = [f"{table.num_from_bank:,} of {len(rows):,} training clips use the caption bank"]
+    if table.num_cut:
+        notes.append(f"{table.num_cut:,} were longer than {lm.max_tokens} tokens and cut")
+    if table.num_stray:
+        notes.append(f"{table.num_stray:,} lines are about clips not in {store.name}")
+    if table.template_classes:
+        names = ", ".join(table.template_classes[:3])
+        notes.append(f"{len(table.template_classes)} classes have only a stock sentence ({names})")
+    say("; ".join([f"captions: {len(table.texts):,} sentences", *notes, *["shuffled"][:shuffled]]))
+    return table
+
+
+def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -> Grid | None:
+    """Where `lm.pack` puts a batch's examples, by the lengths of the captions; says what it saves.
+
+    None where it is off, and where the captions are too even to be worth it.
+    """
+    if not config.lm.pack:
+        return None
+    rows = store.rows(config.data.protocol, "train")
+    counts, first = table.count[rows], table.start[rows]
+    place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    weights = np.zeros(len(table.lengths))  # how often each sentence is drawn
+    np.add.at(weights, np.repeat(first, counts) + place, np.repeat(1 / counts, counts))
+    before, shards = len(language.prompt), mesh.shape["data"]
+    examples, whole = config.train.batch_size // shards, before + table.tokens.shape[1]
+    grid = choose_grid(before + table.lengths, weights, examples, shards, whole)
+    if grid is None:
+        say("captions are not packed: they are too even in length, or too few on a device")
+    else:
+        share = grid.size / (examples * whole)
+        say(f"captions are packed into {share:.0%} of the positions that a row for each would take")
+    return grid
+
+
+def check(lm) -> None:
+    """Raises UserError for a value of `config.lm` that no other part would name."""
+    for name, known in (
+        ("init", ("load", "pretrain")),
+        ("dtype", ("", "bfloat16", "float32")),
+        ("captions", ("auto", "clips", "bank")),
+        ("prompt_mode", ("soft", "text")),
+        ("ln_gain", ("embed_rms", "one")),
+    ):
+        if lm[name] not in known:
+            raise UserError(f"lm.{name} is {lm[name]!r}: use one of {', '.join(known)}")
+    if lm.init == "load" and not lm.name:
+        raise UserError("lm.name is empty: name a folder or hub id, or set lm.init to pretrain")
+    for name in ("chunk", "max_tokens", "projector_width"):
+        if lm[name] < 2:
+            raise UserError(f"lm.{name} is {lm[name]}: it must be at least 2")

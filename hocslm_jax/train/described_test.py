@@ -1,0 +1,71 @@
+"""The test clips in words, at the end of a run with language.
+
+In: a `Run` and its last weights. Out: `descriptions.jsonl`, the scores for `result.json`, and a
+few lines on the terminal.
+"""
+
+from collections.abc import Callable
+
+import jax
+
+from hocslm_jax import hosts, sharding
+from hocslm_jax.data.caption_bank import bank
+from hocslm_jax.data.captions import caption_table
+from hocslm_jax.hosts import say
+from hocslm_jax.language.describe import Decoding, class_sentences, describe_clips, summarise
+from hocslm_jax.language.description_scores import DESCRIPTIONS, write_descriptions
+from hocslm_jax.language.open import Language
+from hocslm_jax.train.jitted import make_likelihoods
+from hocslm_jax.train.result import share
+from hocslm_jax.train.setup import Run
+
+SENTENCES = 3  # of each class, for reading the class off their likelihoods
+SHOWN = 6
+
+
+def describe(run: Run, language: Language, variables: dict) -> dict:
+    """Describes `config.lm.describe` test clips, evenly spaced; returns the scores."""
+    lm, store = run.config.lm, run.store
+    say("describing test clips")
+    said, likelihood = describe_clips(
+        language,
+        make_prefixes(run, variables),
+        run.test_batches(lm.describe),
+        Decoding(max_new_tokens=lm.max_tokens),
+        class_sentences(language, bank(store.classes), SENTENCES, lm.max_tokens),
+        make_likelihoods(language),
+    )
+    table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions)
+    rows, scores = summarise(store, said, likelihood, table.sentences)
+    hosts.on_first(lambda: write_descriptions(run.workdir / DESCRIPTIONS, rows))
+    show(rows, scores)
+    return {"captions": scores}
+
+
+def make_prefixes(run: Run, variables: dict) -> Callable:
+    """A batch of this host -> (prefixes [B, 1 + P, H], rows [B]) of all hosts."""
+    placed, size = sharding.batch_sharding(run.mesh), run.config.train.eval_batch_size
+
+    @jax.jit
+    def prefixes(variables, x):
+        return run.model.apply(variables, x, train=False)[1]
+
+    def of_batch(batch):
+        put = sharding.shard_batch(placed, {"x": batch["x"], "row": batch["row"]}, size)
+        return prefixes(variables, put["x"]), put["row"]
+
+    return of_batch
+
+
+def show(rows: list[dict], scores: dict) -> None:
+    """Prints a few sentences beside the true class, and the counts."""
+    step = max(1, len(rows) // SHOWN)
+    for row in rows[::step][:SHOWN]:
+        wrong = "" if row["named"] == row["truth"] else f" (names {row['named'] or 'no class'})"
+        say(f"  {row['truth']}: {row['generated']}{wrong}")
+    named = share(scores["mention_correct"], scores["mention_total"])
+    likely = share(scores["likelihood_correct"], scores["likelihood_total"])
+    say(
+        f"sentences naming their class {named}; class by likelihood {likely}; "
+        f"BLEU {scores['bleu']:.1f}, chrF {scores['chrf']:.1f}, ROUGE-L {scores['rouge_l']:.3f}"
+    )

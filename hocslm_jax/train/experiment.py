@@ -1,0 +1,236 @@
+"""The settings of an experiment: their defaults, and the `:name=value,name=value` of `--config`.
+
+In: the argument after the colon of `--config=nw_ucla:stream=bone,seed=1`.
+Out: a `ConfigDict`; any single value can still be changed with `--config.optim.lr=0.05`.
+Every section's fields, their defaults and what they mean stand in one dataclass beside the code
+that uses them; `SECTIONS` names these. An option's short name is its last word (`stream`, `lr`,
+`epochs`); the full dotted name works too. Four arguments stand for more than one setting:
+`recipe=` (see `recipes`), `strategy=` (the training stages, see `strategies`), `streams=all` (the
+paper's six streams in one program; `streams=joint+bone` these two) and `start=RUN`, which begins
+with the encoder of a finished run, of whatever classes.
+"""
+
+import dataclasses
+import difflib
+import shlex
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from hocslm_jax.data.feeder import Feed
+from hocslm_jax.data.streams import PAPER_STREAMS
+from hocslm_jax.errors import UserError
+from hocslm_jax.language.open import LanguageSettings
+from hocslm_jax.language.pretrain import PretrainSettings
+from hocslm_jax.models.encoder import EncoderConfig
+from hocslm_jax.sharding import MeshSettings
+from hocslm_jax.train.augmented_test import ViewSettings
+from hocslm_jax.train.distill import Distillation
+from hocslm_jax.train.loop import Schedule
+from hocslm_jax.train.optim import Finetune, Optimizer
+from hocslm_jax.train.recipes import RECIPES
+from hocslm_jax.train.setup import Source
+from hocslm_jax.train.step import LossWeights
+from hocslm_jax.train.strategies import STRATEGIES
+
+SECTIONS = {
+    "data": (Source, Feed),
+    "model": (EncoderConfig,),
+    "optim": (Optimizer,),
+    "finetune": (Finetune,),
+    "loss": (LossWeights,),
+    "distill": (Distillation,),
+    "lm": (LanguageSettings,),
+    "train": (Schedule,),
+    "test": (ViewSettings,),
+    "mesh": (MeshSettings,),
+}
+ALIASES = {
+    "optim": "optim.name",
+    "llm": "lm.name",
+    "gen": "loss.gen",
+    "smoothing": "loss.smoothing",
+    "mixup": "loss.mixup",
+}
+# Sections whose last words are too general, or taken, to be short names.
+DOTTED_ONLY = ("mesh.", "test.", "optim.name", "finetune.", "lm.", "loss.", "distill.")
+
+
+# The files that `--config=NAME` finds: those of an installed package, or of a clone.
+CONFIGS = tuple(folder / "configs" for folder in Path(__file__).resolve().parents[1:3])
+
+
+def config_file(name: str) -> Path:
+    """A config file by its path, or by its name in `configs/`: "nw_ucla", "ablations/streams".
+
+    Raises:
+        UserError: there is none.
+    """
+    own = name.removeprefix("configs/").removesuffix(".py") + ".py"
+    for path in (Path(name), *(folder / own for folder in CONFIGS)):
+        if path.is_file():
+            return path
+    known = sorted(path.stem for folder in CONFIGS for path in folder.glob("*.py"))
+    raise UserError(f"there is no config file {name}: give a path, or one of {', '.join(known)}")
+
+
+def defaults() -> ConfigDict:
+    """Strategy T0 with CTR-GCN's NW-UCLA recipe; each config file changes its dataset's part."""
+    sections = {
+        name: {k: v for part in parts for k, v in dataclasses.asdict(part()).items()}
+        for name, parts in SECTIONS.items()
+    }
+    # The dataset decides on the number of persons, the encoder on its spatial and temporal parts.
+    sections["data"] |= {"num_persons": 0, "repeat": 5}
+    sections["model"] |= {"encoder": "hglnet", "spatial": "", "temporal": ""}
+    sections["lm"]["pretrain"] = dataclasses.asdict(PretrainSettings())
+    return ConfigDict(
+        {
+            "seed": 0,
+            "strategy": "T0",  # classification only, from scratch
+            "stages": STRATEGIES["T0"],
+            "t0": "",  # workdir of a finished T0 run to take as the first stage
+            "compilation_cache": "~/.cache/hocslm_jax/xla",  # "" = off
+            **sections,
+        }
+    )
+
+
+def ntu(dataset: str, protocol: str) -> ConfigDict:
+    """CTR-GCN's NTU recipe: 64 frames, two persons, batch 64, weight decay 4e-4."""
+    config = defaults()
+    config.data.update(dataset=dataset, protocol=protocol, feeder="ntu", frames=64)
+    config.data.update(num_persons=2, repeat=1)
+    config.data.second_person = "copy" if dataset == "ntu120" else "zeros"
+    config.optim.update(weight_decay=4e-4, milestones=(35, 55))
+    config.train.batch_size = 64
+    config.update(strategy="T3", stages=STRATEGIES["T3"])
+    config.lm.update(name="Qwen/Qwen3-4B", init="load", max_tokens=64)
+    return config
+
+
+def from_run(saved: dict) -> ConfigDict:
+    """The config that a checkpoint holds as JSON; settings that are newer have their defaults."""
+    config = defaults()
+    with config.unlocked():
+        config.update(_with_tuples(saved))
+    return config
+
+
+def _with_tuples(value):
+    if isinstance(value, dict):
+        return {key: _with_tuples(part) for key, part in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict:
+    """{"optim.lr": 0.1, …} of a nested config."""
+    flat = {}
+    for key, value in config.items():
+        nested = isinstance(value, ConfigDict)
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+    return flat
+
+
+def apply(config: ConfigDict, arg: str) -> ConfigDict:
+    """Sets `k=v,k=v` on `config`. Raises UserError for an unknown name or an unreadable value."""
+    pairs = [item.partition("=") for item in (arg or "").split(",") if item.strip()]
+    settings = [(key.strip(), sep, value.strip()) for key, sep, value in pairs]
+    settings.sort(key=lambda item: (item[0] != "recipe", item[0] == "start"))
+    for key, sep, value in settings:
+        if not sep:
+            raise UserError(f"config argument {key!r} has no value: write {key}=…")
+        if key == "recipe":
+            config.update_from_flattened_dict(choose(RECIPES, "recipe", value))
+        elif key == "strategy":
+            config.update(strategy=value, stages=choose(STRATEGIES, "strategy", value))
+        elif key == "start":
+            start_from(config, value)
+        else:
+            path = full_name(config, key)
+            value = parse(path, value, flatten(config)[path])
+            config.update_from_flattened_dict({path: value})
+            if path == "lm.name":
+                config.lm.init = "load"
+    return config
+
+
+def named(config: ConfigDict, arg: str) -> list[str]:
+    """The dotted names of the settings in an argument; `recipe=` and the like stand for more."""
+    keys = [item.partition("=")[0].strip() for item in arg.split(",") if item.strip()]
+    return [full_name(config, key) for key in keys if key not in ("recipe", "start", "strategy")]
+
+
+def start_from(config: ConfigDict, run: str) -> None:
+    """Classification (T0) that begins with the encoder of the run in that workdir.
+
+    Raises:
+        UserError: another strategy is chosen.
+    """
+    if config.strategy != "T0":
+        raise UserError(
+            f"start={run} begins a run of strategy T0; for {config.strategy} give that run as t0=…"
+        )
+    (stage,) = STRATEGIES["T0"]
+    config.update(strategy="custom", stages=({**stage, "start": run, "take": ("encoder",)},))
+
+
+def choose(table: dict, kind: str, name: str):
+    if name not in table:
+        raise UserError(f"unknown {kind} {name!r}: choose from {', '.join(table)}")
+    return table[name]
+
+
+def full_name(config: ConfigDict, key: str) -> str:
+    """The dotted name of a short or dotted one."""
+    names = list(flatten(config))
+    short = {n.rpartition(".")[2]: n for n in names if not n.startswith(DOTTED_ONLY)} | ALIASES
+    if key in names:
+        return key
+    if key not in short:
+        known = names if "." in key else [*short, "recipe", "start", "strategy"]
+        raise UserError(f"unknown config argument {key!r}{nearest(key, known)}")
+    return short[key]
+
+
+def nearest(key: str, known: list[str]) -> str:
+    """`: did you mean 'optim.lr'?`, or some of the known names where none is near."""
+    same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    same.sort(key=lambda name: name.startswith(DOTTED_ONLY))  # optim.lr before finetune.lr
+    near = [ALIASES.get(key, ""), *same, *difflib.get_close_matches(key, known, n=1, cutoff=0.5)]
+    if close := [name for name in near if name in known]:
+        return f": did you mean {close[0]!r}?"
+    return f": known are {', '.join(sorted(known)[:8])}, …, all of them in train/experiment.py"
+
+
+def parse(name: str, text: str, default):
+    """`text` in the type of `default`."""
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        if name == "data.streams":
+            return PAPER_STREAMS if text == "all" else tuple(text.split("+"))
+        if isinstance(default, tuple):
+            raise ValueError  # a comma separates arguments
+        return type(default)(text)
+    except (ValueError, KeyError):
+        kind = type(default).__name__
+        hint = f": set it with --config.{name}={_example(default)}" if kind == "tuple" else ""
+        raise UserError(f"config argument {name}={text} is not of type {kind}{hint}") from None
+
+
+def _example(values: tuple) -> str:
+    """A tuple as a shell takes it."""
+    return shlex.quote(str(values or ("a", "b")).replace(" ", ""))
+
+
+def check_strategy(config: ConfigDict) -> None:
+    """Raises UserError where `strategy` and `stages` do not belong together.
+
+    A config file with stages of its own calls its strategy "custom".
+    """
+    name = config.strategy
+    if name != "custom" and choose(STRATEGIES, "strategy", name) != config.stages:
+        raise UserError(
+            f"strategy {name} is a list of stages: choose it with --config=FILE:strategy={name}"
+        )

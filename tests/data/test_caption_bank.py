@@ -1,0 +1,98 @@
+"""The shipped captions, every one: well formed, about its own class, and there only once.
+
+A failure lists all offenders, so that they can be mended in one go.
+"""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from hocslm_jax.data.caption_bank import bank, named_class
+from hocslm_jax.data.prepare import nw_ucla, quickstart
+from hocslm_jax.data.prepare.quickstart.sentences import describe
+
+
+def ntu120(shared):
+    return tuple((shared / "data/class_names/ntu120.txt").read_text("utf-8").splitlines())
+
+
+def plain(text):
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def form_faults(text):
+    """What is wrong with the form of a sentence."""
+    count = len(text.split())
+    rules = {
+        f"{count} words, not 5 to 30": 5 <= count <= 30,
+        "no capital first": text[:1].isupper(),
+        "no single period last": text.endswith(".") and not text.endswith(".."),
+        "stray white space": text == " ".join(text.split()),
+        "digits": not re.search(r"\d", text),
+        "a word twice in a row": not re.search(r"\b(\w+) \1\b", text.lower()),
+    }
+    return [fault for fault, good in rules.items() if not good]
+
+
+def class_faults(name, texts):
+    """What is wrong with a class of a dataset whose bank is `texts`."""
+    entry = texts[name]
+    if entry.template:
+        return ["in no bank file"]
+    faults = [f"mention {m!r} is no plain phrase" for m in entry.mentions if m != m.lower().strip()]
+    if (distinct := len(set(map(plain, entry.captions)))) < 12:
+        faults.append(f"{distinct} distinct captions, 12 needed")
+    for text in entry.captions:
+        padded = f" {plain(text)} "
+        if not any(f" {plain(mention)} " in padded for mention in entry.mentions):
+            faults.append(f"no mention of the class: {text!r}")
+        elif (other := named_class(text, texts)) != name:
+            faults.append(f"names {other!r}: {text!r}")
+        faults += [f"{fault}: {text!r}" for fault in form_faults(text)]
+    return faults
+
+
+@pytest.mark.parametrize("dataset", ["ntu120", "ntu60", "nw_ucla", "quickstart"])
+def test_every_sentence_of_the_bank_is_well_formed_and_names_its_class(dataset, request):
+    if dataset.startswith("ntu"):
+        classes = ntu120(request.getfixturevalue("shared"))[: int(dataset[3:])]
+    else:
+        classes = {"nw_ucla": nw_ucla.CLASSES, "quickstart": quickstart.CLASSES}[dataset]
+    texts = bank(classes)
+    faults = [f"[{name}] {fault}" for name in classes for fault in class_faults(name, texts)]
+    assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
+
+
+def test_no_sentence_or_mention_of_the_bank_is_there_twice():
+    seen, twice = {}, []
+    for name, entry in bank().items():
+        for text in entry.captions:
+            if (key := plain(text)) in seen:
+                twice.append(f"[{name}] and [{seen[key]}]: {text!r}")
+            seen[key] = name
+    for classes in (nw_ucla.CLASSES, quickstart.CLASSES):
+        owners = {}
+        for name, entry in bank(classes).items():
+            for mention in map(plain, entry.mentions):
+                if owners.setdefault(mention, name) != name:
+                    twice.append(f"mention {mention!r} of [{name}] and [{owners[mention]}]")
+    assert not twice, "\n".join(twice)
+
+
+def test_the_bank_holds_nothing_but_known_classes(shared):
+    known = {*ntu120(shared), *nw_ucla.CLASSES, *quickstart.CLASSES}
+    assert set(bank()) <= known, f"no class is named {sorted(set(bank()) - known)}"
+
+
+def test_the_captions_of_the_quickstart_clips_name_their_class_too():
+    texts, rng = bank(quickstart.CLASSES), np.random.default_rng(0)
+    sides, paces, sizes = ("left", "right"), ("quickly", "slowly"), ("small", "big")
+    wrong = set()
+    for name, *facts in itertools.product(quickstart.CLASSES, sides, paces, sizes, range(8)):
+        said = dict(zip(("side", "pace", "size"), facts[:3], strict=True), times="three times")
+        text = describe(name, said, rng)
+        if (other := named_class(text, texts)) != name:
+            wrong.add(f"[{name}] named {other!r}: {text!r}")
+    assert not wrong, "\n".join(sorted(wrong))

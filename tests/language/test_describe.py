@@ -1,0 +1,94 @@
+"""Sentences and likelihoods of a batch of clips, against one clip and one sentence at a time."""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hocslm_jax.data.caption_bank import ClassText
+from hocslm_jax.data.tokenizer import train_tokenizer
+from hocslm_jax.errors import UserError
+from hocslm_jax.language import describe
+from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, init_params
+
+TEXTS = {
+    "wave": ClassText(("waves",), ("A person waves.", "Someone waves a hand.")),
+    "kick": ClassText(("kicks",), ("A person kicks the ball far away.",)),
+}
+
+
+@pytest.fixture(scope="module")
+def language():
+    tokenizer = train_tokenizer([c for t in TEXTS.values() for c in t.captions], 280)
+    config = Qwen3Config(tokenizer.size, 16, 32, 2, 2, 1, 8, eos_token_ids=(tokenizer.eos_id,))
+    params = init_params(config, jax.random.key(0))
+    return types.SimpleNamespace(model=Qwen3(config, "float32"), params=params, tokenizer=tokenizer)
+
+
+def test_class_sentences_are_padded_to_one_shape(language):
+    tokens, lengths = describe.class_sentences(language, TEXTS, 2, 48)
+    assert tokens.shape[:2] == lengths.shape == (2, 2) and lengths[1, 1] == 0
+    for row, label, place in (("wave", 0, 1), ("kick", 1, 0)):
+        ids = tokens[label, place, : lengths[label, place]]
+        assert ids[-1] == language.tokenizer.eos_id
+        assert language.tokenizer.decode(ids) == TEXTS[row].captions[place]
+
+
+def test_likelihoods_are_the_mean_over_each_sentences_tokens(language):
+    tokens, lengths = describe.class_sentences(language, TEXTS, 2, 48)
+    prefix = jax.random.normal(jax.random.key(1), (3, 2, 16))
+    flat = (tokens.reshape(4, -1), lengths.reshape(4))
+    got = describe.log_likelihoods(language.model, language.params, prefix, *flat, 4)
+    assert got.shape == (3, 4) and np.isnan(got[:, 3]).all()
+    table = language.params["embed"]["embedding"]
+    read = jax.jit(lambda z: language.model.apply({"params": language.params}, z))
+    for s in (0, 2):
+        ids = flat[0][s, : flat[1][s]]
+        words = jnp.broadcast_to(table[ids[:-1]], (3, len(ids) - 1, 16))
+        states = read(jnp.concatenate([prefix, words], axis=1))
+        logits = states[:, 1:] @ head_matrix(language.params).T
+        logp = jax.nn.log_softmax(logits)[:, np.arange(len(ids)), ids]
+        np.testing.assert_allclose(got[:, s], logp.mean(axis=1), rtol=1e-4)
+
+
+def test_descriptions_do_not_depend_on_the_batch(language):
+    prefix = jax.random.normal(jax.random.key(2), (4, 2, 16))
+    decoding = describe.Decoding(max_new_tokens=6)
+    together = describe.describe(language, prefix, decoding)
+    assert together[:2] == describe.describe(language, prefix[:2], decoding)
+    drawn = [
+        describe.describe(language, prefix, describe.Decoding(6, 1.0, seed=seed))
+        for seed in (0, 0, 1)
+    ]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_padding_is_not_described(language):
+    tokens = describe.class_sentences(language, TEXTS, 1, 48)
+    prefix = jax.random.normal(jax.random.key(3), (2, 2, 16))
+    batches = [{"row": np.array([5, -1])}, {"row": np.array([2, 3])}]
+    decoding = describe.Decoding(max_new_tokens=4)
+    prefixes = lambda batch: (prefix, batch["row"])  # noqa: E731
+    score = functools.partial(describe.log_likelihoods, language.model, language.params)
+    rest = (decoding, tokens, score)
+    said, likelihood = describe.describe_clips(language, prefixes, batches, *rest)
+    assert set(said) == set(likelihood) == {2, 3, 5}
+    assert said[5] == said[2] and likelihood[2].shape == (2, 1)
+    with pytest.raises(UserError, match="no test clips"):
+        describe.describe_clips(language, prefixes, [], *rest)
+
+
+def test_the_summary_counts_names_and_likelihoods():
+    store = types.SimpleNamespace(
+        ids=("a", "b", "c"), labels=np.array([0, 1, 1]), classes=("wave", "kick")
+    )
+    said = {0: "Someone waves a hand.", 2: "A person waves."}
+    likelihood = {0: np.array([[-1.0], [-2.0]]), 2: np.array([[-3.0], [-2.0]])}
+    truth = {0: ("A person waves.",), 2: ("A person kicks.",)}
+    rows, scores = describe.summarise(store, said, likelihood, truth.__getitem__)
+    assert [row["id"] for row in rows] == ["a", "c"]
+    assert scores["clips"] == 2 and scores["likelihood_correct"] == 2
+    assert [row["truth"] for row in rows] == ["wave", "kick"]
