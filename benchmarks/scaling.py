@@ -21,8 +21,7 @@ from benchmarks.record import measured_here, one_line_errors, read_result, table
 from hocslm_jax.errors import UserError
 from hocslm_jax.plan.estimate import bytes_needed
 
-NTU60 = "configs/ntu60_xsub.py"
-CONFIGS = {"T0": f"{NTU60}:strategy=T0", "T3": NTU60, "T3-fsdp": f"{NTU60}:lm.fsdp=true"}
+SETTINGS = {"T0": "strategy=T0", "T3": "", "T3-fsdp": "lm.fsdp=true"}  # of ntu60_xsub
 SLICES = {  # chips: name, per generation
     "v5e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v5p": {4: "2x2x1", 16: "2x2x4", 64: "4x4x4", 256: "4x8x8"},
@@ -49,10 +48,11 @@ class Row:
     def name(self) -> str:
         return f"{self.encoder} {self.strategy} {self.table} {self.topology}"
 
-    def settings(self, more: str) -> str:
+    def config(self, more: str) -> str:
         sizes = f"batch_size={self.batch},eval_batch_size={self.batch}"
         dtype = self.dtype and f"model.dtype={self.dtype}"
-        return ",".join(filter(None, [sizes, f"model.encoder={self.encoder}", dtype, more]))
+        parts = (SETTINGS[self.strategy], sizes, f"model.encoder={self.encoder}", dtype, more)
+        return "ntu60_xsub:" + ",".join(filter(None, parts))
 
 
 def rows(pattern: str = "*") -> list[Row]:
@@ -88,8 +88,7 @@ def measure(row: Row, more: str, limit: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, "-m", "hocslm_jax", "plan", f"--json={out}"]
-        command += [f"--config={CONFIGS[row.strategy]}", f"--topology={row.topology}"]
-        command += ["--set", row.settings(more)]
+        command += [f"--config={row.config(more)}", f"--topology={row.topology}"]
         start = time.perf_counter()
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
@@ -106,8 +105,8 @@ def fill(args: argparse.Namespace) -> None:
     result = read_result(args.json) if args.json.is_file() else {"benchmark": "scaling", "rows": {}}
     for row in rows(args.rows):
         known = result["rows"]
-        step = (CONFIGS[row.strategy], row.topology, row.settings(args.set))
-        same = [one for one in known.values() if step == tuple(one[key] for key in STEP)]
+        step = (row.config(args.set), row.topology)
+        same = [one for one in known.values() if step == (one["config"], one["topology"])]
         if row.name in known and known[row.name] in same:
             continue
         found = same[0] if same else measure(row, args.set, args.limit)
@@ -115,9 +114,6 @@ def fill(args: argparse.Namespace) -> None:
         result |= measured_here("scaling", arguments=["--json", str(args.json)])
         write_result(args.json, result)
         print(f"{row.name}: {' | '.join(cells(row, found)[1:])}", flush=True)
-
-
-STEP = ("config", "topology", "settings")  # equal for the same step on the same devices
 
 
 def cells(row: Row, found: dict) -> list[str]:

@@ -1,4 +1,4 @@
-"""A row of `estimate` as a page of text."""
+"""The numbers of a plan as a page of text."""
 
 from hocslm_jax.plan.estimate import bytes_needed
 
@@ -47,8 +47,7 @@ def _work_lines(row: dict) -> list[str]:
     if "matrix" not in counts:
         return [f"  products        {even}"]
     found = [
-        f"  products        {_tera(counts['matrix'])} TFLOP, and {_tera(counts['other'])} of other "
-        f"arithmetic ({even})",
+        f"  products        {_tera(counts['matrix'])} TFLOP ({even})",
         f"  main memory     {row['hbm_traffic'] / 1e9:.2f} GB read and written",
     ]
     calls = "".join(f", {count:,} calls of {name}" for name, count in row["library_calls"].items())

@@ -12,9 +12,8 @@ from hocslm_jax.errors import UserError
 
 def planned(row: scaling.Row, settings: str = "") -> dict:
     return {
-        "config": scaling.CONFIGS[row.strategy],
+        "config": row.config(settings),
         "topology": row.topology,
-        "settings": row.settings(settings),
         "devices": 4,
         "batch_size": row.batch,
         "bytes": {"peak": 13 * 2**30, "generated_code": 2**30, "hbm": 16 * 2**30},
@@ -46,7 +45,7 @@ def test_weak_scaling_keeps_the_clips_of_a_chip():
     rows = {row.name: row for row in scaling.rows()}
     weak, strong = rows["ctrgcn T3 weak v5e:16x16"], rows["ctrgcn T3 strong v5e:16x16"]
     assert (weak.batch, strong.batch) == (16 * 256, 256)
-    assert "batch_size=4096,eval_batch_size=4096,model.encoder=ctrgcn" in weak.settings("")
+    assert "batch_size=4096,eval_batch_size=4096,model.encoder=ctrgcn" in weak.config("")
     assert {row.table for row in scaling.rows("* gpus *")} == {"gpus"}
 
 
