@@ -23,7 +23,7 @@ from flax import linen as nn
 
 from hocslm_jax.__main__ import VERBS
 from hocslm_jax.graph import Graph, adjacency
-from hocslm_jax.models import build_model, qwen3
+from hocslm_jax.models import build_model, encoder, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
 from hocslm_jax.predict import model, pretrained
 from hocslm_jax.train import check_settings, experiment
@@ -113,6 +113,8 @@ def test_python_runs(text, names):
 @pytest.fixture
 def names(monkeypatch, tmp_path):
     """What the blocks take as given. Runs are stand-ins, the language model is small."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encoder, "SPATIAL", dict(encoder.SPATIAL))
     monkeypatch.setattr(model, "load_run", mock.create_autospec(model.load_run))
     model.load_run.return_value = stand_in(model.LoadedRun)
     monkeypatch.setattr(pretrained, "load_pretrained", lambda name: stand_in(model.LoadedRun))

@@ -1,7 +1,7 @@
 """The train step of a config as a program for any devices: no dataset, no weights, nothing runs.
 
-In: a config and devices. Out: a `Step`, made of the very functions that training is made of, over
-shapes in the place of arrays; and its compiled program with what it costs.
+In: a config and devices. Out: a `Step`, made of the same functions as training, over shapes instead
+of arrays; and the memory that its compiled program takes.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ from hocslm_jax.train.check_settings import check_values
 from hocslm_jax.train.jitted import abstract_batch
 from hocslm_jax.train.stages import Stage, fused, position_of, read_stages
 
-SKELETONS = {  # of the datasets that `prepare` knows by name: joints and number of classes
+SKELETONS = {  # of the datasets that `prepare` knows: graph and number of classes
     "nw_ucla": (UCLA20, len(nw_ucla.CLASSES)),
     "ntu60": (NTU25, len(NTU60)),
     "ntu120": (NTU25, len(NTU120)),
@@ -80,13 +80,13 @@ def build_step(
 ) -> Step:
     """The step of one stage, built as `setup.build_run` builds it.
 
-    Of language it takes the most: every caption has `lm.max_tokens`, and `lm.pack` packs nothing.
+    It assumes the longest captions, `lm.max_tokens` each, and no packing.
 
     Args:
         config: as `stage_config` makes it.
-        lm: sizes of the language model in the place of the config's.
-        stage: in the place of the config's.
-        attention: of the language model, in the place of the devices' fastest.
+        lm: sizes of the language model; default: the config's.
+        stage: default: the config's.
+        attention: implementation for the language model; default: the fastest of the devices.
 
     Raises:
         UserError: as `setup.build_run`, or a language model whose sizes are not known.
@@ -125,7 +125,7 @@ def build_step(
 
 
 def dataset(data) -> Store | SimpleNamespace:
-    """Joints, classes and persons of a dataset; of one of your own, the prepared one."""
+    """Graph, classes and persons of a known dataset; any other must be prepared."""
     if data.dataset not in SKELETONS:
         return open_store(data.dataset, data.data_dir)
     graph, num_classes = SKELETONS[data.dataset]
@@ -138,7 +138,7 @@ def dataset(data) -> Store | SimpleNamespace:
 
 
 def lm_sizes(lm) -> Qwen3Config:
-    """Of the model that `config.lm` names or pretrains, without its weights.
+    """Sizes of the language model that `config.lm` names or pretrains.
 
     Raises:
         UserError: neither a released Qwen3 nor a folder.
@@ -155,7 +155,7 @@ def lm_sizes(lm) -> Qwen3Config:
 
 
 def shapes_of(lm, sizes: Qwen3Config, mesh, attention: str | None = None) -> Language:
-    """The language model as `open_language` places it, with shapes for weights."""
+    """The language model as `open_language` places it, with shapes instead of weights."""
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
     shapes = param_shapes(sizes, dtype)
     placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
@@ -168,20 +168,20 @@ def shapes_of(lm, sizes: Qwen3Config, mesh, attention: str | None = None) -> Lan
 
 
 def traced_flops(made: Step) -> float:
-    """FLOPs of the whole batch's products as the program is written, but for those nobody reads.
+    """FLOPs of the whole batch's products as the program is written, without unused ones.
 
-    Of a step with attention="xla": the products inside cuDNN's cannot be read.
+    The step must have attention="xla": the products inside cuDNN's kernels are not visible.
     """
     jaxpr = made.jitted.trace(made.state, made.frozen, made.batch).jaxpr.jaxpr
     jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return product_flops(jaxpr, made.platform)
 
 
-def compile_lowered(lowered, options: dict | None = None):
-    """(compiled, seconds), or the compiler's one line on why it does not fit, and seconds."""
+def compile_lowered(lowered):
+    """(compiled, seconds), or (the compiler's message that it does not fit, seconds)."""
     start = time.perf_counter()
     try:
-        return lowered.compile(options), time.perf_counter() - start
+        return lowered.compile(), time.perf_counter() - start
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -190,7 +190,7 @@ def compile_lowered(lowered, options: dict | None = None):
 
 
 def nbytes(tree) -> int:
-    """Of shapes with shardings, on one device and before any padding; a key counts as its words."""
+    """Bytes of shapes with shardings on one device, without padding; a key counts as its words."""
 
     def one(leaf) -> int:
         key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -201,15 +201,14 @@ def nbytes(tree) -> int:
 
 
 def memory(compiled) -> dict[str, int]:
-    """Bytes on a device; the peak is arguments, results that replace none, and temporaries."""
+    """Bytes on a device; the peak is arguments, outputs that are not donated, and temporaries."""
     stats = compiled.memory_analysis()
-    arguments, outputs = stats.argument_size_in_bytes, stats.output_size_in_bytes
-    shared, temporaries = stats.alias_size_in_bytes, stats.temp_size_in_bytes
-    return {
-        "arguments": arguments,
-        "outputs": outputs,
-        "outputs_in_donated": shared,
-        "temporaries": temporaries,
+    sizes = {
+        "arguments": stats.argument_size_in_bytes,
+        "outputs": stats.output_size_in_bytes - stats.alias_size_in_bytes,
+        "temporaries": stats.temp_size_in_bytes,
+    }
+    return sizes | {
+        "peak": sum(sizes.values()),
         "generated_code": stats.generated_code_size_in_bytes,
-        "peak": arguments + outputs - shared + temporaries,
     }

@@ -6,14 +6,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hocslm_jax.models.layers import (
-    BatchNorm,
-    TemporalConv,
-    aggregate,
-    max_pool_time,
-    product,
-    subsample,
-)
+from hocslm_jax.models.aggregation import aggregate
+from hocslm_jax.models.layers import TemporalConv, max_pool_time, product, subsample
+from hocslm_jax.models.normalisation import BatchNorm
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import time
 from types import SimpleNamespace
 
 import jax
@@ -18,22 +19,23 @@ from hocslm_jax.train.stages import stage_config
 
 T0 = "configs/ntu60_xsub.py:strategy=T0,encoder=ctrgcn"
 T3 = "configs/ntu60_xsub.py:encoder=ctrgcn"
-TINY = "model.width=8,model.stages=(1,),frames=4,batch_size=16,eval_batch_size=16"
+TINY = "model.width=8,frames=4,batch_size=16,eval_batch_size=16"
+ONE_BLOCK = ("model.stages", "(1,)")
 SMALL_LM = "lm.init=pretrain,lm.max_tokens=8"  # the one of configs without an `llm`
 CHIP = chips.Chip(hbm=2**30, flops=1e12, hbm_rate=1e11, link_rate=1e10, clock=1e9)
 V5E = chips.CHIPS["v5e"]
 
 
-def tiny(spec=T0, settings=TINY, stage=-1):
-    config = command.read_config(spec, settings)
+def tiny(spec=T0, settings="", stage=-1):
+    config = command.read_config(",".join(filter(None, [spec, TINY, settings])), [ONE_BLOCK])
     return stage_config(config, len(config.stages) - 1 if stage < 0 else stage)
 
 
 @pytest.fixture(scope="module")
 def row(tmp_path_factory) -> dict:
     out = tmp_path_factory.mktemp("plan") / "new" / "plan.json"
-    argv = ["plan", f"--config={T0}", "--set", TINY, "--mesh", "data=4,model=2"]
-    assert main([*argv, "--json", str(out)]) == 0
+    argv = ["plan", f"--config={T0},{TINY},mesh.data=4", "--config.mesh.model=2"]
+    assert main([*argv, "--config.model.stages=(1,)", "--json", str(out)]) == 0
     return json.loads(out.read_text())
 
 
@@ -107,7 +109,7 @@ def test_what_does_not_fit_is_said(row):
         assert numbers["fits"] is fits
         found = estimate.warnings(numbers, made, CHIP)
         assert any(said in text for text in found) if said else not found
-    full = estimate.needed(row) * 1.05
+    full = estimate.bytes_needed(row) * 1.05
     numbers = row | {"bytes": row["bytes"] | {"hbm": full}, "fits": True}
     assert "over 90% of the memory" in estimate.warnings(numbers, made, CHIP)[0]
 
@@ -130,12 +132,12 @@ def test_weights_gathered_in_every_layer_are_said():
 
 
 def test_language_and_stages_are_those_of_the_config():
-    config = tiny(T3, f"{TINY},{SMALL_LM}")
+    config = tiny(T3, SMALL_LM)
     made = step.build_step(config, jax.devices()[:1])
     assert set(made.batch) == {"x", "label", "mask", "tokens", "lengths"}
     assert {"encoder", "projector", "prompt"} <= set(made.state.params)
     assert made.lm.num_layers == 2 and made.frozen["lm"]["embed"]
-    alone = step.build_step(tiny(T3, f"{TINY},{SMALL_LM}", stage=0), jax.devices()[:1])
+    alone = step.build_step(tiny(T3, SMALL_LM, stage=0), jax.devices()[:1])
     assert not alone.frozen and alone.lm is None and set(alone.batch) == {"x", "label", "mask"}
     named = command.read_config(f"{T3},llm=Qwen/Qwen3-0.6B").lm
     assert step.lm_sizes(named).hidden_size == 1024
@@ -143,7 +145,7 @@ def test_language_and_stages_are_those_of_the_config():
 
 def test_the_frozen_model_is_split_as_the_config_says():
     def frozen(settings):
-        config = tiny(T3, f"{TINY},{SMALL_LM},{settings}")
+        config = tiny(T3, f"{SMALL_LM},{settings}")
         return step.nbytes(step.build_step(config, jax.devices()[:4]).frozen)
 
     whole = frozen("mesh.model=1")
@@ -152,30 +154,36 @@ def test_the_frozen_model_is_split_as_the_config_says():
 
 
 def test_tracing_alone_counts_the_arithmetic():
-    found = command.plan(T0, "local", settings=TINY, compiling=False)
+    found = command.plan(f"{T0},{TINY}", "local", [ONE_BLOCK], compiling=False)
     assert found["flops"]["ideal"] == found["flops"]["step"] / 8
     assert "peak" not in found["bytes"] and found["fits"] is None
     assert len(command.lines(found)) > 4
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("settings", "options", "said"),
     [
-        (["--set", f"{TINY},batch_size=12"], "train.batch_size=12 is not a multiple"),
-        (["--set", f"{TINY},dataset=mine"], "mine"),
-        (["--set", "model.stages=(1"], "model.stages"),
-        (["--set", "model.depth=(1,)"], "model.depth"),
-        (["--mesh", "data=3,model=2"], "does not make the 8 devices"),
-        (["--mesh", "pipeline=2"], "data=N,model=N"),
-        (["--stage", "2"], "stages 1 to 1"),
-        (["--topology", "v5e:16by16"], "v5e:16by16"),
-        (["--config=configs/none.py"], "there is no config file"),
+        ("batch_size=12", [], "train.batch_size=12 is not a multiple"),
+        ("dataset=mine", [], "mine"),
+        ("depth=1", [], "depth"),
+        ("seed=0", ["--config.model.stages=(1"], "--config.model.stages"),
+        ("mesh.data=3,mesh.model=2", [], "does not make the 8 devices"),
+        ("seed=0", ["--stage", "2"], "stages 1 to 1"),
+        ("seed=0", ["--topology", "v5e:16by16"], "v5e:16by16"),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(options, said, capsys):
-    assert main(["plan", f"--config={T0}", *options]) == 2
-    error = capsys.readouterr().err
-    assert said in error and error.count("\n") == 1
+def test_impossible_plans_are_one_line(settings, options, said, capsys):
+    assert main(["plan", f"--config={T0},{TINY},{settings}", *options]) == 2
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_it_says_what_it_does_and_for_how_long(monkeypatch, capsys):
+    monkeypatch.setattr(command, "EVERY_S", 0.02)
+    with command.told("compiling for v5e:2x2"):
+        time.sleep(0.1)
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert "compiling for v5e:2x2" in first and "minutes" in first
+    assert rest and all(line.startswith("still compiling") for line in rest)
 
 
 def test_unknown_sizes_are_refused():
@@ -207,7 +215,7 @@ def test_several_slices_are_joined_along_data():
 
 @needs_libtpu
 def test_it_compiles_for_a_slice_that_is_not_here():
-    found = command.plan(T0, "v5e:2x2", settings=TINY)
+    found = command.plan(f"{T0},{TINY}", "v5e:2x2", [ONE_BLOCK])
     assert found["devices"] == 4 and found["fits"] is True
     assert found["bound"] in ("arithmetic", "memory", "network")
     assert found["seconds"]["compiler"] > 0 and found["unknown_loops"] == 0
