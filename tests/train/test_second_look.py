@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tiny_run
 
-from hocslm_jax.train import experiment
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
-from hocslm_jax.train import strategy
+from hocslm_jax.train import experiment, strategy
 from hocslm_jax.train.augmented_test import read_views
 
 LOOKS = {"test.views": 3, "test.crops": 2, "test.mirror": True}
