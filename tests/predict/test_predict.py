@@ -23,7 +23,7 @@ from hocslm_jax.language.open import open_language
 from hocslm_jax.models.qwen3 import Qwen3Config, init_params, save_params
 from hocslm_jax.predict.load import load_pretrained, load_run
 from hocslm_jax.predict.predictor import Ensemble
-from hocslm_jax.train import checkpoint, program, setup
+from hocslm_jax.train import checkpoint, model_summary, setup
 from hocslm_jax.train.state import eval_variables
 
 SENTENCES = ["a person waves the left hand", "two people shake hands and walk away"]
@@ -75,7 +75,7 @@ def save_run(run):
     meta = {"config": checkpoint.plain(run.config), "step": 7}
     with checkpoint.open_manager(run.workdir) as manager:
         checkpoint.save(manager, 7, state, meta)
-    program.describe_model(run, None)
+    model_summary.describe_model(run, None)
     return eval_variables(state)
 
 
