@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.record import measured_here, write_result
 from configs import base
-from hocslm_jax.data.augment import View, views_of
+from hocslm_jax.data.augment import ClipView, views_of
 from hocslm_jax.data.protocols import VALIDATION
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ablation_table import make_rows, markdown
@@ -69,7 +69,7 @@ def counts(run: setup.Run, variables: dict, rows: dict[str, tuple]) -> dict[str,
     return found
 
 
-def score(run: setup.Run, variables: dict, view: View):
+def score(run: setup.Run, variables: dict, view: ClipView):
     return multi_stream.score(run, variables, run.test_batches(view=view))
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from configs import ntu60_xsub
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.pipeline import Feed
-from hocslm_jax.data.prepare.command import prepare
+from hocslm_jax.data.prepare.build import prepare
 from hocslm_jax.data.prepare.writer import Recipe
 from hocslm_jax.data.store import CACHES, Store, open_store
 from hocslm_jax.graph import NTU25

@@ -6,7 +6,6 @@ name; they hold no labels, so these come from the runs beside them or from a lis
 """
 
 import dataclasses
-import math
 import re
 import sys
 from collections.abc import Sequence
@@ -15,11 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data.prepare import nw_ucla
-from hocslm_jax.data.prepare.importers.pickled_arrays import Array, read_array
-from hocslm_jax.data.prepare.importers.pickles import read_pickle
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.classification import Scores, check_scores, load_scores
+from hocslm_jax.files.pickles import check_not_shared, read_pickle
 from hocslm_jax.files.text import read_json, read_lines
 
 SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # of a run's test and training clips
@@ -167,22 +165,17 @@ def _config(path: Path) -> tuple[str, int | None]:
 
 def _read_scores_pickle(path: Path, clips: ClipList | None) -> tuple[tuple[str, ...], np.ndarray]:
     """Clip ids and logits [N, C] of a pickle: a dict or list of name -> array, or of arrays."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such file of scores")
     found = read_pickle(path)
     pairs = list(found.items()) if isinstance(found, dict) else found
-    if isinstance(pairs, list) and all(isinstance(entry, Array) for entry in pairs):
+    if isinstance(pairs, list) and all(isinstance(entry, np.ndarray) for entry in pairs):
         pairs = [(f"test_{row}", entry) for row, entry in enumerate(pairs)]
     if not isinstance(pairs, list) or not pairs or not all(_is_pair(entry) for entry in pairs):
         raise UserError(f"{path} is no pickle of scores: expected name -> array of logits")
-    if sum(array.stored for _, array in pairs) > path.stat().st_size:
-        raise UserError(f"{path}: its clips share their arrays, as no scores do; refused")
-    width = math.prod(pairs[0][1].shape)
+    check_not_shared(path, [array for _, array in pairs], "clips")
+    width = pairs[0][1].size
     ids = _clip_ids(path, [_name(key) for key, _ in pairs], width, clips)
     try:
-        with path.open("rb") as file:
-            rows = [read_array(file, array).reshape(-1).astype(np.float32) for _, array in pairs]
-        return ids, np.stack(rows)
+        return ids, np.stack([array.reshape(-1).astype(np.float32) for _, array in pairs])
     except ValueError as error:
         raise UserError(f"{path}: its logits do not fit together ({error})") from None
 
@@ -192,7 +185,7 @@ def _is_pair(entry: object) -> bool:
         isinstance(entry, tuple | list)
         and len(entry) == 2
         and type(entry[0]) in (str, int)
-        and isinstance(entry[1], Array)
+        and isinstance(entry[1], np.ndarray)
     )
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import log_softmax, logsumexp
 
-from hocslm_jax.data.augment import View, views_of
+from hocslm_jax.data.augment import ClipView, views_of
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.classification import Scores
 
 
-def read_views(test) -> tuple[View, ...]:
+def read_views(test) -> tuple[ClipView, ...]:
     """The ways that `config.test` names; the first and only one is the plain test by default.
 
     Raises:

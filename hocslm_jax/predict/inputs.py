@@ -15,16 +15,16 @@ import numpy as np
 
 from hocslm_jax.data.prepare import nw_ucla
 from hocslm_jax.data.prepare.folder import as_clip, read_clip
-from hocslm_jax.data.prepare.ntu import mini
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat, actors, actors_of
 from hocslm_jax.data.prepare.ntu.classes import CLASSES as NTU_CLASSES
+from hocslm_jax.data.prepare.ntu.classes import MINI
 from hocslm_jax.data.prepare.ntu.skeleton import parse_name, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import read_bytes
 from hocslm_jax.graph import NTU25, Graph
 
-NTU = (*COMPAT, mini.NAME)  # datasets whose clips `prepare` makes of the bodies in files
+NTU = (*COMPAT, MINI)  # datasets whose clips `prepare` makes of the bodies in files
 
 
 @dataclasses.dataclass(frozen=True)
