@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data.prepare import nw_ucla
-from hocslm_jax.data.prepare.importers.pickled_arrays import Array, read_array
-from hocslm_jax.data.prepare.importers.pickles import read_pickle
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import Scores, check_scores, load_scores
+from hocslm_jax.files.pickles import check_not_shared, read_pickle
 from hocslm_jax.files.text import read_json, read_lines
 
 SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # of a run's test and training clips
@@ -189,24 +188,21 @@ def _load_pickle(path: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"{path}: no such file of scores")
     found = read_pickle(path)
     pairs = list(found.items()) if isinstance(found, dict) else found
-    if isinstance(pairs, list) and all(isinstance(entry, Array) for entry in pairs):
+    if isinstance(pairs, list) and all(isinstance(entry, np.ndarray) for entry in pairs):
         pairs = list(enumerate(pairs))
     if not isinstance(pairs, list) or not pairs or not all(map(_is_pair, pairs)):
         raise UserError(f"{path} is not a pickle of scores: expected name -> array of logits")
-    if sum(array.stored for _, array in pairs) > path.stat().st_size:
-        raise UserError(f"{path}: several clips share one array, which scores never do; refused")
+    check_not_shared(path, [array for _, array in pairs], "clips")
     names = [f"test_{key}" if isinstance(key, int) else key for key, _ in pairs]
     try:
-        with path.open("rb") as file:
-            rows = [read_array(file, array).reshape(-1).astype(np.float32) for _, array in pairs]
-        return names, np.stack(rows)
+        return names, np.stack([array.reshape(-1).astype(np.float32) for _, array in pairs])
     except ValueError as error:
         raise UserError(f"{path}: its logits do not fit together ({error})") from None
 
 
 def _is_pair(entry: object) -> bool:
     pair = isinstance(entry, tuple | list) and len(entry) == 2
-    return pair and type(entry[0]) in (str, int) and isinstance(entry[1], Array)
+    return pair and type(entry[0]) in (str, int) and isinstance(entry[1], np.ndarray)
 
 
 def _clip_ids(path: Path, names: list[str], width: int, clips: ClipList | None) -> tuple[str, ...]:

@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
-from hocslm_jax.data.prepare.ntu import mini
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat
+from hocslm_jax.data.prepare.ntu.classes import MINI
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.results import read_result
@@ -33,7 +33,7 @@ from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train import checkpoint
 from hocslm_jax.train.stages import fused, read_stages
 
-NTU = (*COMPAT, mini.NAME)  # datasets whose clips `prepare` makes of the bodies in files
+NTU = (*COMPAT, MINI)  # datasets whose clips `prepare` makes of the bodies in files
 MODEL = "model.json"
 
 
