@@ -8,7 +8,7 @@ files and counts do not change.
 import dataclasses
 from collections.abc import Sequence
 
-from hocslm_jax.data.augment import views_of
+from hocslm_jax.data.augment import ClipView, views_of
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import average_views, fuse, preset_weights
 from hocslm_jax.evaluate.score_files import Member
