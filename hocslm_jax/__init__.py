@@ -10,7 +10,7 @@ import importlib
 
 _LAZY = {
     "load_clip": "hocslm_jax.predict.clip_files",
-    "load_pretrained": "hocslm_jax.predict.load",
+    "load_pretrained": "hocslm_jax.predict.load_model",
 }
 __all__ = ["__version__", *_LAZY]
 

@@ -25,7 +25,7 @@ from hocslm_jax.__main__ import VERBS
 from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.models import build_model, encoder, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
-from hocslm_jax.predict import clip_files, load
+from hocslm_jax.predict import clip_files, load_model
 from hocslm_jax.predict.predictor import Prediction
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train import check_settings, experiment
@@ -117,7 +117,7 @@ def names(monkeypatch, tmp_path):
     """What the blocks take as given. Runs are stand-ins, the language model is small."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(encoder, "SPATIAL", dict(encoder.SPATIAL))
-    monkeypatch.setattr(load, "load_pretrained", lambda source: stand_in(TrainedModel))
+    monkeypatch.setattr(load_model, "load_pretrained", lambda source: stand_in(TrainedModel))
     monkeypatch.setattr(clip_files, "load_clip", lambda path: np.zeros((8, 1, 20, 3), np.float32))
     small = Qwen3Config(32, 8, 16, 1, 2, 1, 4)
     params = jax.tree.map(lambda a: jnp.zeros(a.shape), qwen3.param_shapes(small))

@@ -19,7 +19,7 @@ from hocslm_jax.draw.skeletons import check_picture, render_clip
 from hocslm_jax.errors import UserError, brief
 from hocslm_jax.language.describe import Decoding
 from hocslm_jax.predict.clip_files import find_files, read_joints, true_class
-from hocslm_jax.predict.load import load_pretrained
+from hocslm_jax.predict.load_model import load_pretrained
 from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, reseeded, usual_batch
 from hocslm_jax.train.environment import use_compilation_cache
 

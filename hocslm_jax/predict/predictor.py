@@ -1,6 +1,6 @@
 """Trained models that classify and describe clips: one, or several as an ensemble.
 
-In: joints [T, M, V, 3] in metres. Out: a `Prediction` for each clip, or its features. `load.py`
+In: joints [T, M, V, 3] in metres. Out: a `Prediction` for each clip, or its features. `load_model.py`
 makes these objects of the files of a run or a release.
 """
 

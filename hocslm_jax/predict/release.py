@@ -18,7 +18,7 @@ from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.models import build_model
 from hocslm_jax.predict import release_files
 from hocslm_jax.predict.accuracy import evaluate
-from hocslm_jax.predict.load import find_models, load_run
+from hocslm_jax.predict.load_model import find_models, load_run
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train.result import share
 

@@ -35,7 +35,7 @@ def save(folder: Path, variables: dict, about: dict, dtype: str) -> int:
 
     Args:
         variables: {"params", "batch_stats"}.
-        about: what `load.about_run` gives.
+        about: what `load_model.about_run` gives.
 
     Raises:
         UserError: an unknown dtype, or a weight too large for float16.

@@ -37,7 +37,7 @@ class TrainedModel(Predictor):
     Attributes, besides those of `Predictor`:
       folder: of the run or the release.
       config: the run's own; of a release what `safe_config` keeps of it.
-      metadata: what is known of it: see `load.about_run`, and `release_files.read_card`.
+      metadata: what is known of it: see `load_model.about_run`, and `release_files.read_card`.
       feed: how a clip becomes the network's input.
       model: the network; `model.apply(variables, x, train=False)` gives logits [B, C], and with a
         fusion also prefixes [B, 1 + P, H].

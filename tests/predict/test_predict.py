@@ -21,7 +21,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.language.describe import Decoding, describe
 from hocslm_jax.language.open import open_language
 from hocslm_jax.models.qwen3 import Qwen3Config, init_params, save_params
-from hocslm_jax.predict.load import load_pretrained, load_run
+from hocslm_jax.predict.load_model import load_pretrained, load_run
 from hocslm_jax.predict.predictor import Ensemble
 from hocslm_jax.train import checkpoint, model_summary, setup
 from hocslm_jax.train.state import eval_variables

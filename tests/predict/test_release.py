@@ -21,7 +21,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.predict import accuracy, hub, release, release_files
-from hocslm_jax.predict.load import find_models, load_run
+from hocslm_jax.predict.load_model import find_models, load_run
 from hocslm_jax.train import loop
 
 ROOT = Path(__file__).resolve().parents[2]

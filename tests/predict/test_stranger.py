@@ -20,7 +20,7 @@ from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.language.open import read_language
 from hocslm_jax.models import FusionConfig
 from hocslm_jax.predict import command, hub, release, release_files
-from hocslm_jax.predict.load import load_run
+from hocslm_jax.predict.load_model import load_run
 from hocslm_jax.predict.safe_config import safe_config
 from hocslm_jax.train import environment
 
