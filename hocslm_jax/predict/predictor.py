@@ -1,7 +1,7 @@
 """Trained models that classify and describe clips: one, or several as an ensemble.
 
-In: joints [T, M, V, 3] in metres. Out: a `Prediction` for each clip, or its features. `load_model.py`
-makes these objects of the files of a run or a release.
+In: joints [T, M, V, 3] in metres. Out: a `Prediction` for each clip, or its features. `load_model`
+makes these objects from the files of a run or a release.
 """
 
 import dataclasses

@@ -140,7 +140,7 @@ def test_language_and_stages_are_those_of_the_config():
     alone = planned_step.build_step(tiny(T3, SMALL_LM, stage=0), jax.devices()[:1])
     assert not alone.frozen and alone.lm is None and set(alone.batch) == {"x", "label", "mask"}
     named = command.read_config(f"{T3},llm=Qwen/Qwen3-0.6B").lm
-    assert step.lm_sizes(named).hidden_size == 1024
+    assert planned_step.lm_sizes(named).hidden_size == 1024
 
 
 def test_the_frozen_model_is_split_as_the_config_says():
@@ -188,7 +188,7 @@ def test_it_says_what_it_does_and_for_how_long(monkeypatch, capsys):
 
 def test_unknown_sizes_are_refused():
     with pytest.raises(UserError, match="Qwen3-4B"):
-        step.lm_sizes(SimpleNamespace(init="load", name="some/model-7B"))
+        planned_step.lm_sizes(SimpleNamespace(init="load", name="some/model-7B"))
 
 
 def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch, capsys):
