@@ -1,8 +1,8 @@
-"""Tables of `plan`: the train steps of NTU60 compiled for TPU slices and NVIDIA GPUs.
+"""Tables of `plan`: the train steps of NTU60 compiled for TPU slices.
 
-    python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows '* gpus *']
+    python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows '* weak *']
 
-In: nothing but the configs; needs libtpu or `jax[cuda13]`, and neither a TPU nor a GPU. Out: a JSON
+In: nothing but the configs; needs libtpu and no TPU. Out: a JSON
 file that grows by one row at a time, each compiled in a process of its own; rerun the same command
 to resume. `benchmarks.tables` makes the tables of docs/scaling.md from the file.
 """
@@ -37,12 +37,10 @@ COLUMNS = (
 class Row:
     """One compiled step; `table` is the marker of its table in the document."""
 
-    table: str  # "weak", "strong" or "gpus"
     strategy: str
     encoder: str
     topology: str
     batch: int
-    dtype: str = ""
 
     @property
     def name(self) -> str:
@@ -50,8 +48,7 @@ class Row:
 
     def config(self, more: str) -> str:
         sizes = f"batch_size={self.batch},eval_batch_size={self.batch}"
-        dtype = self.dtype and f"model.dtype={self.dtype}"
-        parts = (SETTINGS[self.strategy], sizes, f"model.encoder={self.encoder}", dtype, more)
+        parts = (SETTINGS[self.strategy], sizes, f"model.encoder={self.encoder}", more)
         return "ntu60_xsub:" + ",".join(filter(None, parts))
 
 
@@ -68,13 +65,6 @@ def rows(pattern: str = "*") -> list[Row]:
     for topology, _ in slices(("v5e", "v5p"), (4, 16, 64, 256)):
         made.append(Row("strong", "T3", "ctrgcn", topology, CLIPS))
     made.append(Row("strong", "T3-fsdp", "ctrgcn", "v5e:2x2", CLIPS))
-    for strategy, encoder, topology in (
-        ("T0", "ctrgcn", "h100:1"),
-        ("T0", "hglnet", "h100:1"),
-        ("T3", "hglnet", "h100:1"),
-        ("T0", "ctrgcn", "h100:8"),
-    ):
-        made.append(Row("gpus", strategy, encoder, topology, 64, "bfloat16"))
     return [row for row in made if fnmatch.fnmatch(row.name, pattern)]
 
 

@@ -11,7 +11,7 @@ import functools
 import sys
 from pathlib import Path
 
-from benchmarks import scaling
+from benchmarks import compile_gpu, scaling
 from benchmarks.record import one_line_errors, read_result, table, write_tables
 
 NAMES = {
@@ -112,7 +112,8 @@ TABLES = {  # by document: its results, and the table of each marker
     "scaling.md": {
         "benchmarks/scaling.json": {
             name: functools.partial(scaling.make_table, name) for name in scaling.table_names()
-        }
+        },
+        "benchmarks/compile_gpu.json": {"gpus": compile_gpu.make_table},
     },
     "reliability.md": {"reliability.json": {"kills": kills_table, "soak": soak_table}},
 }

@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can make and mend.
+"""The one exception for mistakes that a user can make and fix.
 
 Its message says in one line what is wrong, where (file or id) and what to do, in about 300
 characters. Command lines print it as `error: …` and exit with status 2; anything else that is

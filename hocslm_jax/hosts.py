@@ -2,7 +2,7 @@
 
 In: a function, a value or a signal of one process. Out: the same answer, or the same UserError, on
 all of them. A folder that hosts share may show a new file late, so nothing is decided by what each
-process finds there: process 0 looks, and tells the others. The messages go through JAX's
+process finds there: process 0 reads it and tells the others. The messages go through JAX's
 coordination service, which needs no device, and by which a dead process is noticed. Every process
 must call these functions in the same order; a process that is alone has nobody to ask.
 """
@@ -182,7 +182,7 @@ def words_of(error: BaseException) -> str:
         return str(error)
     where = f"process {jax.process_index()} ({socket.gethostname()})"
     if isinstance(error, KeyboardInterrupt):
-        return f"{where} was interrupted; the same command goes on"
+        return f"{where} was interrupted; rerun the same command to resume"
     reason = str(error).strip().partition("\n")[0][:160]
     return f"{where} failed with {type(error).__name__}: {reason}; see what it printed"
 

@@ -1,4 +1,4 @@
-"""Where arrays live: a mesh of ('data', 'model'), rules on parameter paths, and host shards.
+"""Where arrays are placed: a mesh of ('data', 'model'), rules on parameter paths, and host shards.
 
 Several streams in one program have an axis of their own, 'stream', before those two.
 Models know nothing of this. The batch is split over 'data'; a parameter is replicated until a rule

@@ -76,7 +76,7 @@ def _said(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     where = f"{error.filename}: " if error.filename else ""
-    return brief(f"{where}{error.strerror}; make room or mend the permissions, then run it again")
+    return brief(f"{where}{error.strerror}; free some space or fix the permissions, then rerun")
 
 
 def _forget_output() -> None:

@@ -78,11 +78,14 @@ def read_captions(path: str | Path) -> dict[str, list[Caption]]:
     Further keys and blank lines are ignored.
 
     Raises:
-      UserError: no such file, or a line that is no caption, by its number.
+      UserError: no such file, or a line that is not a caption, by its number.
     """
     captions: dict[str, list[Caption]] = {}
     for number, line in read_lines(path):
-        caption = _caption(line, f"{path}:{number}")
+        try:
+            caption = _caption(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}; fix or remove the line") from None
         captions.setdefault(caption.id, []).append(caption)
     return captions
 
@@ -184,21 +187,22 @@ def _tokenized(
     }
 
 
-def _caption(line: str, where: str) -> Caption:
+def _caption(line: str) -> Caption:
+    """Raises ValueError, with the reason, where the line is not a caption."""
     try:
         entry = parse_json(line)
-        if not isinstance(entry, dict):
-            raise ValueError("not an object")
     except ValueError as error:
-        raise UserError(f"{where}: damaged JSON ({error}); mend or remove the line") from None
+        raise ValueError(f"damaged JSON ({error})") from None
+    if not isinstance(entry, dict):
+        raise ValueError("damaged JSON (not an object)")
     keys = [field.name for field in dataclasses.fields(Caption)]
     if wrong := [key for key in keys if not isinstance(entry.get(key), str)]:
-        raise UserError(f"{where}: {', '.join(wrong)} missing or no text; mend or remove the line")
+        raise ValueError(f"{', '.join(wrong)} missing or not text")
     sentence = " ".join(entry["caption"].split())
     if not sentence or not entry["id"]:
-        raise UserError(f"{where}: an empty id or caption; mend or remove the line")
-    if not sentence.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sentence):
-        raise UserError(f"{where}: a caption that is no valid Unicode; mend or remove the line")
+        raise ValueError("an empty id or caption")
+    if any("\ud800" <= letter <= "\udfff" for letter in sentence):
+        raise ValueError("a caption that is not valid Unicode")
     # Model and prompt are the same in every line; keep them once.
     model, prompt = sys.intern(entry["model"]), sys.intern(entry["prompt"])
     return Caption(entry["id"], sentence, model, prompt, entry["time"])

@@ -41,7 +41,7 @@ Accuracy is top-1 on all test clips after the **last** epoch: correct / total, p
 brackets Wilson's 95 % interval. With several seeds it is the mean ± sample standard deviation, and
 each seed's count is listed. Links lead to the runs; the `command` in a run's `result.json` repeats
 it. ¹ marks the best epoch: it was chosen on the test split (on `val` if the dataset has one), as is
-usual in the literature, and is therefore too high.
+usual in the literature, and is therefore too high. Strategy T0 trains without language.
 """
 DESCRIPTIONS_NOTE = """\
 Share of the test clips whose generated sentence names their class and no other; share whose class

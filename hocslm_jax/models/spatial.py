@@ -201,21 +201,45 @@ class Values(nn.Module):
         shape = (self.subsets, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, shape[::2])  # [S, O]
-        x = x.astype(self.dtype)
-        values = jax.lax.platform_dependent(x, kernel, cpu=_products_apart, default=_one_product)
-        return [(value + b).astype(self.dtype) for value, b in zip(values, bias, strict=True)]
+        return subset_products(x.astype(self.dtype), kernel, bias)
 
 
-def _products_apart(x, kernel):
-    """One product a subset: XLA:CPU would copy what it cuts out of the product of all."""
-    return [product(x, subset) for subset in kernel]
+@jax.custom_vjp
+def subset_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
+    """x [B, T, V, C], kernel [S, C, O] and float32 bias [S, O] -> S x [B, T, V, O] like x.
+
+    On a CPU they are products of their own, since it would copy what is cut out of one product. On
+    others they are one, of which `aggregate` takes all parts together.
+    """
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=_apart, default=_together)
 
 
-def _one_product(x, kernel):
-    """x [B, T, V, C], kernel [S, C, O] -> S x [B, T, V, O]."""
+def _apart(x, kernel, bias):
+    return [(product(x, k) + b).astype(x.dtype) for k, b in zip(kernel, bias, strict=True)]
+
+
+def _together(x, kernel, bias):
     subsets, channels, features = kernel.shape
     values = product(x, kernel.swapaxes(0, 1).reshape(channels, -1))  # [B, T, V, S * O]
+    values = (values + bias.reshape(-1)).astype(x.dtype)
     return subsets_of(values.reshape(*x.shape[:-1], subsets, features))
+
+
+def _subset_products_forward(x, kernel, bias):
+    return subset_products(x, kernel, bias), (x, kernel, bias)
+
+
+def _subset_products_backward(saved, grads):
+    def apart(inputs, grads):
+        return jax.vjp(_apart, *inputs)[1](grads)
+
+    def together(inputs, grads):
+        return jax.vjp(_together, *inputs)[1](grads)
+
+    return jax.lax.platform_dependent(saved, grads, cpu=apart, default=together)
+
+
+subset_products.defvjp(_subset_products_forward, _subset_products_backward)
 
 
 class SpatialUnit(nn.Module):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import jax
 
-from hocslm_jax.plan import step
+from hocslm_jax.plan import planned_step
 from hocslm_jax.plan.chips import Chip
 from hocslm_jax.plan.costs import read_costs
 
@@ -23,21 +23,21 @@ def estimate(
     """Builds, traces and, if asked for, compiles the step.
 
     Raises:
-        UserError: as `step.build_step`.
+        UserError: as `planned_step.build_step`.
     """
-    made = step.build_step(config, devices)
+    made = planned_step.build_step(config, devices)
     alone = copy.deepcopy(config)
     alone.mesh.update(data=1, model=1, stream=1)
-    whole = step.build_step(alone, devices[:1], made.lm, attention="xla")
-    total = step.traced_flops(whole)
+    whole = planned_step.build_step(alone, devices[:1], made.lm, attention="xla")
+    total = planned_step.traced_flops(whole)
     row = {
         "devices": len(devices),
         "mesh": {name: int(size) for name, size in made.mesh.shape.items()},
         "batch_size": config.train.batch_size,
         "bytes": {
-            "state": step.nbytes(made.state),
-            "frozen": step.nbytes(made.frozen),
-            "batch": step.nbytes(made.batch),
+            "state": planned_step.nbytes(made.state),
+            "frozen": planned_step.nbytes(made.frozen),
+            "batch": planned_step.nbytes(made.batch),
             "hbm": chip and chip.hbm,
         },
         "flops": {"step": total, "ideal": total / len(devices)},
@@ -49,14 +49,14 @@ def estimate(
     return row
 
 
-def compiled_numbers(row: dict, made: step.Step, chip: Chip | None) -> dict:
+def compiled_numbers(row: dict, made: planned_step.Step, chip: Chip | None) -> dict:
     """Numbers of the compiled program, or only that it does not fit."""
-    compiled, seconds = step.compile_lowered(made.lower())
+    compiled, seconds = planned_step.compile_lowered(made.lower())
     if isinstance(compiled, str):
         return {"does_not_fit": compiled, "seconds": {"compile": seconds}}
     costs = read_costs(compiled.as_text(), row["devices"])
     numbers = {
-        "bytes": row["bytes"] | step.memory(compiled),
+        "bytes": row["bytes"] | planned_step.memory(compiled),
         "flops": row["flops"] | {"matrix": costs.matrix_flops},
         "hbm_traffic": costs.hbm_bytes,
         "collectives": {kind: vars(one) for kind, one in sorted(costs.collectives.items())},
@@ -103,7 +103,7 @@ def fits(row: dict) -> bool | None:
     return size <= hbm if size and hbm else None
 
 
-def warnings(row: dict, made: step.Step, chip: Chip | None) -> list[str]:
+def warnings(row: dict, made: planned_step.Step, chip: Chip | None) -> list[str]:
     """Advice on what to change before paying for the devices."""
     found = [*_memory_warnings(row), *_work_warnings(row), *_weight_warnings(row, made)]
     data = row["mesh"]["data"]
@@ -143,7 +143,7 @@ def _work_warnings(row: dict) -> list[str]:
     return [said]
 
 
-def _weight_warnings(row: dict, made: step.Step) -> list[str]:
+def _weight_warnings(row: dict, made: planned_step.Step) -> list[str]:
     """The cost of splitting the frozen weights over 'data': they are sent twice a step."""
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.frozen))
     loops = {kind: one["in_loops"] for kind, one in row.get("collectives", {}).items()}

@@ -4,8 +4,7 @@ In: a file with CONFIG (a config file) and ROWS (name -> its `:k=v,k=v` argument
 and `{seed}` where it needs another row's run), and the paper's numbers in PUBLISHED, such as
 configs/ablations/components.py. Out: `<workdir>/<row>_seed<N>`,
 ordinary runs of launch.py, and the table beside the paper's as table_<file>.md and .json; with
-`--out` copies of the reports too. A run that is finished is not run again, one that was cut off
-goes on.
+`--out` copies of the reports too. A finished run is not repeated, an interrupted one resumes.
 """
 
 import argparse
@@ -21,6 +20,8 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ablation import ablation_table, read_rows
 from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import replaced, write_json, write_text
+from hocslm_jax.train import experiment
+from hocslm_jax.train.stages import Stage, read_stages
 
 REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl", "scores.npz")
 SMALL = 1_000_000  # bytes; larger scores are not copied
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: no such table or row, or a run that ended without a result.
     """
-    table = read_table(args.table)
+    table = read_table(experiment.config_file(str(args.table)))
     table = dataclasses.replace(table, config=args.config or table.config)
     if unknown := set(args.rows or ()) - set(table.rows):
         known = ", ".join(table.rows)
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"== {folder.name}: {' '.join(command[1:])}", flush=True)
         status = subprocess.run(command).returncode
         if status or not (folder / "result.json").is_file():
-            raise UserError(f"{folder} ended with status {status}; the same command goes on")
+            raise UserError(f"{folder} ended with status {status}; rerun to resume")
         if args.out:
             keep(folder, args.out / folder.name)
         write_table(table, args.workdir, args.out or args.workdir)
@@ -98,7 +99,7 @@ def read_table(path: Path) -> Table:
             paired=names.get("PAIRED", False),
         )
     except (OSError, SyntaxError, KeyError) as error:
-        raise UserError(f"{path} is no table with CONFIG and ROWS ({error!r})") from error
+        raise UserError(f"{path} is not a table with CONFIG and ROWS ({error!r})") from error
 
 
 def commands(
@@ -119,14 +120,12 @@ def commands(
             folder = args.workdir / f"{name}_seed{seed}"
             language = f"--config.lm.folder={args.workdir / f'lm_seed{seed}'}"
             flags = [f"--config={config}:{','.join(settings)}", f"--workdir={folder}", language]
-            yield folder, [sys.executable, "launch.py", *flags]
+            yield folder, [sys.executable, "-m", "hocslm_jax", "train", *flags]
 
 
 def starts_with_t0(config: str, arg: str) -> bool:
     """Whether the first of several stages is strategy T0."""
-    from hocslm_jax.train.stages import Stage, read_stages
-
-    stages = read_stages(runpy.run_path(config)["get_config"](arg))
+    stages = read_stages(runpy.run_path(experiment.config_file(config))["get_config"](arg))
     return len(stages) > 1 and stages[0] == Stage()
 
 

@@ -61,7 +61,7 @@ CONDITIONS: dict[str, Callable] = {
     "a stage that trains from scratch (others take finetune.*)": (
         _any_stage(lambda s: s.optim == "scratch")
     ),
-    "a stage that goes on from trained weights or describes": (
+    "a stage that starts from trained weights or uses language": (
         _any_stage(lambda s: s.optim == "finetune")
     ),
     "a stage that trains encoder and classifier": (
@@ -84,7 +84,7 @@ CONDITIONS: dict[str, Callable] = {
     "an encoder with temporal=dht and gta": _model(lambda m: m.temporal == "dht" and m.gta),
 }
 _SCRATCH = "a stage that trains from scratch (others take finetune.*)"
-_FINETUNE = "a stage that goes on from trained weights or describes"
+_FINETUNE = "a stage that starts from trained weights or uses language"
 _BY_CONDITION = {
     ALWAYS: """seed strategy stages compilation_cache data.dataset data.data_dir data.protocol
         data.streams data.feeder data.frames data.num_persons data.repeat data.rotation data.crop
@@ -167,7 +167,7 @@ def check_values(config) -> None:
 
 
 def check_numbers(settings: Mapping, prefix: str = "") -> None:
-    """Raises UserError for a setting that is no finite number, or less than 0 where none may be."""
+    """Raises UserError for a setting that is not finite, or is negative and must not be."""
     for key, value in settings.items():
         name = prefix + key
         if isinstance(value, Mapping):

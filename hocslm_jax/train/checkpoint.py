@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything a run needs to resume as if it had never stopped.
 
 In and out: a `TrainState` and a JSON `meta` holding the config, the position in the data and the
 running totals, in `<workdir>/checkpoints/<step>/` (Orbax, written asynchronously, visible only

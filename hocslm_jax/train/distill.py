@@ -83,7 +83,9 @@ def taught(run: Run) -> Run:
         return run
     sources = hosts.on_first(lambda: teachers(distill.teacher))
     if not sources:
-        raise UserError(f"distill.teacher={distill.teacher}: there is no such run")
+        raise UserError(
+            f"distill.teacher={distill.teacher}: no run found; give a folder or pattern"
+        )
     for source in map(Path, sources):
         if (source / "checkpoints").is_dir():
             meta = checkpoint.read_run(source)

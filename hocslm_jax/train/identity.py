@@ -48,7 +48,7 @@ def identity(store, protocol: str) -> dict:
 
 
 def check_data(meta: dict, store, protocol: str, where: str | Path, splits: bool = True) -> None:
-    """Compares the data at hand with that of a checkpoint's `meta`.
+    """Compares the data with that of a checkpoint's `meta`.
 
     A checkpoint of an older version has no note of its data and is not compared; neither are the
     joints of a dataset that an older version prepared.

@@ -34,7 +34,7 @@ def has_checkpoint(folder: Path) -> bool:
 def comparable(stage: Stage, source: Path) -> bool:
     """Whether a stage takes weights that are still there.
 
-    A run that goes on from its own checkpoints needs no run elsewhere that is gone.
+    A run that resumes from its own checkpoints does not need the run that it began from.
     """
     if not stage.take or stage.start == "previous":
         return bool(stage.take)

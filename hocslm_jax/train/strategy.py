@@ -2,7 +2,7 @@
 
 In: a config and a workdir. Out: the last stage's run in the workdir itself, the earlier ones in
 `stages/1`, `stages/2`, …, the language model in `lm/` where it was pretrained here. Every stage
-resumes on its own, so the same command goes on from wherever the last one stopped.
+resumes on its own, so the same command resumes the strategy wherever it stopped.
 """
 
 import contextlib
@@ -91,7 +91,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
         ending = loop.train(run, initial, last_steps(run, language) if last else None)
         if ending.stopped and not (last and ending.finished):
             if ending.finished:
-                say(f"stopped: stage {position + 1} is finished; the same command begins the next")
+                say(f"stopped: stage {position + 1} is finished; rerun for the next one")
             return ending.status
         previous = folder
     return 0

@@ -1,6 +1,6 @@
 """The shipped captions, every one: well formed, about its own class, and there only once.
 
-A failure lists all offenders, so that they can be mended in one go.
+A failure lists all offenders, so that they can be fixed in one go.
 """
 
 import itertools

@@ -15,6 +15,8 @@ import tiny_run
 
 from hocslm_jax.data.caption_bank import bank
 from hocslm_jax.data.tokenizer import load_tokenizer
+from hocslm_jax.errors import UserError
+from hocslm_jax.files import atomic
 from hocslm_jax.language import pretrain as pretraining
 from hocslm_jax.language.pretrain import corpus, encode_pairs, pretrain
 from hocslm_jax.models.qwen3 import read_config
@@ -48,6 +50,13 @@ def test_it_learns_and_is_written_once(trained):
     pretrain(settings, PAIRS, folder, seed=1)  # is there already
     assert (folder / "model.safetensors").read_bytes() == weights
     assert not (folder / "left by a killed run").exists()
+
+
+def test_one_folder_is_pretrained_by_one_process(trained, tmp_path):
+    held = atomic.held(tmp_path / "lm.lock", "pretrains elsewhere")
+    with held, pytest.raises(UserError, match="lm"):
+        pretrain(trained[0], PAIRS, tmp_path / "lm")
+    assert not (tmp_path / "lm").exists()
 
 
 def test_it_says_how_far_it_is(trained):

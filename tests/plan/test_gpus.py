@@ -49,11 +49,12 @@ def test_a_train_step_compiles_with_the_default_options(encoder, dtype, topology
 PREDICT = f"""
 import jax, numpy as np
 from hocslm_jax import sharding
-from hocslm_jax.plan import chips, command, costs, step
+from hocslm_jax.plan import chips, command, costs, planned_step
 from hocslm_jax.train.jitted import jit_predict
 from hocslm_jax.train.state import eval_variables
 devices, _ = chips.open_devices("h100:1")
-made = step.build_step(command.read_config("{T0},encoder=hglnet,{TINY}", [{TWO_BLOCKS}]), devices)
+config = command.read_config("{T0},encoder=hglnet,{TINY}", [{TWO_BLOCKS}])
+made = planned_step.build_step(config, devices)
 x = jax.ShapeDtypeStruct((4, *made.batch["x"].shape[1:]), np.float32)
 lowered = jit_predict(made.model, made.mesh, 0).lower(eval_variables(made.state), x)
 print(costs.read_costs(lowered.compile().as_text(), 1).kernels)

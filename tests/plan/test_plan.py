@@ -14,7 +14,7 @@ from jax.experimental import topologies
 from hocslm_jax import sharding
 from hocslm_jax.__main__ import main
 from hocslm_jax.errors import UserError
-from hocslm_jax.plan import chips, command, estimate, step
+from hocslm_jax.plan import chips, command, estimate, planned_step
 from hocslm_jax.train.stages import stage_config
 
 T0 = "configs/ntu60_xsub.py:strategy=T0,encoder=ctrgcn"
@@ -52,7 +52,7 @@ def test_it_says_what_the_step_needs(row):
 def test_replicas_add_their_gradients_and_batch_statistics(row):
     gradients = sum(
         leaf.size * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(step.build_step(tiny(), jax.devices()).state.params)
+        for leaf in jax.tree.leaves(planned_step.build_step(tiny(), jax.devices()).state.params)
     )
     assert gradients < row["collectives"]["all-reduce"]["bytes"] < 2 * gradients
 
@@ -68,7 +68,7 @@ def test_the_encoder_is_split_over_both_axes(row):
 
 
 def test_work_that_devices_repeat_is_said(row):
-    made, twice = step.build_step(tiny(), jax.devices()), 2 * row["flops"]["ideal"]
+    made, twice = planned_step.build_step(tiny(), jax.devices()), 2 * row["flops"]["ideal"]
     numbers = row | {"flops": row["flops"] | {"matrix": twice}}
     (warning,) = estimate.warnings(numbers, made, None)
     assert warning.endswith("2.00 times the products of an even split")
@@ -77,7 +77,7 @@ def test_work_that_devices_repeat_is_said(row):
 
 
 def test_the_page_has_the_numbers(row, capsys):
-    made = step.build_step(tiny(), jax.devices())
+    made = planned_step.build_step(tiny(), jax.devices())
     numbers = row | {"bytes": row["bytes"] | {"hbm": CHIP.hbm}}
     numbers["flops"] = row["flops"] | {"matrix": 2 * row["flops"]["ideal"]}
     sent = sum(one["sent"] for one in row["collectives"].values())
@@ -102,7 +102,7 @@ def test_the_slowest_resource_bounds_the_step():
 
 
 def test_what_does_not_fit_is_said(row):
-    made, row = step.build_step(tiny(), jax.devices()), row | {"flops": {"ideal": 1.0}}
+    made, row = planned_step.build_step(tiny(), jax.devices()), row | {"flops": {"ideal": 1.0}}
     for hbm, fits, said in ((1e3, False, "does not fit"), (None, None, None), (1e12, True, None)):
         numbers = row | {"bytes": row["bytes"] | {"hbm": hbm}}
         numbers["fits"] = estimate.fits(numbers)
@@ -133,20 +133,20 @@ def test_weights_gathered_in_every_layer_are_said():
 
 def test_language_and_stages_are_those_of_the_config():
     config = tiny(T3, SMALL_LM)
-    made = step.build_step(config, jax.devices()[:1])
+    made = planned_step.build_step(config, jax.devices()[:1])
     assert set(made.batch) == {"x", "label", "mask", "tokens", "lengths"}
     assert {"encoder", "projector", "prompt"} <= set(made.state.params)
     assert made.lm.num_layers == 2 and made.frozen["lm"]["embed"]
-    alone = step.build_step(tiny(T3, SMALL_LM, stage=0), jax.devices()[:1])
+    alone = planned_step.build_step(tiny(T3, SMALL_LM, stage=0), jax.devices()[:1])
     assert not alone.frozen and alone.lm is None and set(alone.batch) == {"x", "label", "mask"}
     named = command.read_config(f"{T3},llm=Qwen/Qwen3-0.6B").lm
-    assert step.lm_sizes(named).hidden_size == 1024
+    assert planned_step.lm_sizes(named).hidden_size == 1024
 
 
 def test_the_frozen_model_is_split_as_the_config_says():
     def frozen(settings):
         config = tiny(T3, f"{SMALL_LM},{settings}")
-        return step.nbytes(step.build_step(config, jax.devices()[:4]).frozen)
+        return planned_step.nbytes(planned_step.build_step(config, jax.devices()[:4]).frozen)
 
     whole = frozen("mesh.model=1")
     assert frozen("mesh.model=2") == pytest.approx(whole / 2, rel=0.02)
@@ -188,7 +188,7 @@ def test_it_says_what_it_does_and_for_how_long(monkeypatch, capsys):
 
 def test_unknown_sizes_are_refused():
     with pytest.raises(UserError, match="Qwen3-4B"):
-        step.lm_sizes(SimpleNamespace(init="load", name="some/model-7B"))
+        planned_step.lm_sizes(SimpleNamespace(init="load", name="some/model-7B"))
 
 
 def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch, capsys):

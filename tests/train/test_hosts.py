@@ -128,7 +128,7 @@ def test_streams_in_one_program_stop_by_a_signal_to_one_and_go_on(folder):
     processes.wait_until(lambda: reports(workdir), pair, "a step")
     pair[1].send_signal(signal.SIGTERM)
     statuses, said = processes.ended(pair)
-    assert statuses == [0, 0] and "the same command goes on" in said[0], said
+    assert statuses == [0, 0] and "rerun the same command" in said[0], said
     step = max(int(path.name) for path in (workdir / "checkpoints").iterdir())
     assert f"step {step} is saved" in said[0]
     assert not (workdir / "result.json").exists()

@@ -23,6 +23,20 @@ def test_writer_drops_what_the_resumed_run_reports_again(tmp_path):
     writer.close()
 
 
+def test_damaged_lines_are_dropped_when_a_run_resumes(tmp_path):
+    good = b'{"step": 2}\n'
+    damaged = (
+        b"null\n",
+        b'{"step": "x"}\n',
+        b"[" * 5000 + b"\n",
+        b"\xff\xfe\x00\n",
+        b'{"loss": 1}\n',
+    )
+    (tmp_path / "metrics.jsonl").write_bytes(good.join(damaged) + good)
+    MetricWriter(tmp_path, 5).close()
+    assert steps(tmp_path) == [2] * len(damaged)
+
+
 def test_totals_survive_json_exactly():
     totals = Totals()
     totals.add({"loss": (0.1, 3.0), "top1": (2.0, 3.0)})

@@ -19,12 +19,15 @@ from flax import linen as nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import UCLA20
+from hocslm_jax.graph import Graph
 from hocslm_jax.models import HocSLM, Projector, build_model
 from hocslm_jax.train import experiment, loop, setup, strategy
 from hocslm_jax.train.stages import stage_config
 
 TRAIN, TEST, VAL, CLASSES = 32, 16, 8, 4
+# Few joints: XLA:CPU takes long to compile a graph network, and longer the more joints there are.
+_NAMES = ("hip centre", "head", "left hand", "right hand", "left foot", "right foot")
+GRAPH = Graph("toy", _NAMES, ((1, 0), (2, 1), (3, 1), (4, 0), (5, 0)), 0)
 # The real encoder in the place of the stand-in, as small as it gets.
 HGLNET = {
     "model.encoder": "hglnet",
@@ -43,7 +46,7 @@ class TinyStore:
     val: bool = False
     poisoned: int = -1  # a row whose coordinates overflow in float32
     name = "tiny"
-    graph = UCLA20
+    graph = GRAPH
     classes = ("a", "b", "c", "d")
     num_persons = 1
     feeder = "ntu"
@@ -59,8 +62,8 @@ class TinyStore:
     def joints(self, row: int) -> np.ndarray:
         time.sleep(self.read_s)
         rng = np.random.default_rng(row)
-        clip = rng.normal(size=(5 + row % 7, 1, 20, 3)).astype(np.float32)
-        clip[:, :, : 1 + 4 * self.labels[row]] += 3
+        clip = rng.normal(size=(5 + row % 7, 1, GRAPH.num_joints, 3)).astype(np.float32)
+        clip[:, :, : 1 + self.labels[row]] += 3
         return clip * np.float32(1e30 if row == self.poisoned else 1)
 
     def has_split(self, protocol: str, split: str) -> bool:

@@ -1,7 +1,7 @@
-"""Figures of an evaluation: a confusion matrix as a PNG.
+"""A confusion matrix as a PNG.
 
-In: counts [C, C] and class names. Out: one file. Matplotlib's object interface with the Agg
-canvas is used, so nothing needs a display and no global state is left behind.
+In: counts [C, C] and class names. Out: one file. Matplotlib's object interface with the Agg canvas
+needs no display and leaves no global state behind.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from hocslm_jax.draw.fonts import drawable, families
 
-MAX_LABELLED = 40  # classes: past this, counts in the cells and names on the axes do not fit
+MAX_LABELLED = 40  # classes; for more, counts in the cells and names on the axes do not fit
 MAX_CONFUSIONS = 15  # lines in the list beside a matrix without names
 INK = "#22303c"
 FAINT = "#7b8894"
@@ -57,7 +57,7 @@ def _square(side: float, right: float) -> tuple[Figure, Axes]:
 
 
 def _draw_shares(figure: Figure, axes: Axes, shares: np.ndarray) -> None:
-    # The square root lifts the small shares: the confusions are what one looks for.
+    # The square root makes small shares visible: these are the confusions.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     bar = figure.colorbar(image, cax=axes.inset_axes((1.02, 0, 0.025, 1)))
@@ -90,7 +90,7 @@ def _number_axes(axes: Axes, num_classes: int) -> None:
 
 
 def _list_confusions(axes: Axes, matrix: np.ndarray, classes: Sequence[str]) -> None:
-    """Names the largest off-diagonal cells, which no axis label could do for 120 classes."""
+    """Lists the largest off-diagonal cells by name, since names of 120 classes fit on no axis."""
     wrong = matrix - np.diag(matrix.diagonal())
     largest = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
     place = {"transform": axes.transAxes, "va": "top", "fontsize": 9, "parse_math": False}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hocslm_jax.draw import figures, fonts
+from hocslm_jax.draw import confusion, fonts
 
 
 def picture(path):
@@ -15,7 +15,7 @@ def picture(path):
         return np.asarray(image.convert("RGB")).astype(int)
 
 
-def confusion(count, wrong=0):
+def make_matrix(count, wrong=0):
     matrix = np.diag(np.full(count, 9))
     matrix[0, count - 1] = wrong
     return matrix
@@ -24,7 +24,7 @@ def confusion(count, wrong=0):
 @pytest.mark.parametrize("count", [1, 10, 41, 120])
 def test_drawn_at_any_number_of_classes(tmp_path, count):
     path = tmp_path / "confusion.png"
-    figures.save_confusion(confusion(count), [f"class {c}" for c in range(count)], path)
+    confusion.save_confusion(make_matrix(count), [f"class {c}" for c in range(count)], path)
     image = picture(path)
     assert min(image.shape[:2]) > 300 and max(image.shape[:2]) < 1600
     assert path.stat().st_size < 300_000
@@ -35,37 +35,37 @@ def test_drawn_at_any_number_of_classes(tmp_path, count):
 def test_an_error_changes_the_picture(tmp_path, count):
     names = [f"class {c}" for c in range(count)]
     for wrong in (0, 3):
-        figures.save_confusion(confusion(count, wrong), names, tmp_path / f"{wrong}.png")
+        confusion.save_confusion(make_matrix(count, wrong), names, tmp_path / f"{wrong}.png")
     before, after = picture(tmp_path / "0.png"), picture(tmp_path / "3.png")
     assert before.shape != after.shape or (before != after).any()
 
 
 def test_a_class_without_clips_is_no_division_by_zero(tmp_path):
-    matrix = confusion(4)
+    matrix = make_matrix(4)
     matrix[2] = 0
     with np.errstate(all="raise"):
-        figures.save_confusion(matrix, list("abcd"), tmp_path / "confusion.png")
+        confusion.save_confusion(matrix, list("abcd"), tmp_path / "confusion.png")
 
 
 def test_names_in_the_picture_are_not_markup(tmp_path):
-    figures.save_confusion(confusion(2), ["$x_{$", "a_{b"], tmp_path / "few.png")
+    confusion.save_confusion(make_matrix(2), ["$x_{$", "a_{b"], tmp_path / "few.png")
     many = ["$x_{$", *map(str, range(50))]
-    figures.save_confusion(confusion(51, wrong=2), many, tmp_path / "many.png")
+    confusion.save_confusion(make_matrix(51, wrong=2), many, tmp_path / "many.png")
 
 
 def tick_labels(monkeypatch, tmp_path, names):
     """What the vertical axis says, when all warnings are errors."""
     seen = []
-    save = figures.Figure.savefig
+    save = confusion.Figure.savefig
 
     def look(figure, *args, **options):
         save(figure, *args, **options)
         seen.extend(label.get_text() for label in figure.axes[0].get_yticklabels())
 
-    monkeypatch.setattr(figures.Figure, "savefig", look)
+    monkeypatch.setattr(confusion.Figure, "savefig", look)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figures.save_confusion(confusion(len(names)), names, tmp_path / "confusion.png")
+        confusion.save_confusion(make_matrix(len(names)), names, tmp_path / "confusion.png")
     return seen
 
 
@@ -94,7 +94,7 @@ def test_a_font_that_has_the_letters_is_used(monkeypatch):
 
 
 def test_pyplot_stays_out(tmp_path):
-    figures.save_confusion(confusion(3), list("abc"), tmp_path / "confusion.png")
-    assert "matplotlib.pyplot" not in vars(figures).values()
+    confusion.save_confusion(make_matrix(3), list("abc"), tmp_path / "confusion.png")
+    assert "matplotlib.pyplot" not in vars(confusion).values()
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

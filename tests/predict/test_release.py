@@ -1,6 +1,7 @@
 """Releases: the weights, count and predictions of the run come back, and nothing else is needed."""
 
 import argparse
+import dataclasses
 import json
 import shutil
 import sys
@@ -10,18 +11,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from absl import logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 import tiny_run
 
 import hocslm_jax
 from hocslm_jax import __main__
-from hocslm_jax.data.prepare import command
 from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.checksums import seal
-from hocslm_jax.predict import pretrained, release, release_files
-from hocslm_jax.predict.model import load_run
+from hocslm_jax.predict import accuracy, hub, release, release_files
+from hocslm_jax.predict.load_model import find_models, load_run
 from hocslm_jax.train import loop
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture
 def dataset(monkeypatch, tmp_path):
     """Where the run's dataset seems to be prepared."""
-    monkeypatch.setattr(pretrained, "open_store", lambda *_: tiny_run.TinyStore())
+    monkeypatch.setattr(accuracy, "open_store", lambda *_: tiny_run.TinyStore())
     (tmp_path / "data/nw_ucla").mkdir(parents=True)
     return tmp_path / "data"
 
@@ -55,7 +55,7 @@ def test_float32_gives_the_run_back_exactly(workdir, dataset, tmp_path):
     same = jax.tree.map(np.array_equal, loaded.variables, original.variables)
     assert all(jax.tree.leaves(same))
     found = result(workdir)
-    scores = pretrained.evaluate(loaded, dataset)
+    scores = accuracy.evaluate(loaded, dataset)
     assert (scores.correct, scores.total) == (found["correct"], found["total"])
     assert loaded.metadata["released"] == {"correct": found["correct"], "total": found["total"]}
     assert said.startswith(f"{found['correct']}/{found['total']}") and size > 1000
@@ -108,22 +108,91 @@ def test_a_run_of_several_streams_is_released_stream_by_stream(workdir, tmp_path
         release.run(args.parse_args([str(tmp_path / "six"), str(tmp_path / "six/joint"), *options]))
 
 
-def test_predict_takes_a_release(workdir, tmp_path, capsys):
-    release.release(workdir, tmp_path / "one", "float16", tmp_path)
-    np.save(tmp_path / "clip.npy", tiny_run.TinyStore().joints(40))
-    shutil.copytree(tmp_path / "one", tmp_path / "many" / "joint")
-    for name in ("one", "many/joint"):
-        command = ["predict", "--checkpoint", str(tmp_path / name), str(tmp_path / "clip.npy")]
-        assert __main__.main(command) == 0
-    assert "%" in capsys.readouterr().out
-    with pytest.raises(UserError, match="several models: add /joint"):
-        hocslm_jax.load_pretrained(tmp_path / "many")
+def test_a_release_and_several_as_an_ensemble(workdir, dataset, tmp_path, capsys):
+    store = tiny_run.TinyStore()
+    release.release(workdir, tmp_path / "many/joint", "float16", tmp_path)
+    release.release(workdir, tmp_path / "many/bone", "float32", tmp_path)
+    np.save(tmp_path / "clip.npy", store.joints(40))
+    single = hocslm_jax.load_pretrained(tmp_path / "many/joint").predict(store.joints(40))
+    for names in (["many/joint"], ["many"], ["many/joint", "many/bone"]):
+        options = [f"--checkpoint={tmp_path / name}" for name in names]
+        assert __main__.main(["predict", *options, str(tmp_path / "clip.npy")]) == 0
+        output, errors = capsys.readouterr()
+        assert single.name in output
+        assert ("ensemble of 2: joint, bone" in errors) == (names != ["many/joint"])
+    together = hocslm_jax.load_pretrained([tmp_path / "many/joint", tmp_path / "many/bone"])
+    shares = together.predict(store.joints(40)).probabilities
+    power = {name: share**2 for name, share in single.probabilities.items()}
+    for name in shares:  # two equal members square the probabilities
+        assert shares[name] == pytest.approx(power[name] / sum(power.values()), abs=2e-3)
+
+
+def test_verb_evaluate(workdir, dataset, tmp_path, capsys, monkeypatch):
+    release.release(workdir, tmp_path / "weights", "float32", tmp_path)
+    found, out = result(workdir), tmp_path / "new" / "scores.npz"
+    names = [str(workdir), str(tmp_path / "weights")]
+    options = ["--data-dir", str(dataset), "--out", str(out)]
+    assert __main__.main(["evaluate", *names, *options]) == 0
+    count = f"{found['correct']}/{found['total']}"
+    assert capsys.readouterr().out.count(f": {count} ") == 3  # both, and what they say together
+    fused, own = load_scores(out), load_scores(workdir / "scores.npz")
+    assert fused.ids == own.ids and fused.classes == tuple("abcd")
+    np.testing.assert_allclose(fused.logits, 2 * own.logits, rtol=1e-4, atol=1e-5)
+    others = dataclasses.make_dataclass("Others", [], bases=(tiny_run.TinyStore,))
+    others.labels = (others.labels + 1) % 4
+    monkeypatch.setattr(accuracy, "open_store", lambda *_: others())
+    assert __main__.main(["evaluate", names[0], "--data-dir", str(dataset)]) == 2
+    others.classes = tuple("abce")
+    assert __main__.main(["evaluate", names[1], "--data-dir", str(dataset)]) == 2
+    errors = capsys.readouterr().err
+    assert "other labels" in errors and "other classes" in errors
+
+
+def test_models_in_a_folder(tmp_path):
+    for name in ("six/bone", "six/joint", "six/k2_seed0", "run", "run/lm"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    (tmp_path / "six/checkpoints").mkdir()
+    (tmp_path / "run/lm/checkpoints").rmdir()
+    for name in ("run/lm/model.safetensors", "run/lm/tokenizer.json"):
+        (tmp_path / name).touch()
+    found = [path.name for path in find_models(tmp_path / "six")]
+    assert found == ["joint", "bone", "k2_seed0"]
+    for name in ("run", "six/bone", "run/lm"):
+        assert find_models(tmp_path / name) == [tmp_path / name]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("weigths/joint", "asked the hub"),  # nothing tells it from an id
+        ("weights/jiont", "there is no folder .*did you mean weights/joint"),
+        ("./none/x", "there is no folder"),
+        ("/none/x", "there is no folder"),
+        ("~/none/x", "there is no folder"),
+        ("a/b/c/d", "there is no folder"),
+        ("nowhere", "there is no folder"),
+        ("", "holds no complete checkpoint"),
+        ("weights/joint/model.safetensors", "is a file: give its folder, weights/joint"),
+        ("owner/name", "asked the hub"),
+        ("owner/name/joint", "asked the hub"),
+    ],
+)
+def test_a_mistyped_path_is_no_hub_id(tmp_path, monkeypatch, name, expected):
+    def resolve(name):
+        raise UserError("asked the hub")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "resolve", resolve)
+    (tmp_path / "weights/joint").mkdir(parents=True)
+    (tmp_path / "weights/joint/model.safetensors").touch()
+    with pytest.raises(UserError, match=expected):
+        hocslm_jax.load_pretrained(name)
 
 
 def test_a_hub_id_may_name_one_model_of_several(workdir, tmp_path, monkeypatch):
     release.release(workdir, tmp_path / "hub" / "joint", "float16", tmp_path)
     asked = []
-    monkeypatch.setattr(pretrained, "resolve", lambda n: asked.append(n) or tmp_path / "hub")
+    monkeypatch.setattr(hub, "resolve", lambda n: asked.append(n) or tmp_path / "hub")
     assert hocslm_jax.load_pretrained("owner/six/joint").classes == tuple("abcd")
     assert asked == ["owner/six"]
     with pytest.raises(UserError, match="has no model 'bone'"):
@@ -131,8 +200,6 @@ def test_a_hub_id_may_name_one_model_of_several(workdir, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_released_or_loaded(workdir, tmp_path):
-    with pytest.raises(UserError, match="neither a folder nor a hub id"):
-        hocslm_jax.load_pretrained("nowhere")
     variables = {"params": {"w": np.full((2, 2), 1e6, np.float32)}}
     with pytest.raises(UserError, match="params/w does not fit into float16"):
         release_files.save(tmp_path / "x", variables, {}, "float16")
@@ -158,23 +225,22 @@ def test_what_cannot_be_released_or_loaded(workdir, tmp_path):
         hocslm_jax.load_pretrained(tmp_path / "out")
 
 
-def test_the_best_committed_release_reproduces_its_count(shared, tmp_path):
-    """On the real test view, the count that its model card states, to the clip."""
-
-    def claimed(loaded):
-        return loaded.metadata["released"]["correct"]
-
-    found = sorted((ROOT / "results").glob("nw_ucla/**/model.safetensors"))
-    if not found:
-        pytest.skip("no weights are committed under results/nw_ucla")
-    logging.set_verbosity(logging.ERROR)
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    archive = str(shared / "data/nw_ucla/all_sqe.tar.xz")
-    command.run(parser.parse_args(["nw_ucla", "--source", archive, "--data-dir", str(tmp_path)]))
-    loaded = max(map(hocslm_jax.load_pretrained, {path.parent for path in found}), key=claimed)
-    scores = pretrained.evaluate(loaded, tmp_path)
-    assert {"correct": scores.correct, "total": scores.total} == loaded.metadata["released"]
+def test_committed_releases_reproduce_their_counts(shared, tmp_path, capsys):
+    """On the real test view, the counts that the model cards state, to the clip."""
+    archive, weights = (
+        shared / "data/nw_ucla/all_sqe.tar.xz",
+        ROOT / "results/nw_ucla/weights/hglnet",
+    )
+    prepare = ["prepare", "nw_ucla", "--source", str(archive), "--data-dir", str(tmp_path)]
+    assert __main__.main(prepare) == 0
+    names = [str(weights / name) for name in ("joint_30_seed0", "bone_seed0")]
+    capsys.readouterr()
+    assert __main__.main(["evaluate", *names, "--data-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name, line in zip(names, lines, strict=False):
+        released = json.loads((Path(name) / "config.json").read_text())["released"]
+        assert f": {released['correct']}/{released['total']} " in line
+    assert lines[2].startswith("ensemble of 2: ")
 
 
 CHANGES = {

@@ -109,19 +109,19 @@ def check(data: bytes) -> None:
     assert 1 <= clip.shape[0] <= skeleton.num_frames and clip.shape[1] in (1, 2)
 
 
-@settings(max_examples=300, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=10_000, suppress_health_check=[HealthCheck.too_slow])
 @given(which=st.integers(0, 4), seed=st.integers(0, 2**32), count=st.integers(1, 4))
 def test_mutated_real_files(files, which, seed, count):
     check(mutate(files[which], seed, count))
 
 
-@settings(max_examples=200, deadline=10_000)
+@settings(max_examples=100, deadline=10_000)
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 6))
 def test_mutated_files(seed, count):
     check(mutate(made()[seed % 2], seed, count))
 
 
-@settings(max_examples=200, deadline=10_000)
+@settings(max_examples=100, deadline=10_000)
 @given(st.one_of(st.binary(max_size=300), st.text("0123 5.-\r\n\tE", max_size=300).map(str.encode)))
 def test_rubbish(data):
     check(data)

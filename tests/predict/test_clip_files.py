@@ -9,11 +9,18 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data.prepare import nw_ucla
-from hocslm_jax.data.prepare.ntu.bodies import actors
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT, actors
 from hocslm_jax.data.prepare.ntu.classes import CLASSES, NTU120
 from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
+from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20
-from hocslm_jax.predict.inputs import check_clip, find_files, read_joints, true_class
+from hocslm_jax.predict.clip_files import (
+    check_clip,
+    find_files,
+    load_clip,
+    read_joints,
+    true_class,
+)
 
 
 def clip(frames=3, people=1, joints=20):
@@ -78,11 +85,11 @@ def test_skeleton_files_are_centred_on_the_first_actor(tmp_path):
         ("none.npy", None, "no such file"),
         ("clip.gif", b"", r"not one of \.skeleton, \.json, \.npy"),
         ("clip.npy", b"text", "not a readable .npy"),
-        ("clip.npy", clip(joints=25), r"shape \(3, 1, 25, 3\), expected \(T, 20, 3\)"),
+        ("clip.npy", clip(joints=25), "25 joints, .* ucla20 20"),
         ("clip.npy", 0 * clip(), "nobody is in it"),
         ("clip.npy", 1e8 * clip(), "cannot be metres"),
         ("clip.json", b"{", "damaged JSON"),
-        ("clip.json", b'{"skeletons": [[[0, 0, 1]]]}', r"shape \(1, 1, 3\)"),
+        ("clip.json", b'{"skeletons": [[[0, 0, 1]]]}', "shape"),
         ("clip.skeleton", b"1\n1\n", "line"),
         ("clip.skeleton", skeleton_file(clip(4, 1, 25)).encode(), "25 joints, .* ucla20 20"),
     ],
@@ -136,19 +143,10 @@ def test_real_files(shared, tmp_path):
         with tarfile.open(shared / "data" / source) as archive:
             member = next(entry for entry in archive if entry.name.endswith(name))
             (tmp_path / name).write_bytes(archive.extractfile(member).read())
-        joints = read_joints(tmp_path / name, graph, "ntu60")
+        joints = read_joints(tmp_path / name, graph, COMPAT["ntu60"] if graph == NTU25 else None)
         height = np.ptp(joints[..., 1], axis=2)
         assert joints.shape[1:] == (1, graph.num_joints, 3) and len(joints) > 10
         assert 0.5 < np.median(height) < 2.5  # metres
-
-
-def raw_bodies(file):
-    """The bodies of an NTU file as an array [T, M, 25, 3] in the sensor's metres."""
-    skeleton = parse_skeleton(file.encode() if isinstance(file, str) else file)
-    joints = np.zeros((skeleton.num_frames, len(skeleton.bodies), 25, 3), np.float32)
-    for person, body in enumerate(skeleton.bodies.values()):
-        joints[body.frames, person] = body.joints
-    return joints
 
 
 def two_people(frames=30):
@@ -159,37 +157,52 @@ def two_people(frames=30):
     return [list(frame[: 2 + (number < 5)]) for number, frame in enumerate(people.astype("f4"))]
 
 
-@pytest.mark.parametrize("dataset", ["ntu60", "ntu120", "ntu120_mini"])
+@pytest.mark.parametrize("compat", COMPAT.values(), ids=COMPAT)
 @pytest.mark.parametrize("bodies", [clip(30, 1, 25) + 2, two_people()], ids=["one", "several"])
-def test_an_array_goes_the_way_of_the_ntu_file(tmp_path, dataset, bodies):
-    text = skeleton_file(bodies)
-    (tmp_path / "a.skeleton").write_text(text)
-    wanted = read_joints(tmp_path / "a.skeleton", NTU25, dataset)
-    raw = raw_bodies(text)
+def test_an_array_goes_the_way_of_the_ntu_file(tmp_path, compat, bodies):
+    (tmp_path / "a.skeleton").write_text(skeleton_file(bodies))
+    wanted = read_joints(tmp_path / "a.skeleton", NTU25, compat)
+    raw = load_clip(tmp_path / "a.skeleton")
     np.save(tmp_path / "raw.npy", np.insert(raw, [0, 7], 0, axis=0))  # two frames without anybody
-    np.testing.assert_array_equal(read_joints(tmp_path / "raw.npy", NTU25, dataset), wanted)
-    np.testing.assert_array_equal(check_clip(wanted, NTU25, dataset), wanted)  # centred already
+    np.testing.assert_array_equal(read_joints(tmp_path / "raw.npy", NTU25, compat), wanted)
+    np.testing.assert_array_equal(check_clip(wanted, NTU25, compat), wanted)  # centred already
+    np.testing.assert_array_equal(check_clip(raw, NTU25), raw)  # of a model of another dataset
 
 
-def test_an_array_of_other_runs_stays_as_it_is():
-    raw = clip(30, 2, 25) + 2
-    np.testing.assert_array_equal(check_clip(raw, NTU25, "mine"), raw)
-
-
-def test_real_ntu_clips_as_arrays(shared):
-    seen = 0
+def test_real_ntu_clips_as_arrays(shared, tmp_path):
+    seen, path = 0, tmp_path / "a.skeleton"
     with tarfile.open(shared / "data/ntu_sample/skeletons.tar.xz") as archive:
         for member in archive:
             if member.name.endswith(".skeleton") and seen < 30:
-                data = archive.extractfile(member).read()
+                path.write_bytes(archive.extractfile(member).read())
                 try:
-                    wanted = actors(parse_skeleton(data))
+                    wanted = actors(parse_skeleton(path.read_bytes()))
                 except ValueError:
                     continue
-                found = check_clip(raw_bodies(data), NTU25, "ntu60")
+                found = check_clip(load_clip(path), NTU25, COMPAT["ntu60"])
                 np.testing.assert_array_equal(found, wanted, err_msg=member.name)
                 seen += 1
     assert seen == 30
+
+
+def test_a_clip_is_loaded_without_a_model(tmp_path):
+    joints = clip(joints=7)
+    np.save(tmp_path / "own.npy", joints[:, 0])
+    np.testing.assert_array_equal(load_clip(tmp_path / "own.npy"), joints)
+    for name, content in (("none.npy", None), ("a.gif", b""), ("b.npy", b"text")):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=name):
+            load_clip(str(tmp_path / name))
+    frame = [clip(1, 1, 25)[0, 0]]
+    many = [frame * (row % 7 == 0) or [frame[0] + row] for row in range(700)]
+    lines = skeleton_file(many).splitlines()
+    for row, line in enumerate(lines):  # every frame has another body
+        if line.startswith("72057594037920 "):
+            lines[row] = line.replace("72057594037920", str(row), 1)
+    (tmp_path / "bomb.skeleton").write_text("\n".join(lines))
+    with pytest.raises(UserError, match="700 bodies in 700 frames"):
+        load_clip(tmp_path / "bomb.skeleton")
 
 
 @pytest.mark.parametrize(
@@ -228,7 +241,7 @@ def npy(header: bytes, version=b"\x01\x00") -> bytes:
 @pytest.mark.parametrize("version", [b"\x01\x00", b"\x02\x00", b"\x09\x00"])
 def test_headers_that_break_numpys_parser(tmp_path, header, version):
     (tmp_path / "clip.npy").write_bytes(npy(header, version) + bytes(240))
-    with pytest.raises(ValueError, match=r"not a readable \.npy file|\.npy file of numbers"):
+    with pytest.raises(ValueError, match=r"npy|clip"):
         read_joints(tmp_path / "clip.npy", UCLA20)
 
 
