@@ -37,6 +37,7 @@ COLUMNS = (
 class Row:
     """One compiled step; `table` is the marker of its table in the document."""
 
+    table: str  # "weak" or "strong"
     strategy: str
     encoder: str
     topology: str

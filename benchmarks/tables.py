@@ -13,7 +13,9 @@ from pathlib import Path
 
 from benchmarks import compile_gpu, scaling
 from benchmarks.record import one_line_errors, read_result, table, write_tables
+from hocslm_jax.evaluate.released import releases_table
 
+BEST = 5  # released weights that README shows
 NAMES = {
     "ctrgcn": "CTR-GCN",
     "hglnet": "HGLNet",
@@ -143,6 +145,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     for document in TABLES:
         write_tables(args.docs / document, make(document, args.results), args.check)
+    readme = args.docs.parent / "README.md"
+    if readme.is_file():
+        best = releases_table(args.results, readme.parent)[: 2 + BEST]  # two lines of header
+        write_tables(readme, {"weights": "\n".join(best)}, args.check)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def find_families(runs: dict[Path, dict], results: Path) -> list[Family]:
         alike = tuple(result[key] for key in SAME if key != "stream")
         found.setdefault((f"{head}*{tail}", alike), {})[path] = result
     families = [
-        Family(name, own)
+        Family(name, dict(sorted(own.items(), key=lambda run: run[1]["stream"] != "joint")))
         for (name, _), own in found.items()
         if len({result["stream"] for result in own.values()}) > 1
     ]

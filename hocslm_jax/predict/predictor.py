@@ -147,7 +147,6 @@ class Predictor:
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Ensemble(Predictor):
     """Several models of the same classes, each with its own stream and settings of the input.
 
@@ -155,29 +154,16 @@ class Ensemble(Predictor):
         UserError: members that differ in their classes, their skeleton or how clips are read.
     """
 
-    members: tuple[Predictor, ...]
-
-    def __post_init__(self):
-        first = self.members[0]
-        for other in self.members[1:]:
-            for what in ("classes", "graph", "compat"):
-                if getattr(first, what) != getattr(other, what):
+    def __init__(self, members: Sequence[Predictor]):
+        self.members, first = tuple(members), members[0]
+        for name in ("classes", "graph", "compat"):
+            setattr(self, name, getattr(first, name))
+            for other in self.members:
+                if getattr(other, name) != getattr(first, name):
                     raise UserError(
-                        f"{other.folder} and {first.folder} are not of one dataset, their {what} "
-                        "differ: an ensemble needs the same"
+                        f"{other.folder} and {first.folder} differ in their {name}: an ensemble "
+                        "needs models of one dataset"
                     )
-
-    @property
-    def graph(self) -> Graph:
-        return self.members[0].graph
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.members[0].classes
-
-    @property
-    def compat(self) -> Compat | None:
-        return self.members[0].compat
 
     @property
     def language(self) -> Language:
