@@ -84,7 +84,8 @@ def plan(
     asked |= {"stage": number, "stages": len(stages)}
     asked |= {"trains": list(stages[number - 1].train), "by": list(stages[number - 1].losses)}
     doing = "compiling" if compiling else "tracing"
-    with told(f"{doing} the train step of {spec} for {topology}"):
+    where = "the devices of this machine" if topology == "local" else topology
+    with told(f"{doing} the train step of {spec} for {where}"):
         return asked | estimate(stage_config(config, number - 1), devices, chip, compiling)
 
 
