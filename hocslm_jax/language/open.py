@@ -128,7 +128,7 @@ def open_without_weights(lm, folder: str | Path) -> Language:
 
     Its prompt is zeros and its gain 1; a run's checkpoint restores what they are for.
     """
-    check_settings(lm)
+    check_language(lm)
     config, tokenizer = read_language(resolve(folder))
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
     words = tokenizer.encode(lm.prompt)
@@ -203,7 +203,7 @@ def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -
     return grid
 
 
-def check_settings(lm) -> None:
+def check_language(lm) -> None:
     """Raises UserError for a value of `config.lm` that is unknown or out of range."""
     for name, known in (
         ("init", ("load", "pretrain")),

@@ -20,7 +20,7 @@ from hocslm_jax.files.atomic import LOCK, check_folder, held, make_folder
 from hocslm_jax.hosts import say
 from hocslm_jax.language.open import (
     Language,
-    check_settings,
+    check_language,
     open_language,
     open_without_weights,
     read_language,
@@ -185,7 +185,7 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
     Raises:
         UserError: as `open_language`, or captions that cannot be used.
     """
-    check_settings(config.lm)
+    check_language(config.lm)
     setup.open_mesh(config)
     store, lm, protocol = opener(), config.lm, config.data.protocol
     folder = language_folder(config, workdir)
