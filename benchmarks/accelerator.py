@@ -1,11 +1,10 @@
-"""What only an accelerator can tell, in one call: parity, speed, memory, and training on NW-UCLA.
+"""Everything to measure on an accelerator, in one call: parity, speed, memory, training.
 
     python -m benchmarks.accelerator --out results/accelerator [--parts attention joint] [--lm 4B]
 
-In: the device at hand, and for `training` a prepared NW-UCLA. Out: `<out>/<part>.json`, written as
-soon as its part is done, so that a machine that is taken away early still leaves the parts before
-it; a part whose file is there is not run again. Weights of language models are random: neither
-speed nor memory depends on them.
+In: the local device, and for `training` a prepared NW-UCLA. Out: `<out>/<part>.json`, written as
+soon as its part is done. Rerun the same command to resume after the last finished part. Language
+models have random weights: neither speed nor memory depends on them.
 """
 
 import argparse
@@ -74,13 +73,8 @@ def joint(args: argparse.Namespace) -> dict:
     return command("benchmarks.joint_speed", args, *options)
 
 
-def streams(args: argparse.Namespace) -> dict:
-    """Six streams in one program against six programs, at the NTU shape."""
-    return command("benchmarks.streams", args, "--shape", "ntu60", "--dtype", "bfloat16")
-
-
 def command(module: str, args: argparse.Namespace, *options: str) -> dict:
-    """What another benchmark finds on this device."""
+    """The result of another benchmark on this device."""
     path = args.out / f"{module.rpartition('.')[2]}_alone.json"
     subprocess.run([sys.executable, "-m", module, "--json", str(path), *options], check=True)
     return json.loads(path.read_text())
@@ -98,7 +92,6 @@ def training(args: argparse.Namespace) -> dict:
 PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {
     "encoders": encoders,
     "joint": joint,
-    "streams": streams,
     "attention": attention,  # the one part that takes the device in this process, and keeps it
     "training": training,
 }

@@ -1,12 +1,11 @@
-"""Programs of this project compiled for NVIDIA GPUs that are not there: sizes, traffic, kernels.
+"""Train, prediction and generation programs compiled for NVIDIA GPUs: memory, traffic, kernels.
 
     python -m benchmarks.compile_gpu --json results/benchmarks/compile_gpu.json [--cases 'T0 *']
-    python -m benchmarks.compile_gpu --json … --docs docs/scaling.md
 
 In: nothing but the configs; needs `pip install "jax[cuda13]"` and no GPU. Out: a JSON file that
 grows by one case at a time, for the version of JAX that is installed; each is compiled in a process
-of its own, with XLA's default options, so that one that ends the compiler is one row. The same
-command continues. With --docs nothing is compiled: the table in the document is made from the file.
+of its own, with XLA's default options, so that a compiler that aborts costs one row. Rerun the same
+command to resume. `benchmarks.tables` makes the table of docs/scaling.md from the file.
 """
 
 import argparse
@@ -22,14 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.record import (
-    measured_here,
-    one_line_errors,
-    read_result,
-    table,
-    write_result,
-    write_tables,
-)
+from benchmarks.record import measured_here, one_line_errors, read_result, table, write_result
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
 from hocslm_jax.models.qwen3 import SIZES, Qwen3, param_shapes
@@ -37,13 +29,13 @@ from hocslm_jax.models.qwen3.generate import Options, lower_generation
 from hocslm_jax.plan.chips import CHIPS, open_devices
 from hocslm_jax.plan.command import read_config
 from hocslm_jax.plan.costs import read_costs
-from hocslm_jax.plan.step import Step, build_step, memory
+from hocslm_jax.plan.planned_step import Step, build_step, memory
 from hocslm_jax.train.checkpoint import abstract
 from hocslm_jax.train.jitted import jit_predict
 from hocslm_jax.train.stages import read_stages, stage_config
 from hocslm_jax.train.state import eval_variables
 
-NTU = "configs/ntu60_xsub.py"
+NTU = "ntu60_xsub"
 PREFIX, WORDS = 9, 48  # a visual token and a prompt; generated tokens
 COLUMNS = (
     *("program", "GPUs", "jax", "clips", "GiB a GPU", "TFLOP", "GB moved"),
@@ -83,10 +75,10 @@ def cases(pattern: str = "*") -> list[Case]:
     return [case for case in made if fnmatch.fnmatch(case.name, pattern)]
 
 
-def lowered(case: Case, settings: str):
+def lowered(case: Case):
     """The lowered program of a case, and how many clips it takes."""
     devices, _ = open_devices(case.topology)
-    config = read_config(f"{NTU}:{case.arguments}", settings)
+    config = read_config(f"{NTU}:{case.arguments}")
     config = stage_config(config, len(read_stages(config)) - 1)
     step = build_step(config, devices)
     if case.part == "train":
@@ -116,9 +108,9 @@ def lower_sentences(step: Step):
     return lower_generation(model, options, params, prefix)
 
 
-def numbers(case: Case, settings: str) -> dict:
+def numbers(case: Case) -> dict:
     """What the compiled program takes on one GPU; compiled here, with XLA's default options."""
-    program, clips = lowered(case, settings)
+    program, clips = lowered(case)
     start = time.perf_counter()
     compiled = program.compile()
     seconds = time.perf_counter() - start
@@ -143,9 +135,9 @@ def numbers(case: Case, settings: str) -> dict:
     }
 
 
-def measure(case: Case, settings: str, limit: int) -> dict:
+def measure(case: Case, limit: int) -> dict:
     """`numbers` from a process of its own, or the last line that it left."""
-    argv = [sys.executable, "-m", "benchmarks.compile_gpu", "--only", case.name, "--set", settings]
+    argv = [sys.executable, "-m", "benchmarks.compile_gpu", "--only", case.name]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:
@@ -162,20 +154,18 @@ def fill(args: argparse.Namespace) -> None:
     result = read_result(args.json) if args.json.is_file() else new
     for case in cases(args.cases):
         row = result["rows"].setdefault(case.name, {}).get(jax.__version__)
-        if row and "failed" not in row and row["settings"] == args.set:
+        if row and "failed" not in row:
             continue
-        found = measure(case, args.set, args.limit) | {"settings": args.set}
+        found = measure(case, args.limit)
         result["rows"][case.name][jax.__version__] = found
-        argv = ["--json", str(args.json), *(["--set", args.set] if args.set else [])]
-        result |= measured_here("compile_gpu", arguments=argv)
+        result |= measured_here("compile_gpu", arguments=["--json", str(args.json)])
         write_result(args.json, result)
         print(" | ".join(cells(case, jax.__version__, found)), flush=True)
 
 
 def cells(case: Case, version: str, found: dict) -> list[str]:
     """One line of the table."""
-    sized = f" ({found['settings']})" if found["settings"] else ""
-    name = [f"{case.name}{sized}", f"`{case.topology}`", version]
+    name = [case.name, f"`{case.topology}`", version]
     if "failed" in found:
         return [*name, f"failed: {found['failed']}", *["–"] * 7]
     library = sum(found["library_calls"].values())
@@ -192,35 +182,30 @@ def cells(case: Case, version: str, found: dict) -> list[str]:
     ]
 
 
-def tables(result: dict) -> dict[str, str]:
-    """The table's Markdown by its marker."""
+def make_table(result: dict) -> str:
+    """Markdown of all rows."""
     lines = [
         cells(case, version, found)
         for case in cases()
         for version, found in sorted(result["rows"].get(case.name, {}).items())
     ]
-    return {"gpus": table(COLUMNS, lines) + f"\n\nMade by `{result['command']}`."}
+    return table(COLUMNS, lines) + f"\n\n`{result['command']}`"
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_gpu")
-    parser.add_argument("--json", type=Path, help="the result, continued")
+    parser.add_argument("--json", type=Path, help="the result, to be continued")
     parser.add_argument("--cases", default="*", help="only those whose name matches")
-    parser.add_argument("--set", default="", metavar="k=v,k=v", help="more settings, for all cases")
     parser.add_argument("--limit", type=int, default=3600, help="seconds for one case")
     parser.add_argument("--only", metavar="CASE", help="compile one here and print its numbers")
-    parser.add_argument("--docs", type=Path, help="make this document's table, compile nothing")
-    parser.add_argument("--check", action="store_true", help="with --docs: only fail if stale")
     args = parser.parse_args(argv)
     jax.config.update("jax_platforms", "cpu")  # nothing looks for a GPU
     if args.only:
         (case,) = (case for case in cases() if case.name == args.only)
-        print(json.dumps(numbers(case, args.set)))
+        print(json.dumps(numbers(case)))
     elif not args.json:
         raise UserError("give --json FILE, where the result is kept")
-    elif args.docs:
-        write_tables(args.docs, tables(read_result(args.json)), args.check)
     else:
         fill(args)
 

@@ -1,18 +1,17 @@
-"""Kills runs at random moments and compares what they end with to a run that nobody killed.
+"""Kills runs at random moments and compares their outcome with that of an undisturbed run.
 
     python -m benchmarks.crash_campaign --out results/reliability.json [--kills 200] [--soak 20000]
 
-In: nothing. Out: counts of the kills by place and signal, and of outcomes that were lost (a restart
-that fails) or wrong (another state, metric or file than without kills); of the soak what a long run
-uses of memory, files and threads. Every process is forked from one that has imported everything
-and started no thread, and hits itself at the place that `crash_run.Blow` says.
+Out: counts of the kills by place and signal, and of outcomes that were lost (a restart fails) or
+wrong (a state, metric or file differs from the undisturbed run's). --soak adds the memory, open
+files and threads of a long run. Every process is forked from one that has imported everything and
+started no thread; it sends itself the signal at the place that `crash_run.Kill` names.
 """
 
 import argparse
 import collections
 import contextlib
 import dataclasses
-import http.server
 import json
 import math
 import multiprocessing
@@ -28,23 +27,23 @@ from pathlib import Path
 
 from benchmarks import crash_run
 from benchmarks.crash_compare import differences, notes, outcome
-from benchmarks.crash_run import Blow
+from benchmarks.crash_run import Kill
 from benchmarks.record import measured_here, one_line_errors, read_result, write_result
 from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError
 
 EPOCHS = 3
-A_RUN = 6  # kills of one run before it may end
+KILLS_A_RUN = 6
 SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 
 @dataclasses.dataclass
 class Campaign:
-    """What all parts share, and what they count.
+    """The state that all parts share.
 
     Attributes:
       kills: "place, signal" -> times that a process was hit.
-      faults: what was lost or wrong, in words.
+      faults: descriptions of what was lost or wrong.
     """
 
     folder: Path
@@ -60,11 +59,11 @@ class Campaign:
         return time.monotonic() < self.until and not self.faults
 
     def start(self, target: Callable, *args) -> multiprocessing.Process:
-        """A process of its own, whose words go to a file."""
+        """Starts a process whose output goes to a file."""
         self.started += 1
-        words = self.folder / f"words{self.started}.txt"
+        output = self.folder / f"output{self.started}.txt"
         process = multiprocessing.get_context("fork").Process(
-            target=_quietly, args=(words, target, *args), name=str(words)
+            target=_quietly, args=(output, target, *args), name=str(output)
         )
         process.start()
         return process
@@ -73,41 +72,41 @@ class Campaign:
         self.faults.append(text)
         print(f"FAULT: {text}", flush=True)
 
-    def ended(self, process: multiprocessing.Process, blow: Blow | None, what: str, seconds=900):
-        """Waits for the end; counts the kill, or notes a status that no kill explains."""
+    def ended(self, process: multiprocessing.Process, kill: Kill | None, what: str, seconds=900):
+        """Waits for the end; counts the kill, or reports a status that no kill explains."""
         process.join(seconds)
         if process.exitcode is None:
             process.kill()
             process.join()
-            self.fault(f"{what}: hangs after {blow}")
-        elif blow and process.exitcode == -blow.signal:
-            self.count(what, blow)
+            self.fault(f"{what}: hangs after {kill}")
+        elif kill and process.exitcode == -kill.signal:
+            self.count(what, kill)
         elif process.exitcode:
-            words = Path(process.name).read_text()[-600:]
-            self.fault(f"{what}: status {process.exitcode} after {blow}: {words}")
+            output = Path(process.name).read_text()[-600:]
+            self.fault(f"{what}: status {process.exitcode} after {kill}: {output}")
 
     def counted(self) -> dict:
         kills, total = dict(sorted(self.kills.items())), self.kills.total()
         return {"kills": kills, "total": total, "runs": self.runs, "faults": self.faults}
 
-    def count(self, what: str, blow: Blow) -> None:
-        self.kills[f"{what}, {signal.Signals(blow.signal).name}"] += 1
+    def count(self, what: str, kill: Kill) -> None:
+        self.kills[f"{what}, {signal.Signals(kill.signal).name}"] += 1
 
 
-def _quietly(words: Path, target: Callable, *args) -> None:
-    with words.open("w") as file:
+def _quietly(output: Path, target: Callable, *args) -> None:
+    with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.exit(target(*args))
 
 
 def kill_training(campaign: Campaign, data: Path, kills: int, processes: int = 1) -> None:
-    """Runs of two stages, each hit `A_RUN` times and then left to end."""
+    """Runs of two stages, each killed `KILLS_A_RUN` times and then left to end."""
     config, cache = crash_run.make_config(data, EPOCHS), campaign.folder / "cache"
     whole = campaign.folder / f"whole{processes}"
     _start(campaign, config, whole, cache, processes)
     wanted = outcome(whole)
-    wait, before = (2 if processes > 1 else A_RUN), campaign.kills.total()
+    wait, before = (2 if processes > 1 else KILLS_A_RUN), campaign.kills.total()
     while campaign.kills.total() - before < kills and campaign.in_time():
         workdir = campaign.folder / f"run{processes}_{campaign.runs}"
         for _ in range(min(wait, kills - campaign.kills.total() + before)):
@@ -115,8 +114,8 @@ def kill_training(campaign: Campaign, data: Path, kills: int, processes: int = 1
             late = {"step": (1, 8), "between stages": (2, 2)}.get(place, (1, 3))
             delay = campaign.rng.choice((0.0, campaign.rng.uniform(0, 0.08)))
             number = campaign.rng.choice(SIGNALS if processes == 1 else SIGNALS[:1])
-            blow = Blow(place, campaign.rng.randint(*late), delay, number)
-            _start(campaign, config, workdir, cache, processes, blow)
+            kill = Kill(place, campaign.rng.randint(*late), delay, number)
+            _start(campaign, config, workdir, cache, processes, kill)
         while not (workdir / "result.json").is_file() and not campaign.faults:
             _start(campaign, config, workdir, cache, processes)
         campaign.runs += 1
@@ -124,8 +123,8 @@ def kill_training(campaign: Campaign, data: Path, kills: int, processes: int = 1
             campaign.fault(f"{workdir.name}: {text}")
 
 
-def _start(campaign, config, workdir: Path, cache: Path, processes: int, blow: Blow | None = None):
-    """One life of a run; of several processes one is hit, and the others must end too."""
+def _start(campaign, config, workdir: Path, cache: Path, processes: int, kill: Kill | None = None):
+    """One attempt of a run; of several processes one is killed, and the others must end too."""
     workdir.mkdir(exist_ok=True)
     who = [None]
     if processes > 1:
@@ -137,18 +136,18 @@ def _start(campaign, config, workdir: Path, cache: Path, processes: int, blow: B
     victim = campaign.rng.randrange(processes)
     started = [
         campaign.start(
-            crash_run.train, config, workdir, cache, blow if number == victim else None, one
+            crash_run.train, config, workdir, cache, kill if number == victim else None, one
         )
         for number, one in enumerate(who)
     ]
-    what = f"{blow.place if blow else 'undisturbed'}{f', {processes} processes' * (processes > 1)}"
+    what = f"{kill.place if kill else 'undisturbed'}{f', {processes} processes' * (processes > 1)}"
     saved = len(notes(workdir))
-    campaign.ended(started[victim], blow, what)
-    hit = blow is not None and started[victim].exitcode == -blow.signal
-    if blow and blow.signal == signal.SIGTERM and started[victim].exitcode == 0:
+    campaign.ended(started[victim], kill, what)
+    hit = kill is not None and started[victim].exitcode == -kill.signal
+    if kill and kill.signal == signal.SIGTERM and started[victim].exitcode == 0:
         stopped = "stopped: step" in Path(started[victim].name).read_text()
         if stopped and len(notes(workdir)) >= saved:
-            campaign.count(what, blow)
+            campaign.count(what, kill)
     for other in (process for process in started if process is not started[victim]):
         other.join(120)
         if other.exitcode is None or (other.exitcode == 0) == hit:
@@ -157,7 +156,7 @@ def _start(campaign, config, workdir: Path, cache: Path, processes: int, blow: B
 
 
 def kill_prepare(campaign: Campaign, source: Path, kills: int) -> None:
-    """`prepare` of one folder, hit at any time; what is there is whole or seen as half-prepared."""
+    """`prepare` of one folder, killed at any time; a partial dataset must never look whole."""
     start, whole = time.monotonic(), campaign.folder / "whole_data"
     campaign.ended(campaign.start(crash_run.prepare, source, whole), None, "prepare")
     seconds = time.monotonic() - start
@@ -165,8 +164,8 @@ def kill_prepare(campaign: Campaign, source: Path, kills: int) -> None:
     before, tries = campaign.kills.total(), 0
     while campaign.kills.total() - before < kills and campaign.in_time():
         data, tries = campaign.folder / f"data{tries}", tries + 1
-        blow = Blow("any", delay=campaign.rng.uniform(0, seconds), signal=_any(campaign))
-        campaign.ended(campaign.start(crash_run.prepare, source, data, blow), blow, "prepare")
+        kill = Kill("any", delay=campaign.rng.uniform(0, seconds), signal=_any(campaign))
+        campaign.ended(campaign.start(crash_run.prepare, source, data, kill), kill, "prepare")
         with contextlib.suppress(UserError):
             if open_store(crash_run.DATASET, data).content != wanted.content:
                 campaign.fault("prepare: wrong: a partial dataset looks whole")
@@ -176,37 +175,12 @@ def kill_prepare(campaign: Campaign, source: Path, kills: int) -> None:
             campaign.fault("prepare: wrong: other clips")
 
 
-def kill_caption(campaign: Campaign, kills: int) -> None:
-    """`caption` against a server of its own, hit at any time; every clip is captioned once."""
-    videos, clips, tries = campaign.folder / "videos", 12, 0
-    crash_run.write_videos(videos, clips)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), crash_run.Server)
-    process = campaign.start(server.serve_forever)
-    url, before = f"http://127.0.0.1:{server.server_address[1]}/v1", campaign.kills.total()
-    try:
-        while campaign.kills.total() - before < kills and campaign.in_time():
-            out, tries = campaign.folder / f"captions{tries}.jsonl", tries + 1
-            options = ["--videos", str(videos), "--out", str(out), "--base-url", url]
-            options += ["--concurrency", "2", "--frames", "2", "--size", "32"]
-            blow = Blow("any", delay=campaign.rng.uniform(0.2, 2.5), signal=_any(campaign))
-            run = campaign.start(crash_run.caption, options, blow)
-            campaign.ended(run, blow, "caption")
-            campaign.ended(campaign.start(crash_run.caption, options), None, "caption")
-            ids = [json.loads(line)["id"] for line in out.read_text().splitlines()]
-            if sorted(ids) != [f"clip{number:02}" for number in range(clips)]:
-                campaign.fault(f"caption: wrong: {ids}")
-    finally:
-        process.kill()
-        process.join()
-        server.server_close()
-
-
 def _any(campaign: Campaign) -> int:
     return campaign.rng.choice(SIGNALS)
 
 
 def soak(campaign: Campaign, data: Path, steps: int) -> dict:
-    """A long run, watched from outside; numbers after a tenth of it, and at its end."""
+    """A long run, watched from outside: numbers after a tenth of it, and at its end."""
     epochs = 20
     repeat = max(1, steps * 8 // (crash_run.TRAIN * epochs))
     config, workdir = crash_run.make_config(data, epochs, repeat, "T0"), campaign.folder / "soak"
@@ -248,8 +222,8 @@ def main(argv: list[str] | None = None) -> int:
     add = parser.add_argument
     add("--kills", type=int, default=200, help="in all, default 200")
     add("--parts", nargs="+", default=list(SHARES), choices=list(SHARES), help="default all")
-    add("--minutes", type=float, default=math.inf, help="begin no other run after these")
-    add("--soak", type=int, default=0, metavar="STEPS", help="then a run of so many steps")
+    add("--minutes", type=float, default=math.inf, help="start no further run after these")
+    add("--soak", type=int, default=0, metavar="STEPS", help="then a run of this many steps")
     add("--seed", type=int, default=0)
     add("--out", type=Path, help="JSON file of the counts")
     args = parser.parse_args(argv)
@@ -260,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         source, data = Path(folder) / "source", Path(folder) / "data"
         crash_run.write_source(source)
         campaign.ended(campaign.start(crash_run.prepare, source, data), None, "prepare")
-        found = earlier(args.out)
+        found = read_result(args.out) if args.out and args.out.is_file() else {}
         whole = sum(SHARES[part] for part in args.parts)
         for part in args.parts if args.kills else ():
             _part(campaign, part, source, data, round(args.kills * SHARES[part] / whole))
@@ -276,12 +250,7 @@ def main(argv: list[str] | None = None) -> int:
     return int(bool(campaign.faults))
 
 
-SHARES = {"two processes": 0.03, "caption": 0.08, "prepare": 0.12, "training": 0.77}
-
-
-def earlier(path: Path | None) -> dict:
-    """What another call measured: kills, or the soak, that this one may not measure anew."""
-    return read_result(path) if path and path.is_file() else {}
+SHARES = {"two processes": 0.05, "prepare": 0.15, "training": 0.8}
 
 
 def _part(campaign: Campaign, part: str, source: Path, data: Path, kills: int) -> None:
@@ -289,10 +258,8 @@ def _part(campaign: Campaign, part: str, source: Path, data: Path, kills: int) -
         kill_training(campaign, data, kills)
     elif part == "two processes":
         kill_training(campaign, data, kills, processes=2)
-    elif part == "prepare":
-        kill_prepare(campaign, source, kills)
     else:
-        kill_caption(campaign, kills)
+        kill_prepare(campaign, source, kills)
 
 
 if __name__ == "__main__":

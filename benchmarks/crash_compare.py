@@ -1,6 +1,6 @@
-"""What two runs must agree in: every saved state, all metrics, the counts of the result.
+"""Compares two runs: every saved state, all metrics, the counts of the result.
 
-In: workdirs of runs that noted their states (`crash_run.note_states`). Out: what differs, in words.
+In: workdirs of runs that recorded their states (`crash_run.note_states`). Out: the differences.
 """
 
 import json
@@ -13,7 +13,7 @@ TIMINGS = ("step_time_s", "samples_per_s")
 
 
 def notes(workdir: Path) -> dict[tuple[str, int], str]:
-    """(folder, step) -> hash of the state that was saved; the last life's word holds."""
+    """(folder, step) -> hash of the saved state; of several records the last."""
     path = workdir / crash_run.NOTES
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     rows = [json.loads(line) for line in lines if line.endswith("\n") and line.startswith("{")]
@@ -21,7 +21,7 @@ def notes(workdir: Path) -> dict[tuple[str, int], str]:
 
 
 def outcome(workdir: Path) -> dict:
-    """All that a finished run must agree in with one that nobody killed."""
+    """All that must be equal in a finished run and in an undisturbed one."""
     found = {}
     for folder in (workdir / "stages/1", workdir):
         lines = (folder / "metrics.jsonl").read_text().splitlines()
@@ -33,7 +33,7 @@ def outcome(workdir: Path) -> dict:
 
 
 def differences(workdir: Path, wanted: dict) -> Iterator[str]:
-    """What differs from the run that nobody killed; every state that both saved is compared."""
+    """The differences from the undisturbed run; every state that both saved is compared."""
     try:
         found = outcome(workdir)
     except (OSError, ValueError, KeyError) as error:

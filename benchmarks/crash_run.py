@@ -1,8 +1,8 @@
-"""What benchmarks.crash_campaign kills: a tiny run of two stages, a tiny `prepare`, `caption`.
+"""What benchmarks.crash_campaign kills: a tiny run of two stages, and a tiny `prepare`.
 
-Each is a function for a process of its own. A `Blow` says where, and with which signal, it is to be
-hit; `note_states` writes down a hash of every state that is saved, so that two runs can be compared
-bit for bit.
+Each is a function for a process of its own. A `Kill` says where and with which signal the process
+ends itself; `note_states` records a hash of every saved state, so that two runs can be compared bit
+for bit.
 """
 
 import argparse
@@ -10,12 +10,10 @@ import csv
 import dataclasses
 import functools
 import hashlib
-import http.server
 import json
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -30,8 +28,7 @@ from hocslm_jax.train import checkpoint, environment, experiment, setup, strateg
 
 DATASET, TRAIN, TEST, CLASSES = "crash", 32, 16, 4
 NOTES = "states.jsonl"
-SENTENCE = "A person is clapping both hands in front of the chest."
-# A function that is called there: its owner and its name.
+# For each place a function that is called there: its owner and its name.
 PLACES = {
     "step": (setup.Run, "put"),
     "checkpoint": (checkpoint, "save"),
@@ -42,8 +39,8 @@ PLACES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Blow:
-    """A signal to oneself.
+class Kill:
+    """A signal that a process sends to itself.
 
     Attributes:
       place: of `PLACES`, or "any" for a time after the start.
@@ -97,9 +94,9 @@ def write_source(folder: Path) -> None:
             table.writerow((f"clip{row:02}", f"{row:02}.npy", f"class{label}", split))
 
 
-def prepare(source: Path, data_dir: Path, blow: Blow | None = None) -> int:
+def prepare(source: Path, data_dir: Path, kill: Kill | None = None) -> int:
     """`python -m hocslm_jax prepare folder`."""
-    strike(blow)
+    schedule(kill)
     parser = argparse.ArgumentParser()
     preparing.add_arguments(parser)
     options = ["--name", DATASET, "--source", str(source), "--data-dir", str(data_dir)]
@@ -111,55 +108,6 @@ def verify(data_dir: Path) -> int:
     """`prepare --check`; reads records with threads, so it has a process of its own."""
     print(check(DATASET, data_dir))
     return 0
-
-
-def write_videos(folder: Path, clips: int) -> None:
-    import av
-
-    folder.mkdir()
-    for number in range(clips):
-        with av.open(str(folder / f"clip{number:02}.mp4"), "w") as out:
-            stream = out.add_stream("mpeg4", rate=10)
-            stream.width = stream.height = 32
-            for place in range(6):
-                picture = np.full((32, 32, 3), 40 * place + number, np.uint8)
-                out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            out.mux(stream.encode())
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Says the same sentence of every clip."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *_):
-        pass
-
-    def do_GET(self):
-        self._send({"object": "list", "data": [{"id": "vlm", "object": "model"}]})
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        time.sleep(0.1)
-        said = {"role": "assistant", "content": SENTENCE}
-        choice = {"index": 0, "finish_reason": "stop", "message": said}
-        self._send({"id": "x", "object": "chat.completion", "created": 0, "choices": [choice]})
-
-    def _send(self, body: dict) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-def caption(options: list[str], blow: Blow | None = None) -> int:
-    """`python -m hocslm_jax caption`."""
-    from hocslm_jax.__main__ import main
-
-    strike(blow)
-    return main(["caption", *options])
 
 
 def make_config(data_dir: Path, epochs: int, repeat: int = 1, name: str = "T0+"):
@@ -175,7 +123,7 @@ def make_config(data_dir: Path, epochs: int, repeat: int = 1, name: str = "T0+")
     return config
 
 
-def train(config, workdir: Path, cache: Path, blow: Blow | None = None, who: dict | None = None):
+def train(config, workdir: Path, cache: Path, kill: Kill | None = None, who: dict | None = None):
     """What `launch.py` does, with the stand-in network; `who` are JAX's variables of a process."""
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
     os.environ.update(who or {})
@@ -186,32 +134,32 @@ def train(config, workdir: Path, cache: Path, blow: Blow | None = None, who: dic
         environment.SILENCE_S = 10
         environment.join_processes()
     note_states(workdir)
-    strike(blow)
+    schedule(kill)
     return strategy.train(config, workdir, build)
 
 
-def strike(blow: Blow | None) -> None:
-    """Has the process hit itself where the blow says."""
-    if blow is None:
+def schedule(kill: Kill | None) -> None:
+    """Makes the process send itself the signal at the place that `kill` names."""
+    if kill is None:
         return
 
-    def hit():
-        os.kill(os.getpid(), blow.signal)
+    def end():
+        os.kill(os.getpid(), kill.signal)
 
-    if blow.place == "any":
-        later(blow.delay, hit)
+    if kill.place == "any":
+        later(kill.delay, end)
         return
-    owner, name = PLACES[blow.place]
+    owner, name = PLACES[kill.place]
     original, calls = getattr(owner, name), []
 
     @functools.wraps(original)
-    def struck(*args, **options):
+    def counted(*args, **options):
         calls.append(1)
-        if len(calls) == blow.count:
-            later(blow.delay, hit)
+        if len(calls) == kill.count:
+            later(kill.delay, end)
         return original(*args, **options)
 
-    setattr(owner, name, struck)
+    setattr(owner, name, counted)
 
 
 def later(seconds: float, call) -> None:

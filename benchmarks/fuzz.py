@@ -1,11 +1,11 @@
 """Damaged and hostile input for every parser of files that come from outside.
 
-python -m benchmarks.fuzz [--seconds=60] [--seed=0] [--targets npy pickle ...] [--atheris NAME]
+    python -m benchmarks.fuzz [--seconds=60] [--seed=0] [--targets npy pickle ...] [--atheris NAME]
 
-Each target is a parser with the exceptions that it may raise and a few good files. Good files are
-changed at random, a few bytes at a time, and parsed. What raises anything else, takes over two
-seconds or over 1 GiB of memory is written to a file and ends the run with status 1. With --atheris
-(`pip install atheris`) that fuzzer, which is guided by coverage, makes the input of one target.
+Each target is a parser with the exceptions that it may raise and a few valid files. These are
+changed at random, a few bytes at a time, and parsed. An input that raises another exception, takes
+over two seconds or over 1 GiB of memory is kept in a file and ends the run with status 1. With
+--atheris (`pip install atheris`) that coverage-guided fuzzer makes the input of one target.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import json
 import pickle
 import random
 import resource
+import shutil
 import sys
 import tarfile
 import tempfile
@@ -47,7 +48,7 @@ from hocslm_jax.files.text import parse_json, read_json, read_table
 from hocslm_jax.graph import NTU25, resolve_graph
 from hocslm_jax.language.caption.answers import read_answer
 from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf
-from hocslm_jax.predict.release_files import read_variables
+from hocslm_jax.predict.release_files import WEIGHTS, read_variables
 
 SLOWEST, LARGEST = 2.0, 1 << 30  # seconds of one input; bytes of the process above its start
 WORDS = [b"", b"0", b"-1", b"1e999", b"NaN", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"[" * 2000]
@@ -60,9 +61,9 @@ class Target:
 
     Attributes:
       act: parses a file.
-      seeds: good files.
+      seeds: valid files.
       suffix: of the file's name.
-      raises: what it may raise for bad ones.
+      raises: what it may raise for damaged ones.
     """
 
     act: Callable[[Path], object]
@@ -133,9 +134,15 @@ def _changed(rng: random.Random, data: bytes, seeds: tuple[bytes, ...]) -> bytes
 
 
 def targets() -> dict[str, Target]:
-    """Every parser of what comes from outside, by name."""
-    bad = lambda *_: None  # noqa: E731 - whom to tell of bad entries
+    """Every parser of outside files, by name."""
+    bad = lambda *_: None  # noqa: E731 - reports of bad entries
     both = (UserError, ValueError)
+    ucla = _json({"file_name": "a", "label": 1, "skeletons": np.ones((2, 20, 3)).tolist()})
+    one = {"id": "a", "caption": "A person sits.", "model": "m", "prompt": "p", "time": "t"}
+    captions = _json(one) + b"\n\n" + _json(one) + b"\r\n"
+
+    halves = {f"x_{split}": np.ones((2, 4, 150), np.float32) for split in ("train", "test")}
+    npz_clips = _npz(np.savez, **halves, y_train=np.eye(2), y_test=np.eye(2))
 
     def clips(recipe):
         return [clip for shard in recipe.shards for clip in shard()]
@@ -145,12 +152,15 @@ def targets() -> dict[str, Target]:
             with contextlib.suppress(ValueError):
                 read_member(member) if not isinstance(member.place, int) else None
 
-    safetensors = lambda path: read_variables(path.parent, {})  # noqa: E731
+    def safetensors(path):
+        shutil.copy(path, path.with_name(WEIGHTS))
+        read_variables(path.parent, {})
+
     skeleton = lambda path: actors(parse_skeleton(path.read_bytes()))  # noqa: E731
     return {
         "skeleton": Target(skeleton, (_skeleton(1), _skeleton(2)), ".skeleton", both),
-        "nw_ucla": Target(lambda p: nw_ucla.parse_joints(p.read_bytes()), (_ucla(),), "", both),
-        "captions": Target(read_captions, (_captions(),), ".jsonl"),
+        "nw_ucla": Target(lambda p: nw_ucla.parse_joints(p.read_bytes()), (ucla,), "", both),
+        "captions": Target(read_captions, (captions,), ".jsonl"),
         "table": Target(
             lambda p: read_table(p, ("id", "file"), ("split",)),
             (b"id,file,split\r\na,b.npy,train\r\n", b'\xef\xbb\xbfid;File\n"a;b";c\n'),
@@ -160,16 +170,14 @@ def targets() -> dict[str, Target]:
         "graph": Target(lambda p: resolve_graph(read_json(p)), (_json(NTU25.as_mapping()),)),
         "npy": Target(lambda p: read_clip(p, 25), (_npy(2), _npy(1, "<f8")), ".npy", both),
         "scores": Target(load_scores, (_scores(True), _scores(False)), ".npz"),
-        "npz clips": Target(
-            lambda p: clips(own_npz("own", p, bad, NTU25)), (_npz_clips(),), ".npz"
-        ),
+        "npz clips": Target(lambda p: clips(own_npz("own", p, bad, NTU25)), (npz_clips,), ".npz"),
         "score pickle": Target(
             lambda p: read_score_files([str(p)]), tuple(_pickled_scores()), ".pkl"
         ),
         "clip pickle": Target(
             lambda p: clips(own_pickle("own", p, bad, NTU25)), tuple(_pickled_clips()), ".pkl"
         ),
-        "safetensors": Target(safetensors, (_safetensors(),), "/model.safetensors"[1:]),
+        "safetensors": Target(safetensors, (_safetensors(),)),
         "language model": Target(
             lambda p: from_hf(read_json(p)), (_json(to_hf(SIZES["0.6B"])),), "", both
         ),
@@ -199,15 +207,6 @@ def _skeleton(bodies: int) -> bytes:
     return b"12\n" + 12 * (b"%d\n" % bodies + one)
 
 
-def _ucla() -> bytes:
-    return _json({"file_name": "a", "label": 1, "skeletons": np.ones((2, 20, 3)).tolist()})
-
-
-def _captions() -> bytes:
-    one = {"id": "a", "caption": "A person sits.", "model": "m", "prompt": "p", "time": "t"}
-    return _json(one) + b"\n\n" + _json(one) + b"\r\n"
-
-
 def _npy(persons: int, dtype: str = "<f4") -> bytes:
     file = io.BytesIO()
     np.save(file, np.ones((3, persons, 25, 3), dtype))
@@ -224,11 +223,6 @@ def _scores(packed: bool) -> bytes:
     save = np.savez_compressed if packed else np.savez
     names = {"ids": np.array(["a", "b"]), "classes": np.array(["x", "y", "z"])}
     return _npz(save, **names, labels=np.array([0, 2], np.int32), logits=np.ones((2, 3), "<f4"))
-
-
-def _npz_clips() -> bytes:
-    arrays = {f"x_{split}": np.ones((2, 4, 150), np.float32) for split in ("train", "test")}
-    return _npz(np.savez, **arrays, y_train=np.eye(2), y_test=np.eye(2))
 
 
 def _pickled_scores() -> list[bytes]:

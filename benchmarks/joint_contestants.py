@@ -1,8 +1,8 @@
-"""The contestants of `benchmarks.joint_speed`: the joint train step of ours, and PyTorch's.
+"""The contestants of `benchmarks.joint_speed`: our joint train step (strategy T3) and PyTorch's.
 
-In: a `Case`. Out: as `encoder.measure` wants it, a train step ready to be timed, in the place of an
-inference nothing, and what is known after two steps. Weights, clips and captions are random; either
-side is given the same sizes and, but for the weights, the same numbers.
+In: a `Case`. Out: what `encoder.measure` expects: a train step ready to be timed, no inference, and
+facts known after two steps. Weights, clips and captions are random; both sides get the same sizes
+and inputs.
 """
 
 import dataclasses
@@ -13,17 +13,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import joint_program
-from benchmarks.joint_program import CLASSES, PROMPT
 from configs import ntu60_xsub
 from hocslm_jax.graph import NTU25
 from hocslm_jax.models.qwen3 import Qwen3Config, init_params
-from hocslm_jax.plan.step import Step
+from hocslm_jax.plan.planned_step import Step, build_step, traced_flops
 from hocslm_jax.train import environment
-from hocslm_jax.train.stages import stage_config
+from hocslm_jax.train.stages import read_stages, stage_config
 
-# Of ours the encoder. remat: the language model's layers run again in the backward pass, which is
-# how we train; compile: `torch.compile`.
+CLASSES, PROMPT = 60, 8  # NTU RGB+D 60; "Describe the action performed by the person:"
+# Ours are named by their encoder. remat: the language model's layers are recomputed in the backward
+# pass, as in training; compile: `torch.compile`.
 CONTESTANTS = (
     "ctrgcn",
     "ctrgcn+remat",
@@ -65,8 +64,29 @@ class Case:
         config.lm.update(max_tokens=self.tokens, dtype=self.dtype)
         return config
 
-    def program(self, device: jax.Device) -> joint_program.Case:
-        return joint_program.Case(self.config, self.lm, device, device.platform)
+    def step(
+        self, device: jax.Device, losses: tuple[str, ...] = ("cls", "gen"), attention=None
+    ) -> Step:
+        """The second stage of T3, which trains with language, on one device."""
+        config = stage_config(self.config, 1)
+        config.lm.remat = self.remat
+        stage = dataclasses.replace(read_stages(config)[1], losses=losses)
+        return build_step(config, [device], self.lm, stage, attention)
+
+
+def needed_flops(case: Case, device: jax.Device) -> float:
+    """FLOPs of one step without recomputation, which is what MFU counts.
+
+    Frozen weights have no gradient, so a product with one costs two passes and not three.
+    """
+    encoder = traced_flops(case.step(device, ("cls",), "xla"))
+    lm, positions = case.lm, case.batch * (PROMPT + case.tokens)
+    heads, groups = lm.num_heads * lm.head_dim, lm.num_kv_heads * lm.head_dim
+    width = 2 * heads + 2 * groups + 3 * lm.intermediate_size
+    linear = 2.0 * positions * lm.num_layers * lm.hidden_size * width
+    attention = 4.0 * positions * lm.num_layers * (PROMPT + case.tokens) * heads
+    head = 2.0 * case.batch * case.tokens * lm.vocab_size * lm.hidden_size
+    return encoder + 2 * (linear + head) + 3 * attention
 
 
 def random_batch(case: Case) -> dict[str, np.ndarray]:
@@ -101,8 +121,7 @@ def random_weights(made: Step):
 
 def compile_step(case: Case) -> tuple[Step, jax.stages.Compiled]:
     """Our step on the first device, as training compiles it."""
-    device = jax.devices()[0]
-    made = case.program(device).step(case.remat, case.config.lm.chunk)
+    made = case.step(jax.devices()[0])
     return made, made.lower().compile()
 
 

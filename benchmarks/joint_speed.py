@@ -1,6 +1,6 @@
 """Speed and memory of the joint train step (strategy T3), against PyTorch and transformers.
 
-    python -m benchmarks.joint_speed --json results/benchmarks/joint_speed.json
+    python -m benchmarks.joint_speed --json joint_speed.json
     python -m benchmarks.joint_speed --lm 4B --batch 64 --dtype bfloat16 --alone   # on a GPU
 
 In: the sizes of a language model and of a batch; weights, clips and captions are random. Out:
@@ -19,31 +19,30 @@ from pathlib import Path
 import jax
 
 from benchmarks import encoder
-from benchmarks.joint_contestants import CONTESTANTS, Case, build
-from benchmarks.joint_program import CLASSES, PROMPT, needed_flops
-from benchmarks.joint_step import LMS
+from benchmarks.joint_contestants import CLASSES, CONTESTANTS, PROMPT, Case, build, needed_flops
 from benchmarks.record import measured_here, write_result
-from hocslm_jax.models.qwen3 import SIZES, num_params
+from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, num_params
 from hocslm_jax.plan.chips import find_chip
 
-# What CPU cores can run: layers of the 0.6B, and of the words as many as leave the output matrix
-# its share of the parameters of a 4B, a tenth.
+# For CPU cores: four layers of the 0.6B, and a vocabulary that leaves the output matrix a tenth of
+# the parameters, as in the 4B.
 SMALL = dataclasses.replace(SIZES["0.6B"], num_layers=4, vocab_size=8192, eos_token_ids=())
-SIZES_BY_NAME = {**LMS, "small": SMALL}
+TINY = Qwen3Config(1009, 48, 80, 3, 4, 2, 16)  # compiles in seconds
+SIZES_BY_NAME = {**SIZES, "tiny": TINY, "small": SMALL}
 SIZE_OPTIONS = ("lm", "batch", "tokens", "frames", "width", "stages", "dtype")
 NOTES = (
     "peak_bytes: of the device's allocator; on a CPU of the process, its compiler included",
-    "flops_needed: nothing is computed twice, of frozen weights there is no gradient, attention "
-    "covers the full square; the encoder by XLA's count of ours",
+    "flops_needed: without recomputation and without gradients of frozen weights; attention over "
+    "the full square; the encoder's FLOPs are those of our program",
 )
 
 
 def measure(cases: list[Case], rounds: int, steps: int) -> dict[str, dict]:
-    """What is known of each contestant and, unless that is an error, seconds of its steps."""
+    """Facts about each contestant and, unless it failed, the seconds of its steps."""
     try:
         found = encoder.measure(cases, rounds, steps, 0, build)
-    except EOFError:  # killed, for its memory most likely
-        return {case.contestant: {"error": "a contestant's process ended"} for case in cases}
+    except EOFError:  # most likely killed because of its memory
+        return {case.contestant: {"error": "the process was killed"} for case in cases}
     return {
         name: row["about"] | ({} if "error" in row["about"] else {"seconds": row["train"]})
         for name, row in found.items()
@@ -128,12 +127,12 @@ def main(argv: list[str] | None = None) -> None:
     cases = [Case(name, **given) for name in args.contestants]
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the contestants' memory
     device = jax.devices()[0]
-    flops = {case.encoder: needed_flops(case.program(device)) for case in cases}
+    flops = {case.encoder: needed_flops(case, device) for case in cases}
     found: dict[str, dict] = {}
     for group in [[case] for case in cases] if args.alone else [cases]:
         found |= measure(group, args.rounds, args.steps)
         rows = summary(found, cases, flops)
-        write_result(args.json, results(args, rows))  # it may be interrupted
+        write_result(args.json, results(args, rows))
     print(report(rows))
 
 

@@ -1,12 +1,10 @@
-"""Tables of `plan`: the train step of NTU60 on TPU slices of 4 to 256 chips.
+"""Tables of `plan`: the train steps of NTU60 compiled for TPU slices.
 
-    python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows 'ctrgcn T3 *']
-    python -m benchmarks.scaling --json results/benchmarks/scaling.json --docs docs/scaling.md
+    python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows '* weak *']
 
-In: nothing but the configs; needs libtpu and no TPU. Out: a JSON file that grows by one row at a
-time, each compiled in a process of its own, so that the same command goes on where it was stopped.
-With --docs nothing is compiled: the tables in the document are made from the file, and --check only
-fails where they are stale.
+In: nothing but the configs; needs libtpu and no TPU. Out: a JSON
+file that grows by one row at a time, each compiled in a process of its own; rerun the same command
+to resume. `benchmarks.tables` makes the tables of docs/scaling.md from the file.
 """
 
 import argparse
@@ -19,126 +17,104 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.record import (
-    measured_here,
-    one_line_errors,
-    read_result,
-    table,
-    write_result,
-    write_tables,
-)
+from benchmarks.record import measured_here, one_line_errors, read_result, table, write_result
 from hocslm_jax.errors import UserError
-from hocslm_jax.plan.estimate import needed
+from hocslm_jax.plan.estimate import bytes_needed
 
-SLICES = {  # 4, 16, 64 and 256 chips
-    "v5e": ("2x2", "4x4", "8x8", "16x16"),
-    "v5p": ("2x2x1", "2x2x4", "4x4x4", "4x8x8"),
+SETTINGS = {"T0": "strategy=T0", "T3": "", "T3-fsdp": "lm.fsdp=true"}  # of ntu60_xsub
+SLICES = {  # chips: name, per generation
+    "v5e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
+    "v5p": {4: "2x2x1", 16: "2x2x4", 64: "4x4x4", 256: "4x8x8"},
 }
-CHIPS = (4, 16, 64, 256)
-PER_CHIP, FIXED = 16, 256  # clips: weak scaling keeps the former, strong scaling the latter
-CONFIGS = {
-    "T0": "configs/ntu60_xsub.py:strategy=T0",
-    "T3": "configs/ntu60_xsub.py",
-    "T3-fsdp": "configs/ntu60_xsub.py:lm.fsdp=true",
-}
+CLIPS_PER_CHIP, CLIPS = 16, 256  # weak scaling keeps the former, strong scaling the latter
 COLUMNS = (
-    *("slice", "chips", "clips", "GiB a chip", "TFLOP a chip", "of an even split"),
-    *("GB sent", "at best, ms", "bound", "by the compiler, ms", "clips/s"),
+    *("step", "devices", "clips", "GiB", "TFLOP", "GB moved", "GB sent"),
+    *("lower bound, ms", "bound", "compiler's estimate, ms", "clips/s"),
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One cell of the experiment; its name is its key in the result."""
+    """One compiled step; `table` is the marker of its table in the document."""
 
+    table: str  # "weak" or "strong"
     strategy: str
-    scaling: str
-    chip: str
-    place: int
-    encoder: str = "ctrgcn"
+    encoder: str
+    topology: str
+    batch: int
 
     @property
     def name(self) -> str:
-        return f"{self.encoder} {self.strategy} {self.scaling} {self.topology}"
+        return f"{self.encoder} {self.strategy} {self.table} {self.topology}"
 
-    @property
-    def twin(self) -> str:
-        other = {"weak": "strong", "strong": "weak"}[self.scaling]
-        return dataclasses.replace(self, scaling=other).name
-
-    @property
-    def topology(self) -> str:
-        return f"{self.chip}:{SLICES[self.chip][self.place]}"
-
-    @property
-    def batch(self) -> int:
-        return PER_CHIP * CHIPS[self.place] if self.scaling == "weak" else FIXED
-
-    def settings(self, more: str) -> str:
+    def config(self, more: str) -> str:
         sizes = f"batch_size={self.batch},eval_batch_size={self.batch}"
-        return ",".join(filter(None, [sizes, f"model.encoder={self.encoder}", more]))
+        parts = (SETTINGS[self.strategy], sizes, f"model.encoder={self.encoder}", more)
+        return "ntu60_xsub:" + ",".join(filter(None, parts))
 
 
 def rows(pattern: str = "*") -> list[Row]:
-    """Those whose name matches, the most telling ones first."""
-    every = [Row("T3", "weak", "v5e", place, "hglnet") for place in (3, 1)]
-    every += [
-        Row(strategy, scaling, chip, place)
-        for strategy, scaling in (("T3", "weak"), ("T0", "weak"), ("T3", "strong"))
-        for chip in SLICES
-        for place in (3, 1, 2, 0)
-    ]
-    every.append(Row("T3-fsdp", "strong", "v5e", 0))  # where the frozen weights leave no room
-    return [row for row in every if fnmatch.fnmatch(row.name, pattern)]
+    """All rows of the tables, in their order, whose name matches the pattern."""
+    made = []
+    for strategy, encoder, chips in (
+        ("T3", "hglnet", ("v5e",)),
+        ("T3", "ctrgcn", ("v5e", "v5p")),
+        ("T0", "ctrgcn", ("v5e", "v5p")),
+    ):
+        for topology, number in slices(chips, (16, 256)):
+            made.append(Row("weak", strategy, encoder, topology, CLIPS_PER_CHIP * number))
+    for topology, _ in slices(("v5e", "v5p"), (4, 16, 64, 256)):
+        made.append(Row("strong", "T3", "ctrgcn", topology, CLIPS))
+    made.append(Row("strong", "T3-fsdp", "ctrgcn", "v5e:2x2", CLIPS))
+    return [row for row in made if fnmatch.fnmatch(row.name, pattern)]
+
+
+def slices(chips: tuple[str, ...], numbers: tuple[int, ...]) -> list[tuple[str, int]]:
+    """Topologies of these TPU generations, and their numbers of chips."""
+    return [(f"{chip}:{SLICES[chip][number]}", number) for chip in chips for number in numbers]
 
 
 def measure(row: Row, more: str, limit: int) -> dict:
-    """The plan of one row, from a process of its own: it takes much memory and gives it back."""
+    """The plan of one row, from a process of its own, which gives its memory back."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, "-m", "hocslm_jax", "plan", f"--json={out}"]
-        command += [f"--config={CONFIGS[row.strategy]}", f"--topology={row.topology}"]
-        command += ["--set", row.settings(more)]
+        command += [f"--config={row.config(more)}", f"--topology={row.topology}"]
         start = time.perf_counter()
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=limit)
         except subprocess.TimeoutExpired:
             raise UserError(f"{row.name}: not compiled in {limit} s; raise --limit") from None
         if not out.is_file():
-            said = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+            said = (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]
             raise UserError(f"{row.name}: {said.removeprefix('error: ')}")
         return json.loads(out.read_text()) | {"wall_s": round(time.perf_counter() - start, 1)}
 
 
 def fill(args: argparse.Namespace) -> None:
-    """Adds the rows that are not there yet, or were made with other settings."""
+    """Adds the rows that are missing or were made with other settings."""
     result = read_result(args.json) if args.json.is_file() else {"benchmark": "scaling", "rows": {}}
     for row in rows(args.rows):
-        known = result["rows"].get(row.name)
-        if known and known["settings"] == row.settings(args.set):
+        known = result["rows"]
+        step = (row.config(args.set), row.topology)
+        same = [one for one in known.values() if step == (one["config"], one["topology"])]
+        if row.name in known and known[row.name] in same:
             continue
-        twin = result["rows"].get(row.twin, {})  # the same step on the same slice
-        same = twin.get("settings") == row.settings(args.set)
-        found = twin if same else measure(row, args.set, args.limit)
-        result["rows"][row.name] = found
-        result |= measured_here("scaling", "libtpu", arguments=command(args))
+        found = same[0] if same else measure(row, args.set, args.limit)
+        known[row.name] = found
+        result |= measured_here("scaling", arguments=["--json", str(args.json)])
         write_result(args.json, result)
-        print(f"{row.name}: {' | '.join(cells(row, found)[2:])}, {found['wall_s']} s", flush=True)
-
-
-def command(args: argparse.Namespace) -> list[str]:
-    """The arguments that make all rows, of which this one may make a few."""
-    return ["--json", str(args.json), *(["--set", args.set] if args.set else [])]
+        print(f"{row.name}: {' | '.join(cells(row, found)[1:])}", flush=True)
 
 
 def cells(row: Row, found: dict) -> list[str]:
     """One line of a table."""
-    shape = [f"`{row.topology}`", f"{found['devices']}", f"{found['batch_size']:,}"]
-    size = needed(found)
+    step = f"{row.strategy} {row.encoder}, `{row.topology}`"
+    shape = [step, f"{found['devices']}", f"{found['batch_size']:,}"]
+    size = bytes_needed(found)
     if size is None:
         return [*shape, f"does not fit: {found['does_not_fit']}", *["–"] * 7]
     seconds, rates = found["seconds"], found["examples_per_s"]
-    counts = found["flops"]
     sent = sum(one["sent"] for one in found["collectives"].values())
     fits = "" if found["fits"] else " (does not fit)"
     compiler = f"{1e3 * seconds['compiler']:,.0f}" if "compiler" in seconds else "–"
@@ -146,8 +122,8 @@ def cells(row: Row, found: dict) -> list[str]:
     return [
         *shape,
         f"{size / 2**30:.1f}{fits}",
-        f"{counts['matrix'] / 1e12:.2f}",
-        f"{counts['matrix'] / counts['ideal']:.2f}",
+        f"{found['flops']['matrix'] / 1e12:.2f}",
+        f"{found['hbm_traffic'] / 1e9:,.1f}",
         f"{sent / 1e9:.2f}",
         f"{1e3 * seconds['step']:,.1f}",
         found["bound"],
@@ -156,49 +132,25 @@ def cells(row: Row, found: dict) -> list[str]:
     ]
 
 
-def tables(result: dict) -> dict[str, str]:
-    """Markdown by marker: the rows that are there, by encoder, strategy and kind of scaling."""
-    made, every = {}, rows()
-    for kind in dict.fromkeys(row.name.rpartition(" ")[0] for row in every):
-        chosen = [row for row in every if row.name.startswith(f"{kind} ")]
-        chosen.sort(key=lambda row: (row.chip, row.place))
-        known = [row for row in chosen if row.name in result["rows"]]
-        lines = [cells(row, result["rows"][row.name]) for row in known]
-        made[kind] = table(COLUMNS, lines) if lines else "Not compiled yet."
-        if lines and "weak" in kind:
-            made[kind] += ideal_lines(result, chosen)
-    found, whole = len(result["rows"]), len(every)
-    made["settings"] = f"{found} of {whole} rows are compiled, by `{result['command']}`."
-    return made
+def table_names() -> list[str]:
+    return list(dict.fromkeys(row.table for row in rows()))
 
 
-def ideal_lines(result: dict, chosen: list[Row]) -> str:
-    """How far weak scaling from 16 to 256 chips is from ideal, where both are there."""
-    said = ""
-    for chip in SLICES:
-        ends = [row.name for row in chosen if row.chip == chip and CHIPS[row.place] in (16, 256)]
-        counts = [result["rows"].get(name, {}).get("flops", {}).get("matrix") for name in ends]
-        if len(counts) == 2 and all(counts):
-            change = counts[1] / counts[0] - 1
-            said += f"\n\n{chip}: from 16 to 256 chips the products of one chip change by "
-            said += f"{change:+.2%}."
-    return said
+def make_table(name: str, result: dict) -> str:
+    """Markdown of the rows of one table that are there."""
+    known = result["rows"]
+    found = [row for row in rows() if row.table == name and row.name in known]
+    return table(COLUMNS, [cells(row, known[row.name]) for row in found])
 
 
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
-    parser.add_argument("--json", type=Path, required=True, help="the result, gone on with")
+    parser.add_argument("--json", type=Path, required=True, help="the result, to be continued")
     parser.add_argument("--rows", default="*", help="only those whose name matches")
     parser.add_argument("--set", default="", metavar="k=v,k=v", help="more settings, for all rows")
     parser.add_argument("--limit", type=int, default=7200, help="seconds for one row")
-    parser.add_argument("--docs", type=Path, help="make this document's tables, compile nothing")
-    parser.add_argument("--check", action="store_true", help="with --docs: only fail if stale")
-    args = parser.parse_args(argv)
-    if args.docs:
-        write_tables(args.docs, tables(read_result(args.json)), args.check)
-    else:
-        fill(args)
+    fill(parser.parse_args(argv))
 
 
 if __name__ == "__main__":

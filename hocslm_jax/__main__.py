@@ -20,14 +20,15 @@ VERBS = {
     ),
     "ablate": ("hocslm_jax.train.ablate", "run every row of a table with several seeds"),
     "plan": ("hocslm_jax.plan.command", "memory and time of a train step on devices not at hand"),
-    "predict": ("hocslm_jax.predict.command", "classify and describe skeleton files with a run"),
+    "predict": ("hocslm_jax.predict.command", "classify, describe and draw skeleton files"),
+    "evaluate": ("hocslm_jax.predict.accuracy", "count the test clips that models get right"),
     "ensemble": (
         "hocslm_jax.evaluate.ensemble_command",
         "fuse the scores of several runs, and test the gain",
     ),
-    "release": ("hocslm_jax.predict.release", "a run's weights as safetensors, with all they need"),
+    "release": ("hocslm_jax.predict.release", "weights of runs as safetensors, with all they need"),
     "report": ("hocslm_jax.evaluate.report", "tables and figures of finished runs"),
-    "render": ("hocslm_jax.predict.render", "draw clips, and what a run says of them"),
+    "render": ("hocslm_jax.predict.render", "draw clips, and what a run predicted for them"),
 }
 
 

@@ -15,18 +15,19 @@ Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
 class Mixed(NamedTuple):
-    """What `mixup` blended with: the clips' own share, a scalar, and the others' labels [B]."""
+    """How `mixup` blended a batch: each clip's own share, a scalar, and the labels [B] of the other
+    clips."""
 
     share: jax.Array
     label: jax.Array
 
 
 class Teacher(NamedTuple):
-    """Another model's word on a batch: probabilities [B, C] of its logits over `temperature`.
+    """Another model's output for a batch: probabilities [B, C] of its logits / `temperature`.
 
-    Its term is T^2 KL(teacher || student), both at the temperature T, whose gradient the T^2 keeps
-    at one scale (Hinton et al. 2015, section 2). Of a batch that `mixup` made, what it says is
-    blended like the clips.
+    The loss term is T^2 KL(teacher || student), both at temperature T; T^2 keeps the scale of its
+    gradient independent of T (Hinton et al. 2015, section 2). In a batch that `mixup` made the
+    probabilities are blended like the clips.
     """
 
     probabilities: jax.Array
@@ -44,14 +45,14 @@ def classification(
 ) -> tuple[jax.Array, Metrics]:
     """Mean cross-entropy over the real clips of a batch (CTR-GCN's only loss).
 
-    With a teacher it is (1 - share) of that and share of the teacher's term.
+    With a teacher: (1 - share) * cross-entropy + share * the teacher's term.
 
     Args:
         logits: float32 [B, C].
         label: int32 [B].
         mask: float32 [B]; 1 for a clip, 0 for padding.
-        smoothing: share of the target that all classes have in equal parts.
-        mixed: of a batch that `mixup` made; `top1` then counts the clips' larger part alone.
+        smoothing: share of the target that is spread evenly over all classes.
+        mixed: of a batch that `mixup` made; `top1` then counts only the clips' larger part.
 
     Returns:
         The mean, and `loss`, `top1` and, with a teacher, its term `teacher` as (sum, count).
@@ -75,9 +76,9 @@ def classification(
 def mixup(rng: jax.Array, x: jax.Array, label: jax.Array, alpha: float) -> tuple[jax.Array, Mixed]:
     """Blends every clip of a batch with the one at the same place from its end.
 
-    The own share is drawn from Beta(alpha, alpha), once for the batch, and is at least a half. The
-    order of a batch is random already, so its reverse is as good a partner as any, and costs no
-    gather between devices.
+    The own share is drawn from Beta(alpha, alpha), once for the batch, and is at least a half. A
+    batch is in random order already, so the reversed batch gives random partners, without a gather
+    between devices.
     """
     share = jax.random.beta(rng, alpha, alpha)
     share = jnp.maximum(share, 1 - share).astype(x.dtype)
@@ -93,9 +94,8 @@ def _distance(logits: jax.Array, teacher: Teacher, mixed: Mixed | None) -> jax.A
     target, temperature = teacher.probabilities, teacher.temperature
     if mixed is not None:
         target = _blend(mixed.share, target)
-    return temperature**2 * optax.losses.kl_divergence(
-        jax.nn.log_softmax(logits / temperature), target
-    )
+    student = jax.nn.log_softmax(logits / temperature)
+    return temperature**2 * optax.losses.kl_divergence(student, target)
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:
@@ -110,7 +110,7 @@ def caption(
 ) -> tuple[jax.Array, Metrics]:
     """Mean cross-entropy over the caption tokens and EOS of a batch (L_gen of eq. 14).
 
-    The paper writes a sum over the tokens; the mean keeps the loss weight free of their number.
+    The paper has a sum over the tokens; with the mean the weight does not depend on their number.
 
     Args:
         hidden: [B, L, H]; position t is where token t is predicted.
@@ -133,9 +133,9 @@ def token_scores(
 ) -> tuple[jax.Array, jax.Array]:
     """-log p of every token, and whether it was the likeliest: two float32 [B, L].
 
-    The B x L x V logits never exist: a scan makes `chunk` positions of them at a time and the
-    backward pass makes them again. The chunks run along L, not over the flattened B * L: a chunk
-    then holds a share of every device's clips, and nothing is gathered between devices.
+    The B x L x V logits never exist at once: a scan makes those of `chunk` positions at a time, and
+    the backward pass makes them again. Chunks are cut along L and not over the flattened B * L, so
+    that each holds a share of every device's clips and nothing is gathered between devices.
     """
     batch, length, width = hidden.shape
     chunk = min(chunk, length) or length
@@ -164,9 +164,8 @@ def token_scores(
 def word_logits(hidden: jax.Array, words: jax.Array) -> jax.Array:
     """hidden [B, T, H] and words [V, H] of one type -> float32 logits [B, T, V].
 
-    The gradient of the logits is rounded to that type too, before it is multiplied: in float32 it
-    would make both gradients products in float32, at a fraction of the rate, and a float32 copy of
-    all words.
+    The gradient of the logits is rounded to that type as well: in float32 it would make both
+    gradients float32 products, at a fraction of the speed, and need a float32 copy of all words.
     """
     return jnp.einsum("bth,vh->btv", hidden, words, preferred_element_type=jnp.float32)
 

@@ -23,9 +23,11 @@ from flax import linen as nn
 
 from hocslm_jax.__main__ import VERBS
 from hocslm_jax.graph import Graph, adjacency
-from hocslm_jax.models import build_model, qwen3
+from hocslm_jax.models import build_model, encoder, qwen3
 from hocslm_jax.models.qwen3 import Qwen3Config
-from hocslm_jax.predict import model, pretrained
+from hocslm_jax.predict import clip_files, load_model
+from hocslm_jax.predict.predictor import Prediction
+from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train import check_settings, experiment
 from hocslm_jax.train.stages import read_stages
 
@@ -113,9 +115,10 @@ def test_python_runs(text, names):
 @pytest.fixture
 def names(monkeypatch, tmp_path):
     """What the blocks take as given. Runs are stand-ins, the language model is small."""
-    monkeypatch.setattr(model, "load_run", mock.create_autospec(model.load_run))
-    model.load_run.return_value = stand_in(model.LoadedRun)
-    monkeypatch.setattr(pretrained, "load_pretrained", lambda name: stand_in(model.LoadedRun))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(encoder, "SPATIAL", dict(encoder.SPATIAL))
+    monkeypatch.setattr(load_model, "load_pretrained", lambda source: stand_in(TrainedModel))
+    monkeypatch.setattr(clip_files, "load_clip", lambda path: np.zeros((8, 1, 20, 3), np.float32))
     small = Qwen3Config(32, 8, 16, 1, 2, 1, 4)
     params = jax.tree.map(lambda a: jnp.zeros(a.shape), qwen3.param_shapes(small))
     qwen3.save_params(params, small, tmp_path)
@@ -145,6 +148,10 @@ def stand_in(kind):
     made = mock.create_autospec(kind, instance=True)
     for field in dataclasses.fields(kind):
         setattr(made, field.name, mock.MagicMock())
-    prediction = [field.name for field in dataclasses.fields(model.Prediction)]
-    made.predict.return_value = [mock.Mock(spec=prediction)]
+    prediction = mock.create_autospec(Prediction, instance=True)
+    for field in dataclasses.fields(Prediction):
+        setattr(prediction, field.name, mock.MagicMock())
+    made.predict.side_effect = lambda clips, *_: (
+        prediction if isinstance(clips, np.ndarray) else [prediction]
+    )
     return made

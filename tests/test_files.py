@@ -15,8 +15,8 @@ from hocslm_jax.files import atomic, checksums
 HOLD = """
 import sys, time
 from pathlib import Path
-from hocslm_jax import files
-with files.held(Path(sys.argv[1]), "trains here"):
+from hocslm_jax.files import atomic
+with atomic.held(Path(sys.argv[1]), "trains here"):
     print("held", flush=True)
     time.sleep(60)
 """

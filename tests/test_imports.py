@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,24 @@ def test_every_module_imports_without_torch_and_tensorflow(frameworks):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "", f"importing the package pulled in {done.stdout}"
+
+
+def test_no_two_files_of_one_name():
+    """But for the module of a verb: a name says what is in the file, wherever it is seen."""
+    names = [path.name for path in (ROOT / PACKAGE).rglob("*.py")]
+    twice = {name for name in names if names.count(name) > 1} - {"__init__.py", "command.py"}
+    assert not twice
+
+
+def test_files_are_short():
+    long = [path for path in sources() if len((ROOT / path).read_text().splitlines()) > 300]
+    assert not long
+
+
+def test_every_folder_is_installed():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for path in (ROOT / PACKAGE).rglob("__init__.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    configs = {path.parent for path in (ROOT / "configs").rglob("*.py")}
+    packages |= {".".join([PACKAGE, *folder.relative_to(ROOT).parts]) for folder in configs}
+    assert packages == set(settings["packages"])

@@ -1,7 +1,7 @@
-"""Random changes of a clip, and the fixed ones under which a test clip is looked at again.
+"""Random changes of training clips, and the fixed views of test clips (test-time augmentation).
 
-Clips go in and come out as float32 [M, T, V, C], the raw joints of `random_crop` and `look` as
-[T, M, V, C]. Every function is pure: the result depends on its arguments and the state of the
+Clips go in and come out as float32 [M, T, V, C], the raw joints of `random_crop` and `change_view`
+as [T, M, V, C]. Every function is pure: the result depends on its arguments and the state of the
 generator it is given, and the clip is never changed in place. NumPy only.
 """
 
@@ -60,7 +60,7 @@ def augment(x: np.ndarray, rng: np.random.Generator, feed, swap: np.ndarray | No
 
     Args:
       feed: with the probabilities `mirror`, `drop_axis`, `drop_joints`, and `scale` and `jitter`,
-        see `pipeline.Feed`. One that is 0 leaves the draws of the others as they are.
+        see `feeder.Feed`. One that is 0 leaves the draws of the others as they are.
       swap: int [V], the joint on the other side of every joint; needed to mirror.
     """
     if feed.mirror and rng.random() < feed.mirror:
@@ -105,13 +105,13 @@ def drop_joints(x: np.ndarray, rng: np.random.Generator, probability: float) -> 
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
-    """One way to look at a test clip.
+class ClipView:
+    """One view of a test clip, for test-time augmentation.
 
     Attributes:
       degrees: by which it is turned about the vertical axis.
-      start: share of the frames before the part that is seen.
-      length: share of the frames that is seen.
+      start: share of the frames before the part that is used.
+      length: share of the frames that is used.
       mirrored: whether left and right are exchanged.
     """
 
@@ -121,7 +121,7 @@ class View:
     mirrored: bool = False
 
 
-def views_of(views: int, angle: float, crops: int, mirrored: bool) -> tuple[View, ...]:
+def views_of(views: int, angle: float, crops: int, mirrored: bool) -> tuple[ClipView, ...]:
     """All combinations of `views` turns from -angle to angle, `crops` stretches and the mirror.
 
     One view is the clip as it is, one crop is the whole clip; (1, _, 1, False) is the plain test.
@@ -131,13 +131,17 @@ def views_of(views: int, angle: float, crops: int, mirrored: bool) -> tuple[View
     length = TEST_CROP if crops > 1 else 1.0
     sides = (False, True) if mirrored else (False,)
     return tuple(
-        View(float(degrees), float(start), length, side)
+        ClipView(float(degrees), float(start), length, side)
         for degrees, start, side in itertools.product(turns, starts, sides)
     )
 
 
-def look(joints: np.ndarray, view: View, swap: np.ndarray | None) -> np.ndarray:
-    """Raw joints [T, M, V, C] as `view` sees them; absent persons stay zero."""
+def change_view(joints: np.ndarray, view: ClipView, swap: np.ndarray | None) -> np.ndarray:
+    """Raw joints [T, M, V, C] in that view; absent persons stay zero.
+
+    Args:
+      swap: int [V], the joint on the other side of every joint; needed if the view is mirrored.
+    """
     length = min(max(round(len(joints) * view.length), MIN_CROP), len(joints))
     start = min(round(len(joints) * view.start), len(joints) - length)
     joints = joints[start : start + length]

@@ -38,18 +38,18 @@ class Caption:
 class CaptionTable:
     """Sentences as ids, and which of them describe a row of the store.
 
-    Row r has the sentences `start[r]` to `start[r] + count[r]`; rows that share their sentences,
-    such as those of a class in the bank, share the place too.
+    Row r of N has the sentences `start[r]` to `start[r] + count[r]` of all S; rows that share their
+    sentences, such as those of a class in the bank, have the same start.
 
     Attributes:
-      tokens: int32 [S, L], L the longest; behind the end `pad_id`.
+      tokens: int32 [S, L], L the longest; `pad_id` after the end.
       lengths: int32 [S], with EOS.
       start, count: int32 [N]; count is 0 for a row without a sentence.
-      texts: the sentences in full, [S].
+      texts: the whole sentences, [S].
       num_cut: sentences longer than the limit.
       num_from_bank: rows, of those asked for, described by the bank.
       num_stray: entries of captions.jsonl for ids that the store does not have.
-      template_classes: classes described by the stock sentence, for want of a better one.
+      template_classes: classes that are in no bank file, described by one stock sentence.
     """
 
     tokens: np.ndarray
@@ -73,16 +73,19 @@ class CaptionTable:
 
 
 def read_captions(path: str | Path) -> dict[str, list[Caption]]:
-    """The captions of every clip id, in the file's order; white space in them is made single.
+    """The captions of every clip id, in the file's order; runs of white space become one blank.
 
     Further keys and blank lines are ignored.
 
     Raises:
-      UserError: no such file, or a line that is no caption, by its number.
+      UserError: no such file, or a line that is not a caption, by its number.
     """
     captions: dict[str, list[Caption]] = {}
     for number, line in read_lines(path):
-        caption = _caption(line, f"{path}:{number}")
+        try:
+            caption = _caption(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}; fix or remove the line") from None
         captions.setdefault(caption.id, []).append(caption)
     return captions
 
@@ -98,9 +101,9 @@ def caption_table(
     """Tokenizes the sentences of a dataset and says which are whose.
 
     Args:
-      limit: most ids of a sentence, with EOS; a longer one is cut behind a word.
+      limit: most ids of a sentence, with EOS; a longer one is cut after a word.
       source: "clips" for the dataset's captions.jsonl, "bank" for the shipped sentences of each
-        class, "auto" for the former where a clip has one and the latter elsewhere.
+        class, "auto" for a clip's own if it has any, else its class's.
       shuffled_seed: not None gives each row the sentences of another one, by a permutation of
         `rows` fixed by the seed: the control experiment. About one in C rows keeps its class.
       rows: those that need a sentence, e.g. the training split; default all.
@@ -184,21 +187,22 @@ def _tokenized(
     }
 
 
-def _caption(line: str, where: str) -> Caption:
+def _caption(line: str) -> Caption:
+    """Raises ValueError, with the reason, where the line is not a caption."""
     try:
         entry = parse_json(line)
-        if not isinstance(entry, dict):
-            raise ValueError("not an object")
     except ValueError as error:
-        raise UserError(f"{where}: damaged JSON ({error}); mend or remove the line") from None
+        raise ValueError(f"damaged JSON ({error})") from None
+    if not isinstance(entry, dict):
+        raise ValueError("damaged JSON (not an object)")
     keys = [field.name for field in dataclasses.fields(Caption)]
     if wrong := [key for key in keys if not isinstance(entry.get(key), str)]:
-        raise UserError(f"{where}: {', '.join(wrong)} missing or no text; mend or remove the line")
+        raise ValueError(f"{', '.join(wrong)} missing or not text")
     sentence = " ".join(entry["caption"].split())
     if not sentence or not entry["id"]:
-        raise UserError(f"{where}: an empty id or caption; mend or remove the line")
-    if not sentence.isascii() and any("\ud800" <= letter <= "\udfff" for letter in sentence):
-        raise UserError(f"{where}: a caption that is no valid Unicode; mend or remove the line")
+        raise ValueError("an empty id or caption")
+    if any("\ud800" <= letter <= "\udfff" for letter in sentence):
+        raise ValueError("a caption that is not valid Unicode")
     # Model and prompt are the same in every line; keep them once.
     model, prompt = sys.intern(entry["model"]), sys.intern(entry["prompt"])
     return Caption(entry["id"], sentence, model, prompt, entry["time"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hocslm_jax.data.augment import View, augment, look, random_crop
+from hocslm_jax.data.augment import ClipView, augment, change_view, random_crop
 from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.sampling import FEEDERS, SECOND_PERSON, centred, fit_persons, with_somebody
 from hocslm_jax.data.streams import STREAMS, check_choice, make_stream
@@ -32,8 +32,8 @@ class Feed:
       stream: one of `streams.STREAMS`.
       streams: several of them, side by side, in the place of `stream`; () for that one alone.
       num_persons: length of the person axis.
-      origin: "body" moves the origin of every clip to the graph's centre joint (`feeders.centred`);
-        "" and "kept" leave it.
+      origin: "body" moves the origin of every clip to the graph's centre joint
+        (`sampling.centred`); "" and "kept" leave it.
       repeat: passes over the training clips in one epoch.
       p_interval: share of the frames a training crop keeps (ntu).
       test_interval: share of the frames, centred, that a test clip keeps (ntu).
@@ -134,11 +134,11 @@ def with_teacher(build, probabilities: np.ndarray, draws: list) -> Batch:
 
 
 def build_batch(
-    store, feed: Feed, graph: Graph, seed: int | None, draws: list, view: View | None = None
+    store, feed: Feed, graph: Graph, seed: int | None, draws: list, view: ClipView | None = None
 ) -> Batch:
     """One batch from (pass, row) draws; seed None is test mode, row -1 padding.
 
-    `view`: how the clips are looked at in test mode, if not as they are.
+    `view`: of the clips in test mode, if not as they are.
     """
     rows = np.array([row for _, row in draws], np.int32)
     names = feed.streams or (feed.stream,)
@@ -168,7 +168,7 @@ def _load(
     feed: Feed,
     graph: Graph,
     rng: np.random.Generator | None,
-    view: View | None,
+    view: ClipView | None,
 ) -> np.ndarray:
     """The joints of one clip's persons as drawn, float32 [M, T, V, C]."""
     joints = store.joints(row)
@@ -184,7 +184,7 @@ def _load(
     if rng is not None:
         joints = random_crop(joints, rng, feed.crop)
     elif view is not None:
-        joints = look(joints, view, other_side(graph) if view.mirrored else None)
+        joints = change_view(joints, view, other_side(graph) if view.mirrored else None)
     x = FEEDERS[feed.feeder](joints, rng, **options)
     if rng is not None:  # before the stream, as in SkateFormer: a bone to a lost joint is long
         x = augment(x, rng, feed, other_side(graph) if feed.mirror else None)

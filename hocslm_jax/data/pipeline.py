@@ -18,7 +18,7 @@ import sys
 import grain
 import numpy as np
 
-from hocslm_jax.data.augment import View
+from hocslm_jax.data.augment import ClipView
 from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.feeder import Feed, build_batch, check_value, with_captions, with_teacher
 from hocslm_jax.errors import UserError
@@ -85,12 +85,12 @@ def eval_batches(
     shard: tuple[int, int] = (0, 1),
     limit: int = -1,
     threads: int = 2,
-    view: View | None = None,
+    view: ClipView | None = None,
 ) -> grain.DatasetIterator:
     """Every clip of a split exactly once over all hosts, in test mode and in protocol order.
 
-    A `limit` of 0 or more takes only so many of them, evenly spaced; a `view` changes how they are
-    looked at (test-time augmentation).
+    A `limit` of 0 or more takes only so many of them, evenly spaced; a `view` changes them
+    (test-time augmentation).
 
     `batch_size` counts all hosts, as in `train_iterator`. Every host gives the same number of
     batches of the same shape; the last is filled up with zero clips of mask 0, label 0 and row -1.

@@ -150,8 +150,8 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
         store reads them again.
 
     Raises:
-      UserError: not prepared, half-prepared or damaged, with the command that mends it; an unknown
-        cache.
+      UserError: not prepared, half-prepared or damaged, with the command that repairs it; or an
+        unknown cache.
     """
     if cache not in CACHES:
         raise UserError(f"data.cache {cache!r}: expected one of {', '.join(map(repr, CACHES))}")
@@ -229,7 +229,7 @@ def _check_index(index: dict) -> None:
         raise ValueError("a file of another folder")
     names = [*index["classes"], *index["columns"]["id"], index["dataset"]]
     if not all(isinstance(name, str) for name in names):
-        raise ValueError("a name that is no text")
+        raise ValueError("a name that is not text")
     if type(index["num_persons"]) is not int or index["num_persons"] < 1:
         raise ValueError("a number of persons that cannot be")
     for key in ("label", *COLUMNS):
@@ -237,7 +237,7 @@ def _check_index(index: dict) -> None:
     for splits in index["protocols"].values():
         for rows in splits.values():
             if np.asarray(rows, np.int32).ndim != 1:
-                raise ValueError("a split that is no list of rows")
+                raise ValueError("a split that is not a list of rows")
 
 
 def _check_rows(folder: Path, classes: list, columns: dict, protocols: dict) -> None:

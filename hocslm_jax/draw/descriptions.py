@@ -2,7 +2,7 @@
 
 In: rows of `descriptions.jsonl`, which a run with language leaves in its workdir, and the joints
 float32 [T, M, V, 3] of their clips. Out: a PNG, for each clip a filmstrip, its true class, the
-reference and the generated sentence, marked green where that names the class and red where not.
+reference and the generated sentence, marked green if that names the class and red if not.
 """
 
 import textwrap
@@ -10,19 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from hocslm_jax.draw.fonts import drawable, families
-from hocslm_jax.draw.primitives import (
-    FAINT,
-    INK,
-    RIGHT_MARK,
-    WRONG_MARK,
-    draw_strip,
-    new_figure,
-    trim,
-    view_of,
-)
+from hocslm_jax.draw import primitives as draw
+from hocslm_jax.draw.primitives import FAINT, INK, RIGHT_MARK, WRONG_MARK, write
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
@@ -53,18 +43,27 @@ def render_descriptions(
         raise UserError(f"{path}: pictures of descriptions are .png; name the file so")
     if not rows:
         raise UserError(f"{path}: no description to draw")
-    cells = [_lines(row) for row in rows]
-    columns, lines = min(2, len(rows)), max(sum(len(text) for _, _, text in cell) for cell in cells)
+    texts = [_lines(row) for row in rows]
+    columns, lines = min(2, len(rows)), max(sum(len(text) for _, _, text in cell) for cell in texts)
     cell_height = HEAD + STRIP + LINE * (lines + 1.5)
-    down = -(-len(rows) // columns)
-    width, height = columns * (CELL + GAP), TOP + BOTTOM + down * cell_height
-    figure = new_figure(width, height, title)
-    for place, (row, clip, cell) in enumerate(zip(rows, clips, cells, strict=True)):
-        if clip.ndim != 4 or clip.shape[2:] != (graph.num_joints, 3):
-            raise UserError(f"{row['id']}: joints are {list(clip.shape)}, not of {graph.name}")
+    height = TOP + BOTTOM + -(-len(rows) // columns) * cell_height
+    figure = draw.new_figure(columns * (CELL + GAP), height, title)
+    for place, (row, clip, cell) in enumerate(zip(rows, clips, texts, strict=True)):
+        clip = draw.trim(clip, graph, row["id"])
         left = GAP / 2 + place % columns * (CELL + GAP)
         top = height - TOP - place // columns * cell_height
-        _draw(figure, row, trim(clip, row["id"]), graph, cell, left, top)
+        write(figure, row["truth"], left, top, color=INK, fontsize=12, weight="bold", va="top")
+        write(figure, row["id"], left + CELL, top, color=FAINT, fontsize=8, ha="right", va="top")
+        view = draw.view_of(clip, height=STRIP, narrowest=0.8, widest=CELL / 3)
+        poses = min(POSES, len(clip), int(CELL / view.width))
+        y = top - HEAD - STRIP
+        draw.draw_strip(figure, clip, graph, view, left, y, poses, numbers=False)
+        y -= 0.5 * LINE
+        for label, colour, text in cell:
+            write(figure, label, left, y, color=colour, fontsize=9, weight="bold", va="top")
+            for line in text:
+                write(figure, line, left + LABEL, y, color=INK, fontsize=9, va="top")
+                y -= LINE
     figure.savefig(path, dpi=110)
 
 
@@ -78,25 +77,3 @@ def _lines(row: Mapping) -> list[tuple[str, str, list[str]]]:
     pairs = [("reference", FAINT, row["reference"]), (f"generated {mark}", colour, said)]
     options = {"width": LETTERS, "max_lines": MOST_LINES, "placeholder": " …"}
     return [(label, colour, textwrap.wrap(text, **options)) for label, colour, text in pairs]
-
-
-def _draw(figure: Figure, row, clip, graph: Graph, cell, left: float, top: float) -> None:
-    """One cell with its upper left corner at (left, top) inches."""
-    width, height = figure.get_size_inches()
-
-    def write(text: str, x: float, y: float, **look) -> None:
-        look |= {"va": "top", "parse_math": False, "family": families(text)}
-        figure.text(x / width, y / height, drawable(text), **look)
-
-    view = view_of(clip, height=STRIP, narrowest=0.8, widest=CELL / 3)
-    poses = min(POSES, len(clip), int(CELL / view.width))
-    write(row["truth"], left, top, color=INK, fontsize=12, weight="bold")
-    write(row["id"], left + CELL, top, color=FAINT, fontsize=8, ha="right")
-    bottom = top - HEAD - STRIP
-    draw_strip(figure, clip, graph, view, left, bottom, poses, numbers=False)
-    y = bottom - 0.5 * LINE
-    for label, colour, text in cell:
-        write(label, left, y, color=colour, fontsize=9, weight="bold")
-        for line in text:
-            write(line, left + LABEL, y, color=INK, fontsize=9)
-            y -= LINE

@@ -1,7 +1,7 @@
-"""Texts in pictures: any script, with the fonts that are installed.
+"""Text in figures, in any script that the installed fonts have.
 
-In: names of classes and clips, as anyone may have written them. Out: the families to draw them in,
-and the texts themselves, with an escape such as \\u5750 for each letter that no font has.
+In: names of classes and clips, in any language. Out: the font families to draw them in, and the
+texts with an escape such as \\u5750 in place of each letter that no font has.
 """
 
 import functools
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
-USUAL = "DejaVu Sans"  # Matplotlib brings it along
+USUAL = "DejaVu Sans"  # comes with Matplotlib
 PLACEHOLDERS = ("Last Resort",)  # families that have a box for every letter
 LONGEST = 80  # characters of a text that are drawn
 
 
 def families(texts: str | Iterable[str]) -> list[str]:
-    """The usual family, and those that have the letters which it lacks; for `family=`."""
+    """Matplotlib's `family=` for texts: the usual family, and others for the letters it lacks."""
     found, missing = [USUAL], set("".join(texts)) - _letters(USUAL)
     while missing:
         best = max(_installed(), key=lambda name: len(missing & _letters(name)))
@@ -28,7 +28,7 @@ def families(texts: str | Iterable[str]) -> list[str]:
 
 
 def drawable(text: str) -> str:
-    """`text` without what no font can draw, at most `LONGEST` characters of it."""
+    """`text`, at most `LONGEST` characters, with escapes for letters that no font has."""
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     known = frozenset().union(*map(_letters, families(text)))
     return "".join(c if c in known else c.encode("unicode_escape").decode() for c in text)
@@ -42,7 +42,7 @@ def _installed() -> tuple[str, ...]:
 
 @functools.cache
 def _letters(family: str) -> frozenset[str]:
-    """The letters that the plain style of a family has; control characters are none."""
+    """The letters of the plain style of a family, without control characters."""
     try:
         path = font_manager.findfont(family, fallback_to_default=False)
         codes = FT2Font(path).get_charmap()

@@ -1,7 +1,7 @@
-"""Drawing primitives of skeleton pictures: people, the view they are seen in, bars, GIF files.
+"""Drawing primitives of skeleton pictures: people, the view they are seen in, text, bars, GIFs.
 
-In: poses [M, V, 3] in metres (x right, y up, z away from the camera) and Matplotlib axes.
-`skeletons` composes these into filmstrips and animations.
+In: poses [M, V, 3] in metres (x right, y up, z away from the camera) and Matplotlib figures, where
+places are inches from the lower left corner. `skeletons` and `descriptions` compose these.
 """
 
 from collections.abc import Mapping
@@ -39,21 +39,10 @@ class View:
     height: float
 
     def on(self, figure: Figure, left: float, bottom: float) -> Axes:
-        """Bare axes of this view, `left` and `bottom` inches from the figure's corner."""
-        full_width, full_height = figure.get_size_inches()
-        size = (self.width / full_width, self.height / full_height)
-        axes = figure.add_axes((left / full_width, bottom / full_height, *size))
-        axes.set_axis_off()
+        """Bare axes of this view with their lower left corner at (left, bottom)."""
+        axes = bare_axes(figure, left, bottom, self.width, self.height)
         axes.set(xlim=(-self.half, self.half), ylim=(self.bottom, self.top))
         return axes
-
-
-def trim(joints: np.ndarray, name: str) -> np.ndarray:
-    """The frames of joints [T, M, V, 3] that have somebody; UserError with `name` if none has."""
-    present = np.abs(joints).sum(axis=(1, 2, 3)) > 0
-    if not present.any():
-        raise UserError(f"{name}: the clip has nobody in it")
-    return joints[present]
 
 
 def view_of(joints: np.ndarray, height: float, narrowest: float, widest: float) -> View:
@@ -67,41 +56,24 @@ def view_of(joints: np.ndarray, height: float, narrowest: float, widest: float) 
     return View(width / scale / 2, bottom, top, width, scale * (top - bottom))
 
 
-def write_gif(images: list[np.ndarray], path: Path, pause: int) -> None:
-    """Writes RGB images with one small palette, without which a GIF is many times as large."""
-    sample = np.concatenate([images[0], images[len(images) // 2], images[-1]]).reshape(-1, 3)
-    # Five bits a channel: Pillow's search would take a near-white for the white background.
-    colours, counts = np.unique(sample | 7, axis=0, return_counts=True)
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(colours[np.argsort(-counts)[:64]].ravel().tolist())
-    dither = Image.Dither.NONE
-    frames = [Image.fromarray(image).quantize(palette=palette, dither=dither) for image in images]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=pause, loop=0)
+def trim(joints: np.ndarray, graph: Graph, name: str) -> np.ndarray:
+    """The frames of joints [T, M, V, 3] that have somebody.
 
-
-def new_figure(width: float, height: float, title: str) -> Figure:
-    """A white figure with its title at the top and the key to the colours at the bottom.
-
-    `width` and `height` are inches; a title that is longer makes the figure wider.
+    Raises:
+        UserError: with `name`, joints of another skeleton, or a clip with nobody in it.
     """
-    title = drawable(title)
-    width = max(width, 0.5 + 0.11 * len(title))
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    place = {"va": "center", "ha": "left", "family": families(title)}
-    figure.text(
-        0.25 / width, 1 - 0.28 / height, title, color=INK, fontsize=13, parse_math=False, **place
-    )
-    for left, side in ((0.25, "left"), (0.6, "right")):
-        figure.text(
-            left / width, 0.14 / height, side, color=SIDES[side], fontsize=9, weight="bold", **place
-        )
-    return figure
+    if joints.ndim != 4 or joints.shape[2:] != (graph.num_joints, 3):
+        expected = f"[T, M, {graph.num_joints}, 3]"
+        raise UserError(f"{name}: joints are {list(joints.shape)}, {graph.name} needs {expected}")
+    present = joints.any(axis=(1, 2, 3))
+    if not present.any():
+        raise UserError(f"{name}: the clip has nobody in it")
+    return joints[present]
 
 
 def people(pose: np.ndarray) -> np.ndarray:
     """Those of the people [M, V, 3] who are in the frame: the absent are all zero."""
-    return pose[np.abs(pose).sum(axis=(1, 2)) > 0]
+    return pose[pose.any(axis=(1, 2))]
 
 
 def centre_of(pose: np.ndarray) -> float:
@@ -110,29 +82,59 @@ def centre_of(pose: np.ndarray) -> float:
     return float(across.min() + across.max()) / 2
 
 
+def side_of(joint: str) -> str:
+    return next((side for side in ("left", "right") if side in joint.lower()), "trunk")
+
+
+def new_figure(width: float, height: float, title: str) -> Figure:
+    """A white figure with its title at the top and the key to the colours at the bottom.
+
+    `width` and `height` are inches; a title that is longer makes the figure wider.
+    """
+    width = max(width, 0.5 + 0.11 * len(drawable(title)))
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    write(figure, title, 0.25, height - 0.28, color=INK, fontsize=13, va="center")
+    for left, side in ((0.25, "left"), (0.6, "right")):
+        look = {"fontsize": 9, "weight": "bold", "va": "center"}
+        write(figure, side, left, 0.14, color=SIDES[side], **look)
+    return figure
+
+
+def bare_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Axes without frame or ticks, of this size in inches."""
+    across, up = figure.get_size_inches()
+    axes = figure.add_axes((left / across, bottom / up, width / across, height / up))
+    axes.set_axis_off()
+    return axes
+
+
+def write(on: Figure | Axes, text: str, x: float, y: float, **look) -> None:
+    """Any text as it is, in fonts that have its letters; at inches of a figure, data of axes."""
+    across, up = on.get_size_inches() if isinstance(on, Figure) else (1, 1)
+    look |= {"family": families(text), "parse_math": False}
+    on.text(x / across, y / up, drawable(text), **look)
+
+
 def draw_people(
     axes: Axes, pose: np.ndarray, graph: Graph, centre: float, fade: float = 1.0
 ) -> None:
     """Draws everyone in a frame [M, V, 3], the farther first; fade < 1 pales towards white."""
     for person in sorted(range(len(pose)), key=lambda person: -pose[person, :, 2].mean()):
         joints = pose[person]  # [V, 3]
-        if not np.abs(joints).sum():
+        if not joints.any():
             continue
-        shades = {
-            side: 1 - fade * (1 - np.array(to_rgb(colour)))
-            for side, colour in (SECOND if person else SIDES).items()
-        }
+        palette = SECOND if person else SIDES
+        shades = {side: 1 - fade * (1 - np.array(to_rgb(palette[side]))) for side in palette}
         colours = [shades[side_of(name)] for name in graph.joints]
         points = joints[:, :2] - (centre, 0)  # [V, 2]
         edges = sorted(graph.edges, key=lambda edge: -joints[edge[0], 2])
-        bones = LineCollection(
+        lines, shown = (
             [points[list(edge)] for edge in edges],
-            colors=[colours[child] for child, _ in edges],
-            linewidths=3.6,
-            capstyle="round",
-            clip_on=False,
+            [colours[child] for child, _ in edges],
         )
-        axes.add_collection(bones)
+        look = {"linewidths": 3.6, "capstyle": "round", "clip_on": False}
+        axes.add_collection(LineCollection(lines, colors=shown, **look))
         if fade == 1.0 and "head" in graph.joints:
             head = graph.joints.index("head")
             axes.scatter(*points[head], s=150, color=colours[head], zorder=3, clip_on=False)
@@ -144,53 +146,50 @@ def draw_strip(
 ) -> None:  # fmt: skip
     """Draws `poses` frames of joints [T, M, V, 3] side by side, evenly spaced in time.
 
-    Everyone is in some frame; `left` and `bottom` are inches, `numbers` writes the frame's below.
+    Everyone is in some frame; `numbers` writes the frame's below.
     """
     frames = np.linspace(0, len(joints) - 1, poses).round().astype(int)
+    below = {"textcoords": "offset points", "fontsize": 9, "ha": "center", "va": "top"}
     for place, frame in enumerate(frames):
         axes = view.on(figure, left + place * view.width, bottom)
         axes.plot((-0.8 * view.half, 0.8 * view.half), (view.bottom,) * 2, color=FRAME, lw=1)
         if numbers:
-            axes.annotate(
-                f"frame {frame + 1}",
-                (0, view.bottom),
-                (0, -5),
-                textcoords="offset points",
-                color=FAINT,
-                fontsize=9,
-                ha="center",
-                va="top",
-            )
+            axes.annotate(f"frame {frame + 1}", (0, view.bottom), (0, -5), color=FAINT, **below)
+        centre = centre_of(joints[frame])
         step = max(1, (frame - frames[place - 1]) // (GHOSTS + 1)) if place else 0
         for back in range(GHOSTS if place else 0, 0, -1):
-            ghost, centre = joints[frame - back * step], centre_of(joints[frame])
+            ghost = joints[frame - back * step]
             if np.abs(people(ghost)[..., 0] - centre).max() < view.half:
                 draw_people(axes, ghost, graph, centre, fade=0.34 - 0.08 * back)
-        draw_people(axes, joints[frame], graph, centre_of(joints[frame]))
-
-
-def side_of(joint: str) -> str:
-    return next((side for side in ("left", "right") if side in joint.lower()), "trunk")
+        draw_people(axes, joints[frame], graph, centre)
 
 
 def draw_bars(
     figure: Figure, left: float, top: float, probabilities: Mapping[str, float], true_class: str
 ) -> None:
     """Draws the five most probable classes: the true one green, a wrong best one red."""
-    width, height = figure.get_size_inches()
     best = sorted(probabilities, key=probabilities.__getitem__, reverse=True)[:5]
     tall = 0.46 * len(best)  # inches
-    axes = figure.add_axes((left / width, (top - tall) / height, 3.1 / width, tall / height))
+    axes = bare_axes(figure, left, top - tall, 3.1, tall)
     for line, name in enumerate(best):
-        share = probabilities[name]
+        share, above = probabilities[name], {"fontsize": 10, "va": "bottom"}
         colour = RIGHT_MARK if name == true_class else "#b9c3cc"
         if line == 0 and true_class not in ("", name):
             colour = WRONG_MARK
         axes.barh(line, 1, height=0.3, color="#f0f3f5")
         axes.barh(line, share, height=0.3, color=colour)
-        look = {"fontsize": 10, "va": "bottom", "parse_math": False, "family": families(name)}
-        axes.text(0, line - 0.24, drawable(name), color=INK, **look)
-        percent = f"{100 * share:.1f} %"
-        axes.text(1, line - 0.24, percent, color=FAINT, fontsize=10, ha="right", va="bottom")
+        write(axes, name, 0, line - 0.24, color=INK, **above)
+        write(axes, f"{100 * share:.1f} %", 1, line - 0.24, color=FAINT, ha="right", **above)
     axes.set(xlim=(0, 1), ylim=(len(best) - 0.75, -0.75))
-    axes.set_axis_off()
+
+
+def write_gif(images: list[np.ndarray], path: Path, pause: int) -> None:
+    """Writes RGB images with one small palette, without which a GIF is many times as large."""
+    sample = np.concatenate([images[0], images[len(images) // 2], images[-1]]).reshape(-1, 3)
+    # Five bits a channel: Pillow's search would take a near-white for the white background.
+    colours, counts = np.unique(sample | 7, axis=0, return_counts=True)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(colours[np.argsort(-counts)[:64]].ravel().tolist())
+    dither = Image.Dither.NONE
+    frames = [Image.fromarray(image).quantize(palette=palette, dither=dither) for image in images]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=pause, loop=0)

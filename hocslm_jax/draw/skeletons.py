@@ -11,28 +11,22 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from hocslm_jax.draw import primitives as draw
 from hocslm_jax.draw.fonts import drawable, families
-from hocslm_jax.draw.primitives import (
-    FAINT,
-    FRAME,
-    INK,
-    SIDES,
-    centre_of,
-    draw_bars,
-    draw_people,
-    draw_strip,
-    new_figure,
-    side_of,
-    trim,
-    view_of,
-    write_gif,
-)
+from hocslm_jax.draw.primitives import FAINT, FRAME, INK, SIDES, side_of
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
+KINDS = (".png", ".gif")
 MAX_STRIP = 9  # inches of poses: two people need wider poses, so fewer of them
 MAX_GIF_FRAMES = 60
 FPS = 30  # of both Kinects
+
+
+def check_picture(path: Path) -> None:
+    """Raises UserError unless the suffix is that of a picture of a clip."""
+    if path.suffix.lower() not in KINDS:
+        raise UserError(f"{path}: pictures of clips are .png or .gif; name the file so")
 
 
 def render_clip(
@@ -42,7 +36,7 @@ def render_clip(
     *,
     title: str = "",
     probabilities: Mapping[str, float] | None = None,
-    true_class: str = "",
+    true_class: str | None = None,
     poses: int = 6,
 ) -> None:
     """Draws a clip as a filmstrip (`.png`) or an animation (`.gif`), seen from the camera.
@@ -50,8 +44,8 @@ def render_clip(
     Args:
         joints: float32 [T, M, V, 3], metres. A person who is all zero in a frame is not drawn.
         graph: the skeleton. Joints named left or right give its limbs their colour.
-        path: where to write; the suffix chooses the kind.
-        title: a line above the picture.
+        path: where to write; the suffix chooses the kind. Its folder is made.
+        title: a line above the picture; by default the best of the probabilities.
         probabilities: class name to probability; the five largest become bars at the right.
         true_class: the bar to mark as right; a wrong best class is marked as wrong.
         poses: how many frames a filmstrip shows at most, evenly spaced.
@@ -60,14 +54,39 @@ def render_clip(
         UserError: another suffix, joints that do not fit the graph, or nobody in the clip.
     """
     path, joints = Path(path), np.asarray(joints, np.float32)
-    if path.suffix.lower() not in (".png", ".gif"):
-        raise UserError(f"{path}: pictures of clips are .png or .gif; name the file so")
-    if joints.ndim != 4 or joints.shape[2:] != (graph.num_joints, 3):
-        expected = f"[T, M, {graph.num_joints}, 3]"
-        raise UserError(f"{path}: joints are {list(joints.shape)}, {graph.name} needs {expected}")
-    joints = trim(joints, str(path))
-    draw = _filmstrip if path.suffix.lower() == ".png" else _animation
-    draw(joints, graph, path, title, probabilities or {}, true_class, poses)
+    check_picture(path)
+    joints = draw.trim(joints, graph, str(path))
+    if probabilities and not title:
+        best = max(probabilities, key=probabilities.__getitem__)
+        title = f"predicted {best} ({100 * probabilities[best]:.1f} %)"
+        title += f", true class {true_class}" if true_class else ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    strip = path.suffix.lower() == ".png"
+    step = 1 if strip else -(-len(joints) // MAX_GIF_FRAMES)
+    sizes = (2.7, 1.15, 2.2) if strip else (3.2, 2.6, 4.6)
+    view = draw.view_of(joints[::step], *sizes)
+    poses = min(poses, len(joints), max(3, int(MAX_STRIP / view.width))) if strip else 1
+    beside = 0.0 if not probabilities else 3.45 if strip else 3.4  # inches
+    height = view.height + 1.1 if strip else max(view.height, 2.6) + 0.95
+    figure = draw.new_figure(poses * view.width + 0.4 + beside, height, title)
+    if probabilities:
+        left, top = (0.5, 0.55 + view.height) if strip else (0.45, height - 0.55)
+        draw.draw_bars(figure, poses * view.width + left, top, probabilities, true_class or "")
+    if strip:
+        draw.draw_strip(figure, joints, graph, view, 0.2, 0.55, poses)
+        figure.savefig(path, dpi=110)
+    else:
+        images = [_frame(figure, pose, graph, view) for pose in joints[::step]]
+        draw.write_gif(images, path, pause=round(1000 * step / FPS))
+
+
+def _frame(figure: Figure, pose: np.ndarray, graph: Graph, view: draw.View) -> np.ndarray:
+    """The figure with this pose in it, as RGB [H, W, 3]."""
+    axes = view.on(figure, 0.2, 0.4)
+    draw.draw_people(axes, pose, graph, draw.centre_of(pose))
+    figure.canvas.draw()
+    axes.remove()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
 
 
 def render_topology(matrix: np.ndarray, graph: Graph, path: str | Path, title: str = "") -> None:
@@ -78,8 +97,7 @@ def render_topology(matrix: np.ndarray, graph: Graph, path: str | Path, title: s
     Raises:
         UserError: the matrix does not fit the graph or has values that are not finite.
     """
-    matrix = np.asarray(matrix, np.float32)
-    count = graph.num_joints
+    matrix, count = np.asarray(matrix, np.float32), graph.num_joints
     if matrix.shape != (count, count) or not np.isfinite(matrix).all():
         raise UserError(f"{path}: a topology of {graph.name} is a finite {count} x {count} matrix")
     figure = Figure(figsize=(7.0, 7.0), facecolor="white")
@@ -93,9 +111,10 @@ def render_topology(matrix: np.ndarray, graph: Graph, path: str | Path, title: s
     names = {"fontsize": 8, "parse_math": False, "family": families(joints)}
     axes.set_xticks(ticks, joints, rotation=90, **names)
     axes.set_yticks(ticks, joints, **names)
-    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
-        for label, joint in zip(labels, graph.joints, strict=True):
-            label.set_color(SIDES[side_of(joint)])
+    for label, joint in zip(
+        [*axes.get_xticklabels(), *axes.get_yticklabels()], graph.joints * 2, strict=True
+    ):
+        label.set_color(SIDES[side_of(joint)])
     axes.set_xticks(ticks[1:] - 0.5, minor=True)
     axes.set_yticks(ticks[1:] - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=0.6)
@@ -109,34 +128,3 @@ def render_topology(matrix: np.ndarray, graph: Graph, path: str | Path, title: s
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=FAINT)
     bar.outline.set_visible(False)
     figure.savefig(path, dpi=110, bbox_inches="tight", pad_inches=0.15)
-
-
-def _filmstrip(joints, graph, path, title, probabilities, true_class, poses) -> None:
-    view = view_of(joints, height=2.7, narrowest=1.15, widest=2.2)
-    poses = min(poses, len(joints), max(3, int(MAX_STRIP / view.width)))
-    strip = view.width * poses
-    figure = new_figure(strip + (3.85 if probabilities else 0.4), view.height + 1.1, title)
-    draw_strip(figure, joints, graph, view, 0.2, 0.55, poses)
-    if probabilities:
-        draw_bars(figure, strip + 0.5, 0.55 + view.height, probabilities, true_class)
-    figure.savefig(path, dpi=110)
-
-
-def _animation(joints, graph, path, title, probabilities, true_class, poses) -> None:
-    del poses  # all frames are shown, up to a limit
-    step = -(-len(joints) // MAX_GIF_FRAMES)
-    joints = joints[::step]
-    view = view_of(joints, height=3.2, narrowest=2.6, widest=4.6)
-    width = view.width + (3.8 if probabilities else 0.4)
-    figure = new_figure(width, max(view.height, 2.6) + 0.95, title)
-    if probabilities:
-        top = figure.get_size_inches()[1] - 0.55
-        draw_bars(figure, view.width + 0.45, top, probabilities, true_class)
-    images = []
-    for pose in joints:
-        axes = view.on(figure, 0.2, 0.4)
-        draw_people(axes, pose, graph, centre_of(pose))
-        figure.canvas.draw()
-        images.append(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
-        axes.remove()
-    write_gif(images, path, pause=round(1000 * step / FPS))

@@ -114,21 +114,17 @@ def stream_rows(
 ) -> list[dict]:
     """Rows {"row", "seeds", "correct", "total"} of streams and ensembles (the paper's Table 7).
 
-    "correct" has one count per seed. With several complete sets of six streams, the last row is the
-    ensemble of all of them, and its "seeds" is None.
-
-    Raises:
-        UserError: as `stream_scores`.
+    "correct" has one count per seed. Raises UserError as `stream_scores`.
     """
-    found = stream_scores(members, preset, space)
-    rows = [
-        {"row": name, "seeds": list(own), "correct": [scores.correct for scores in own.values()]}
-        for name, own in found.items()
+    return [
+        {
+            "row": name,
+            "seeds": list(by_seed),
+            "correct": [scores.correct for scores in by_seed.values()],
+            "total": members[0].scores.total,
+        }
+        for name, by_seed in stream_scores(members, preset, space).items()
     ]
-    if len(six := found.get("6 streams", {})) > 1:
-        name = f"6 streams × {len(six)} seeds"
-        rows.append({"row": name, "seeds": None, "correct": [add_scores(six.values()).correct]})
-    return [row | {"total": members[0].scores.total} for row in rows]
 
 
 def stream_scores(

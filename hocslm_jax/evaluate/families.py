@@ -53,12 +53,18 @@ class Family:
     @cached_property
     def scores(self) -> dict[str, dict[int, Scores]]:
         """{stream or ensemble: {seed: scores}} of the runs whose scores are there."""
-        paths = [
-            str(path)
+        scored = {
+            path: result
             for path, result in self.runs.items()
             if result["stream"] in PAPER_STREAMS and (path / "scores.npz").is_file()
-        ]
-        return stream_scores(read_members(paths)) if paths else {}
+        }
+        members = read_members([str(path) for path in scored]) if scored else []
+        return stream_scores(
+            [
+                dataclasses.replace(member, stream=result["stream"], seed=result["seed"])
+                for member, result in zip(members, scored.values(), strict=True)
+            ]
+        )
 
     @property
     def largest(self) -> Scores:
@@ -84,7 +90,7 @@ def find_families(runs: dict[Path, dict], results: Path) -> list[Family]:
         alike = tuple(result[key] for key in SAME if key != "stream")
         found.setdefault((f"{head}*{tail}", alike), {})[path] = result
     families = [
-        Family(name, own)
+        Family(name, dict(sorted(own.items(), key=lambda run: run[1]["stream"] != "joint")))
         for (name, _), own in found.items()
         if len({result["stream"] for result in own.values()}) > 1
     ]
@@ -92,7 +98,7 @@ def find_families(runs: dict[Path, dict], results: Path) -> list[Family]:
 
 
 def family_table(families: Sequence[Family], docs: Path) -> list[str]:
-    """Markdown; the last columns are the families' ensemble and the best epochs of all.
+    """Markdown; the last columns are the ensemble of all families and the best epochs.
 
     Args:
         docs: the folder from which links start.
@@ -111,7 +117,7 @@ def family_table(families: Sequence[Family], docs: Path) -> list[str]:
     rows.append(["training time", *times, *empty])
     rows.append(["machine", *(machines(family.runs.values()) for family in families), *empty])
     header = [f"[{f.first['encoder']}]({link(next(iter(f.runs)).parent, docs)})" for f in families]
-    header += ["together"] * bool(together)
+    header += [" + ".join(f.first["encoder"] for f in families)] * bool(together)
     return markdown_table(("streams", *header, "best epoch, % ¹"), rows)
 
 

@@ -17,6 +17,7 @@ from hocslm_jax.evaluate.ablation import ablation_table, read_rows
 from hocslm_jax.evaluate.ensemble import ENSEMBLES
 from hocslm_jax.evaluate.families import Family, family_table, find_families
 from hocslm_jax.evaluate.mistakes import confusion_table, mistakes
+from hocslm_jax.evaluate.released import releases_table
 from hocslm_jax.evaluate.results import (
     accuracy_cell,
     best_epoch,
@@ -41,7 +42,7 @@ Accuracy is top-1 on all test clips after the **last** epoch: correct / total, p
 brackets Wilson's 95 % interval. With several seeds it is the mean ± sample standard deviation, and
 each seed's count is listed. Links lead to the runs; the `command` in a run's `result.json` repeats
 it. ¹ marks the best epoch: it was chosen on the test split (on `val` if the dataset has one), as is
-usual in the literature, and is therefore too high.
+usual in the literature, and is therefore too high. Strategy T0 trains without language.
 """
 DESCRIPTIONS_NOTE = """\
 Share of the test clips whose generated sentence names their class and no other; share whose class
@@ -90,6 +91,7 @@ def render(runs: dict[Path, dict], command: str, results: Path, docs: Path) -> s
         found = list(own)
         sections[f"How accurate are streams and ensembles on {dataset}?"] = _streams(found, docs)
         sections[f"Which clips of {dataset} are wrong?"] = _wrong(found)
+    sections["Which weights can I use?"] = _weights(results, docs)
     sections["How accurate are other runs and datasets?"] = _others(others, results, docs)
     ablations = [line for path in tables for line in _ablation(path, docs)]
     sections["What are the parts and training strategies worth?"] = ablations
@@ -102,6 +104,14 @@ def render(runs: dict[Path, dict], command: str, results: Path, docs: Path) -> s
     for title, text in sections.items():
         lines += ["", f"## {title}", "", *text]
     return "\n".join(lines) + "\n"
+
+
+def _weights(results: Path, docs: Path) -> list[str]:
+    lines = releases_table(results, docs)
+    use = (
+        "Give the folder to `predict --checkpoint`, to `evaluate` or to `load_pretrained`; several"
+    )
+    return [f"{use} are an ensemble.", "", *lines] if lines else []
 
 
 def _streams(families: Sequence[Family], docs: Path) -> list[str]:

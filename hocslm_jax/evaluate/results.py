@@ -94,13 +94,16 @@ def run_name(folder: Path, results: Path) -> str:
 
 
 def setting(run: Path, result: dict) -> str:
-    """`10 epochs, T0, width 32, 32 frames`; the last two only if the run has its config.json."""
-    said = [f"{result['epochs']} epochs", result["strategy"]]
+    """`10 epochs, strategy T0, width 32, 32 frames`; the last two if config.json or command say."""
+    said = dict(re.findall(r"\b(width|frames)=(\d+)", result.get("command") or ""))
     if (run / "config.json").is_file():
         config = read_json(run / "config.json")
-        width, frames = config.get("model", {}).get("width"), config.get("data", {}).get("frames")
-        said += [f"width {width}"] * bool(width) + [f"{frames} frames"] * bool(frames)
-    return ", ".join(said)
+        said = {"width": config.get("model", {}).get("width")}
+        said["frames"] = config.get("data", {}).get("frames")
+    parts = [f"{result['epochs']} epochs", f"strategy {result['strategy']}"]
+    parts += [f"width {said['width']}"] if said.get("width") else []
+    parts += [f"{said['frames']} frames"] if said.get("frames") else []
+    return ", ".join(parts + ["distilled"] * ("distill" in result))
 
 
 def link(path: Path, docs: Path) -> str:

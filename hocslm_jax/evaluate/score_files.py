@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data.prepare import nw_ucla
-from hocslm_jax.data.prepare.importers.pickled_arrays import Array, read_array
-from hocslm_jax.data.prepare.importers.pickles import read_pickle
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import Scores, check_scores, load_scores
+from hocslm_jax.files.pickles import check_not_shared, read_pickle
 from hocslm_jax.files.text import read_json, read_lines
 
 SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # of a run's test and training clips
@@ -36,17 +35,9 @@ class Member:
     seed: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class ClipList:
-    """Clip ids in the order of a score pickle, and the labels of those that have one."""
-
-    ids: tuple[str, ...]
-    labels: dict[str, int]
-
-
 def read_members(
     sources: Sequence[str],
-    clips: ClipList | None = None,
+    clips: dict[str, int | None] | None = None,
     labelled: Sequence[Member] = (),
     name: str = SCORES,
 ) -> list[Member]:
@@ -56,7 +47,7 @@ def read_members(
         sources: each `[STREAM=]PATH` of a run folder, a folder of runs or a run of several streams
             (all its members, the paper's streams in the paper's order), a scores.npz or a score
             pickle.
-        clips: for pickles that number their clips.
+        clips: labels by clip id as of `read_clip_list`, for pickles that number their clips.
         labelled: members that know the labels of further clips.
         name: of the file in a run's folder.
 
@@ -69,7 +60,7 @@ def read_members(
     if twice := [path for path in paths if paths.count(path) > 1]:
         raise UserError(f"{twice[0]} is given twice: give every member once, and its weight")
     found = {path: load_scores(path) for path in paths if path.suffix != ".pkl"}
-    labels = dict(clips.labels) if clips else {}
+    labels = {clip: label for clip, label in (clips or {}).items() if label is not None}
     for scores in [*found.values(), *(member.scores for member in labelled)]:
         labels |= dict(zip(scores.ids, scores.labels.tolist(), strict=True))
     for path in paths:
@@ -93,8 +84,7 @@ def match(members: Sequence[Member]) -> list[Member]:
     first, matched = members[0], []
     classes = next((m.scores.classes for m in members if m.scores.classes), ())
     for member in members:
-        _check_clips(first, member)
-        _check_classes(first, member)
+        _check_same(first, member)
         place = {clip: row for row, clip in enumerate(member.scores.ids)}
         rows = np.array([place[clip] for clip in first.scores.ids])
         labels = member.scores.labels[rows]
@@ -108,22 +98,21 @@ def match(members: Sequence[Member]) -> list[Member]:
     return matched
 
 
-def read_clip_list(path: Path) -> ClipList:
-    """Reads lines `ID [LABEL]`, one per clip, in the order of a score pickle.
+def read_clip_list(path: Path) -> dict[str, int | None]:
+    """Labels, where given, by clip id, of lines `ID [LABEL]` in the order of a score pickle.
 
     Raises:
         UserError: no such file, a clip twice, or a line of another form (named by its number).
     """
-    ids, labels = [], {}
+    clips: dict[str, int | None] = {}
     for number, line in read_lines(path, "write a line `ID [LABEL]` for each clip"):
         clip, *label = re.split(r"[\s,;]+", line)
         if not clip or len(label) > 1 or not all(text.isdecimal() for text in label):
             raise UserError(f"{path}, line {number}: expected `ID [LABEL]`, got {line[:40]!r}")
-        ids.append(clip)
-        labels.update((clip, int(text)) for text in label)
-    if len(set(ids)) < len(ids):
-        raise UserError(f"{path}: a clip is there twice; give every clip once")
-    return ClipList(tuple(ids), labels)
+        if clip in clips:
+            raise UserError(f"{path}, line {number}: {clip[:40]!r} is there twice; give it once")
+        clips[clip] = int(label[0]) if label else None
+    return clips
 
 
 def _entries(source: str, name: str) -> list[tuple[str, Path]]:
@@ -141,7 +130,7 @@ def _entries(source: str, name: str) -> list[tuple[str, Path]]:
         return [(stream, own[0])]
     if not inside:
         how = "" if name == SCORES else " with --config.test.train_clips"
-        raise UserError(f"{path} has no {' or '.join(files[::-1])}: evaluate the run first{how}")
+        raise UserError(f"{path} holds no {' or '.join(files[::-1])}: evaluate the run first{how}")
     order = {stream: place for place, stream in enumerate(PAPER_STREAMS)}
     inside.sort(key=lambda file: order.get(_stream_and_seed(file)[0], len(order)))
     return [("", file) for file in inside]
@@ -165,7 +154,7 @@ def _stream_and_seed(path: Path) -> tuple[str, int | None]:
         return "", None
 
 
-def _read_score_pickle(path: Path, clips: ClipList | None, labels: dict[str, int]) -> Scores:
+def _read_score_pickle(path: Path, clips: dict | None, labels: dict[str, int]) -> Scores:
     names, logits = _load_pickle(path)
     ids = _clip_ids(path, names, logits.shape[1], clips)
     if set(ids) == set(nw_ucla.ctrgcn_order()):
@@ -189,27 +178,24 @@ def _load_pickle(path: Path) -> tuple[list[str], np.ndarray]:
         raise UserError(f"{path}: no such file of scores")
     found = read_pickle(path)
     pairs = list(found.items()) if isinstance(found, dict) else found
-    if isinstance(pairs, list) and all(isinstance(entry, Array) for entry in pairs):
+    if isinstance(pairs, list) and all(isinstance(entry, np.ndarray) for entry in pairs):
         pairs = list(enumerate(pairs))
     if not isinstance(pairs, list) or not pairs or not all(map(_is_pair, pairs)):
         raise UserError(f"{path} is not a pickle of scores: expected name -> array of logits")
-    if sum(array.stored for _, array in pairs) > path.stat().st_size:
-        raise UserError(f"{path}: several clips share one array, which scores never do; refused")
+    check_not_shared(path, [array for _, array in pairs], "clips")
     names = [f"test_{key}" if isinstance(key, int) else key for key, _ in pairs]
     try:
-        with path.open("rb") as file:
-            rows = [read_array(file, array).reshape(-1).astype(np.float32) for _, array in pairs]
-        return names, np.stack(rows)
+        return names, np.stack([array.reshape(-1).astype(np.float32) for _, array in pairs])
     except ValueError as error:
         raise UserError(f"{path}: its logits do not fit together ({error})") from None
 
 
 def _is_pair(entry: object) -> bool:
     pair = isinstance(entry, tuple | list) and len(entry) == 2
-    return pair and type(entry[0]) in (str, int) and isinstance(entry[1], Array)
+    return pair and type(entry[0]) in (str, int) and isinstance(entry[1], np.ndarray)
 
 
-def _clip_ids(path: Path, names: list[str], width: int, clips: ClipList | None) -> tuple[str, ...]:
+def _clip_ids(path: Path, names: list[str], width: int, clips: dict | None) -> tuple[str, ...]:
     """Names as ids; `test_7` is clip 7 of the list of clips, which must have the same length."""
     numbers = [_NUMBERED.fullmatch(name) for name in names]
     if not any(numbers):
@@ -217,19 +203,20 @@ def _clip_ids(path: Path, names: list[str], width: int, clips: ClipList | None) 
     ucla = nw_ucla.ctrgcn_order()
     if clips is None and (len(names), width) == (len(ucla), len(nw_ucla.CLASSES)):
         print(f"{path}: taken for NW-UCLA's test clips in CTR-GCN's order", file=sys.stderr)
-        clips = ClipList(ucla, {})
+        clips = dict.fromkeys(ucla)
     if clips is None:
         raise UserError(
             f"{path} numbers its clips ({names[0]}) instead of naming them: give --clips FILE with "
             "a line `ID [LABEL]` for each, in that order"
         )
     places = [int(number[1]) for number in numbers if number]
-    if sorted(places) != list(range(len(clips.ids))) or not all(numbers):
-        raise UserError(f"{path} has {len(names)} clips, the list of clips {len(clips.ids)}")
-    return tuple(clips.ids[place] for place in places)
+    if sorted(places) != list(range(len(clips))) or not all(numbers):
+        raise UserError(f"{path} has {len(names)} clips, the list of clips {len(clips)}")
+    ids = tuple(clips)
+    return tuple(ids[place] for place in places)
 
 
-def _check_clips(first: Member, other: Member) -> None:
+def _check_same(first: Member, other: Member) -> None:
     here, there = set(first.scores.ids), set(other.scores.ids)
     for lacking, having, clips in ((other, first, here - there), (first, other, there - here)):
         if clips:
@@ -237,20 +224,15 @@ def _check_clips(first: Member, other: Member) -> None:
                 f"{lacking.name} lacks {len(clips)} clips of {having.name}, the first "
                 f"{min(clips)}: score both on the same split"
             )
-
-
-def _check_classes(first: Member, other: Member) -> None:
+    both = f"{other.name} and {first.name} have different classes"
     sizes = [member.scores.logits.shape[1] for member in (other, first)]
-    names = [member.scores.classes for member in (other, first)]
     if sizes[0] != sizes[1]:
-        raise UserError(
-            f"{other.name} and {first.name} have different classes ({sizes[0]}, {sizes[1]}): they "
-            "are not of the same dataset"
-        )
+        raise UserError(f"{both} ({sizes[0]}, {sizes[1]}): they are not of the same dataset")
+    names = [member.scores.classes for member in (other, first)]
     if all(names) and names[0] != names[1]:
         place = next(k for k in range(sizes[0]) if names[0][k] != names[1][k])
+        there, here = (own[place][:40] for own in names)
         raise UserError(
-            f"{other.name} and {first.name} have different classes: class {place} is "
-            f"{names[0][place][:40]!r} there and {names[1][place][:40]!r} here; both need the same "
-            "classes in one order (classes.txt beside clips.csv fixes it)"
+            f"{both}: class {place} is {there!r} there and {here!r} here; both need "
+            "the same classes in one order (classes.txt beside clips.csv fixes it)"
         )

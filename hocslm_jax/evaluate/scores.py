@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from hocslm_jax.data.store import Store
-from hocslm_jax.draw.figures import save_confusion
+from hocslm_jax.draw.confusion import save_confusion
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import replaced, write_json
 from hocslm_jax.files.npy import read_npz
@@ -146,10 +146,10 @@ def load_scores(path: str | Path) -> Scores:
         arrays = read_npz(path)
         ids, labels, logits = (arrays[name] for name in ("ids", "labels", "logits"))
     except KeyError as error:
-        raise UserError(f"{path} has no array {error}: it is not a file of scores") from None
+        raise UserError(f"{path}: not a file of scores, it has no array {error}") from None
     except ValueError as error:
         raise UserError(
-            f"{path} is not a readable file of scores ({error}); evaluate the run again"
+            f"{path}: not a readable file of scores ({error}); evaluate the run again"
         ) from None
     classes = arrays.get("classes", np.array([], np.str_))
     kinds = ids.dtype.kind + labels.dtype.kind + logits.dtype.kind

@@ -50,11 +50,11 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
-def read_json(path: Path, mend: str, keys: tuple[str, ...] = ()) -> dict:
+def read_json(path: Path, advice: str, keys: tuple[str, ...] = ()) -> dict:
     """The JSON object in a file.
 
     Args:
-        mend: what the user is told to do where that fails.
+        advice: what the user is told to do where that fails.
         keys: that it must have.
 
     Raises:
@@ -63,9 +63,9 @@ def read_json(path: Path, mend: str, keys: tuple[str, ...] = ()) -> dict:
     try:
         value = text.read_json(path)
     except UserError as error:
-        raise UserError(f"{error}: {mend}") from None
+        raise UserError(f"{error}: {advice}") from None
     if missing := set(keys) - set(value):
-        raise UserError(f"{path} is damaged (no {sorted(missing)[0]!r} in it): {mend}")
+        raise UserError(f"{path} is damaged (no {sorted(missing)[0]!r} in it): {advice}")
     return value
 
 
@@ -112,7 +112,7 @@ def _lock(path: Path, doing: str) -> int:
 
 
 def check_folder(flag: str, path: str | Path) -> None:
-    """Refuses what is no place on a file system, before anything is made there.
+    """Refuses what is not a place on a file system, before anything is made there.
 
     Raises:
         UserError: a URL, or a name that a library would take for another.

@@ -19,12 +19,12 @@ def seal(folder: Path, names: Iterable[str]) -> None:
     write_text(folder / SUMS, "".join(f"{sha256(folder / n)}  {n}\n" for n in sorted(names)))
 
 
-def check_seal(folder: Path, names: Iterable[str] | None, mend: str) -> bool:
+def check_seal(folder: Path, names: Iterable[str] | None, advice: str) -> bool:
     """Compares files with their checksums; False where the folder has none.
 
     Args:
         names: None for all that have one.
-        mend: what the user is told to do where they differ.
+        advice: what the user is told to do where they differ.
 
     Raises:
         UserError: a file is not what was written, or has no checksum in a folder that has some.
@@ -34,15 +34,17 @@ def check_seal(folder: Path, names: Iterable[str] | None, mend: str) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, UnicodeDecodeError):
-        raise UserError(f"{folder / SUMS} cannot be read: {mend}") from None
+        raise UserError(f"{folder / SUMS} cannot be read: {advice}") from None
     known = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in known if names is None else names:
         try:
             same = sha256(folder / name) == known.get(name)
         except OSError as error:
-            raise UserError(f"cannot read {folder / name} ({error.strerror}): {mend}") from None
+            raise UserError(f"cannot read {folder / name} ({error.strerror}): {advice}") from None
         if not same:
-            raise UserError(f"{folder / name} is damaged (its checksum in {SUMS} differs): {mend}")
+            raise UserError(
+                f"{folder / name} is damaged (its checksum in {SUMS} differs): {advice}"
+            )
     return True
 
 

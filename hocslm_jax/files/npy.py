@@ -6,6 +6,7 @@ bytes as the header claims are known to be there.
 """
 
 import math
+import struct
 import warnings
 import zipfile
 import zlib
@@ -18,7 +19,7 @@ MAX_BYTES = 256 << 20  # of a .npy file, and of all that an .npz file unpacks to
 PLAIN = "biufcU"  # kinds of dtype: numbers, booleans, text
 DAMAGED = (  # what zipfile and its decoders raise at a broken or hostile file
     *(OSError, EOFError, RuntimeError, ValueError, OverflowError, KeyError, IndexError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

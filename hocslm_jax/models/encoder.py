@@ -1,7 +1,8 @@
 """The encoder: spatial-temporal blocks from a skeleton clip [B, M, T, V, C] to a feature [B, D].
 
-CTR-GCN and HGLNet are the same stack with other parts: `spatial` in {ctrgc, cts}, `temporal` in
-{ltc, dht}, each part switchable, so that every row of the paper's Tables 4 and 5 is one setting.
+CTR-GCN and HGLNet are the same stack with different parts: `spatial` in {ctrgc, cts}, `temporal` in
+{ltc, dht}. Every part can be switched off, so that each row of the paper's Tables 4 and 5 is one
+setting.
 `Recogniser` adds the classifier.
 """
 
@@ -16,14 +17,16 @@ from flax import linen as nn
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
-from hocslm_jax.models.layers import BatchNorm, Pointwise, subsample
-from hocslm_jax.models.spatial import CTRGC, CTS, PAIR_MODES, SpatialUnit
+from hocslm_jax.models.layers import Pointwise, subsample
+from hocslm_jax.models.normalisation import BatchNorm
+from hocslm_jax.models.relations import PAIR_MODES
+from hocslm_jax.models.spatial import CTRGC, CTS, SpatialUnit
 from hocslm_jax.models.temporal import DHT, LTC
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """What an encoder is made of.
+    """The parts and sizes of an encoder.
 
     Attributes:
       spatial: "cts" (HocSLM eqs. 1-7) or "ctrgc" (CTR-GCN).
@@ -31,13 +34,13 @@ class EncoderConfig:
       width: channels of the first stage; each later stage doubles them and halves the frames.
       stages: blocks per stage.
       gsm, lse, gta, ltc: parts of CTS and DHT; at least one of each pair.
-      gsm_attention: False puts the pairwise tensor in the place of eqs. 2-4.
+      gsm_attention: False replaces eqs. 2-4 by the pairwise tensor itself.
       gsm_width: width d of GSM's queries and keys.
       gta_position: "none" or "relative" (a learnable bias per frame distance).
       pair_mode: "tanh_diff", "diff" or "product" (eq. 1).
       dropout: before the classifier.
       dtype: computation type; parameters, statistics, softmax and logits stay float32.
-      remat: keep the blocks' inputs alone for the backward pass, and compute the rest again.
+      remat: keep only the blocks' inputs for the backward pass, and recompute the rest.
     """
 
     spatial: str = "cts"
@@ -61,9 +64,40 @@ CTRGCN = EncoderConfig(spatial="ctrgc", temporal="ltc")
 HGLNET = EncoderConfig(spatial="cts", temporal="dht")
 ENCODERS = {"ctrgcn": CTRGCN, "hglnet": HGLNET}
 
+
+def _cts(features: int, graph: Graph, config: EncoderConfig, dtype) -> nn.Module:
+    return CTS(
+        features,
+        graph,
+        gsm=config.gsm,
+        lse=config.lse,
+        gsm_attention=config.gsm_attention,
+        gsm_width=config.gsm_width,
+        pair_mode=config.pair_mode,
+        dtype=dtype,
+        name="cts",
+    )
+
+
+def _ctrgc(features: int, graph: Graph, config: EncoderConfig, dtype) -> nn.Module:
+    return CTRGC(features, graph, config.pair_mode, dtype, name="ctrgc")
+
+
+def _dht(stride: int, config: EncoderConfig, dtype) -> nn.Module:
+    return DHT(stride, config.gta, config.ltc, config.gta_position, dtype, name="dht")
+
+
+def _ltc(stride: int, config: EncoderConfig, dtype) -> nn.Module:
+    return LTC(stride, dtype, name="ltc")
+
+
+# The parts of a block by the value of `spatial` and `temporal`: a new one gets a line here.
+SPATIAL = {"cts": _cts, "ctrgc": _ctrgc}  # [B, T, V, C] -> S x [B, V, V, features]
+TEMPORAL = {"dht": _dht, "ltc": _ltc}  # [B, T, V, C] -> [B, T / stride, V, C]
+
 _CHOICES = {
-    "spatial": ("cts", "ctrgc"),
-    "temporal": ("dht", "ltc"),
+    "spatial": SPATIAL,
+    "temporal": TEMPORAL,
     "gta_position": ("none", "relative"),
     "pair_mode": PAIR_MODES,
     "dtype": ("float32", "bfloat16"),
@@ -71,7 +105,7 @@ _CHOICES = {
 
 
 def check_encoder(config: EncoderConfig) -> EncoderConfig:
-    """Returns the config, or raises UserError naming the first setting that cannot be."""
+    """Returns the config, or raises UserError naming the first impossible setting."""
     for field, allowed in _CHOICES.items():
         value = getattr(config, field)
         if value not in allowed:
@@ -99,8 +133,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         dtype = jnp.dtype(self.config.dtype)
-        y = SpatialUnit(self.features, self.topology(dtype), dtype=dtype, name="spatial")(x, train)
-        y = self.temporal(dtype)(y, train)
+        topology = SPATIAL[self.config.spatial](self.features, self.graph, self.config, dtype)
+        y = SpatialUnit(self.features, topology, dtype=dtype, name="spatial")(x, train)
+        y = TEMPORAL[self.config.temporal](self.stride, self.config, dtype)(y, train)
         if not self.residual:
             return jax.nn.relu(y)
         if self.stride != 1 or x.shape[-1] != self.features:
@@ -109,34 +144,13 @@ class Block(nn.Module):
             x = BatchNorm(train, dtype, name="shortcut_bn")(*x)
         return jax.nn.relu(y + x)
 
-    def topology(self, dtype) -> nn.Module:
-        config = self.config
-        if config.spatial == "ctrgc":
-            return CTRGC(self.features, self.graph, config.pair_mode, dtype, name="ctrgc")
-        return CTS(
-            self.features,
-            self.graph,
-            gsm=config.gsm,
-            lse=config.lse,
-            gsm_attention=config.gsm_attention,
-            gsm_width=config.gsm_width,
-            pair_mode=config.pair_mode,
-            dtype=dtype,
-            name="cts",
-        )
-
-    def temporal(self, dtype) -> nn.Module:
-        config = self.config
-        if config.temporal == "ltc":
-            return LTC(self.stride, dtype, name="ltc")
-        return DHT(self.stride, config.gta, config.ltc, config.gta_position, dtype, name="dht")
-
 
 class Encoder(nn.Module):
     """A skeleton clip to one feature: x [B, M, T, V, C] -> [B, D], D = 4 * width with three stages.
 
-    Persons run through the blocks as samples of their own; the feature (eq. 11) is the mean over T
-    and V, then over M, so an absent (zero) second person counts as half of the clip, as in CTR-GCN.
+    Each person runs through the blocks as a sample of its own. The feature (eq. 11) is the mean
+    over T and V, then over M, so an absent second person (zeros) counts as half of the clip, as in
+    CTR-GCN.
     """
 
     graph: Graph
@@ -146,10 +160,10 @@ class Encoder(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         batch, persons, frames, joints, channels = x.shape
         x = x.transpose(0, 2, 1, 3, 4).reshape(batch, frames, persons * joints * channels)
-        # One scale for each person, joint and axis.
+        # One scale for each person, joint and axis: BatchNorm over [B, T, M * V * C].
         x = BatchNorm(train, jnp.float32, name="data_bn")(x)
         x = x.reshape(batch, frames, persons, joints, channels).transpose(0, 2, 1, 3, 4)
-        x = x.reshape(batch * persons, frames, joints, channels)
+        x = x.reshape(batch * persons, frames, joints, channels)  # [B * M, T, V, C]
         make = nn.remat(Block, static_argnums=(2,)) if self.config.remat else Block
         index = 0
         for stage, blocks in enumerate(self.config.stages):
@@ -161,7 +175,7 @@ class Encoder(nn.Module):
                 block = make(*shape, self.graph, self.config, name=f"block{index}")
                 x = block(x, train)
         feature = x.astype(jnp.float32).mean(axis=(1, 2))  # [B * M, D]
-        return feature.reshape(batch, persons, -1).mean(axis=1)
+        return feature.reshape(batch, persons, -1).mean(axis=1)  # [B, D]
 
 
 class Recogniser(nn.Module):
@@ -173,12 +187,12 @@ class Recogniser(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        feature = Encoder(self.graph, self.config, name="encoder")(x, train)
+        feature = Encoder(self.graph, self.config, name="encoder")(x, train)  # [B, D]
         return classifier(feature, self.num_classes, self.config.dropout, train)
 
 
 def classifier(feature: jax.Array, num_classes: int, dropout: float, train: bool) -> jax.Array:
-    """Dropout and a linear layer, in the module that calls it: [B, D] -> logits [B, classes]."""
+    """Dropout and a linear layer of the calling module: [B, D] -> logits [B, classes]."""
     feature = nn.Dropout(dropout, deterministic=not train)(feature)
     bound = 1.0 / math.sqrt(feature.shape[-1])  # PyTorch's default for a bias
 
@@ -192,8 +206,8 @@ def encoder_config(settings: Mapping) -> EncoderConfig:
     """An EncoderConfig: `encoder` names the base, other keys override its fields, "" keeps them.
 
     Raises:
-      UserError: an unknown encoder or field (with the nearest known name), or a setting that
-        cannot be.
+      UserError: an unknown encoder or field (with the nearest known name), or an impossible
+        setting.
     """
     settings = {key: value for key, value in dict(settings).items() if value != ""}
     name = settings.pop("encoder", "hglnet")

@@ -1,11 +1,11 @@
 """Spatial modules: from joint features to topologies, and the graph convolution that applies them.
 
-`Relations` turns time-averaged features into two vectors a joint, which `relate` makes the relation
-of any ordered pair of joints (eq. 1). Subsets lead, and a module forms its pairs in the order that
-it multiplies them in, so that they need no copy. `CTRGC` refines a learnable graph with them
-(CTR-GCN); `CTS` combines a global topology (`GSM`, eqs. 2-5) with a local one (`LSE`, eq. 6) as in
-eq. 7 of HocSLM. Either gives, for each subset, a topology [B, V, V, O] per sample and channel,
-which `SpatialUnit` applies. Maps are sown into the "maps" collection.
+`CTRGC` refines a learnable graph with the relations of joints (CTR-GCN); `CTS` combines a global
+topology (`GSM`, eqs. 2-5) with a local one (`LSE`, eq. 6) as in eq. 7 of HocSLM. Both give one
+topology [B, V, V, O] per subset, which `SpatialUnit` applies.
+
+Letters of shapes: S subsets of the skeleton graph, B clips x persons, T frames, V joints, R width
+of a relation, C and O input and output channels.
 """
 
 import jax
@@ -14,77 +14,10 @@ import numpy as np
 from flax import linen as nn
 
 from hocslm_jax.graph import Graph, adjacency
-from hocslm_jax.models.layers import (
-    BatchNorm,
-    Pointwise,
-    aggregate,
-    fan_out_normal,
-    keep_map,
-    product,
-)
-
-PAIR_MODES = ("tanh_diff", "diff", "product")
-
-
-def relate(a: jax.Array, b: jax.Array, mode: str = "tanh_diff") -> jax.Array:
-    """Relation of receivers a to senders b, which broadcast against each other (eq. 1).
-
-    `tanh_diff` is CTR-GCN's tanh(a_i - b_j) and our reading of the paper, which fixes only that all
-    pairs are present.
-    """
-    if mode == "product":
-        return a * b
-    return jnp.tanh(a - b) if mode == "tanh_diff" else a - b
-
-
-def all_pairs(a: jax.Array, b: jax.Array, mode: str) -> jax.Array:
-    """The pairwise tensor: a, b [S, B, V, R] -> F [S, B, V, V, R]; [i, j]: i receives, j sends."""
-    return relate(a[..., None, :], b[..., None, :, :], mode)
-
-
-class Expand(nn.Module):
-    """A gated 1x1 convolution per subset on top of a graph: F [S, B, V, V, R] -> S x [B, V, V, O].
-
-    Topology s is graph[s] + gate[s] * (W_s F_s + b_s). The gate scales the weights, which are
-    small, and not the result.
-    """
-
-    features: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, graph: jax.Array, gate: jax.Array) -> list[jax.Array]:
-        subsets, channels = x.shape[0], x.shape[-1]
-        shape = (subsets, channels, self.features)
-        kernel = self.param("kernel", fan_out_normal(self.features), shape)
-        bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
-        kernel = (gate[:, None, None] * kernel).astype(self.dtype)
-        bias, graph = gate[:, None] * bias, graph[..., None]  # [S, O], [S, V, V, 1]
-        # One plain product a subset: XLA:CPU runs a batched one far below its speed. The two sums
-        # are apart, so that devices add up their gradients as small as these are.
-        made = [product(x[s], kernel[s]) + bias[s] for s in range(subsets)]
-        return [(y + graph[s]).astype(self.dtype) for s, y in enumerate(made)]
-
-
-class Relations(nn.Module):
-    """What a joint is as receiver and as sender: [B, T, V, C] -> a, b [S, B, V, R] (eq. 1).
-
-    Averaging over time before the 1x1 convolutions equals CTR-GCN's order and costs T times less.
-    R = C / 8, at least 8.
-    """
-
-    subsets: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        relation = max(8, x.shape[-1] // 8)
-        pooled = x.mean(axis=1)  # [B, V, C]
-        init = fan_out_normal(relation)
-        ab = Pointwise(2 * self.subsets * relation, kernel_init=init, dtype=self.dtype, name="ab")
-        ab = ab(pooled).reshape(*pooled.shape[:2], 2, self.subsets, relation)
-        a, b = ab.transpose(2, 3, 0, 1, 4)
-        return a, b
+from hocslm_jax.models.aggregation import aggregate, subsets_of
+from hocslm_jax.models.layers import Pointwise, fan_out_normal, keep_map, product
+from hocslm_jax.models.normalisation import BatchNorm
+from hocslm_jax.models.relations import Expand, Relations, all_pairs, relate
 
 
 class CTRGC(nn.Module):
@@ -100,7 +33,7 @@ class CTRGC(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
-        prior = self.param("graph", lambda _: jnp.asarray(adjacency(self.graph)))
+        prior = self.param("graph", lambda _: jnp.asarray(adjacency(self.graph)))  # [S, V, V]
         alpha = self.param("alpha", nn.initializers.zeros, (1,))
         a, b = Relations(prior.shape[0], self.dtype, name="relations")(x)
         expand = Expand(self.features, self.dtype, name="expand")
@@ -110,11 +43,11 @@ class CTRGC(nn.Module):
 class GSM(nn.Module):
     """Global semantic modelling, HocSLM eqs. 2-5: a, b [S, B, V, R] -> S x [B, V, V, features].
 
-    The token of joint i in channel r is its association row F[i, :, r]; projections are shared by
-    all channels, so that every channel is a head. Our reading where the paper is silent: softmax
-    over the senders, width d = 16, Sim = sigmoid of the scaled logits, Dst = tanh(Q_i w - K_j w'),
-    gamma on the global term. `use_attention=False` puts F itself in the place of G: CTR-GC, with
-    gamma for its alpha.
+    The token of joint i in channel r is its association row F[i, :, r]; all channels share the
+    projections, so every channel is a head. The paper leaves open, and we chose: softmax over the
+    senders, width d = 16, Sim = sigmoid of the scaled logits, Dst = tanh(Q_i w - K_j w'), gamma on
+    the global term. `use_attention=False` replaces G by F itself, which is CTR-GC with gamma for
+    its alpha.
     """
 
     features: int
@@ -146,22 +79,22 @@ class GSM(nn.Module):
         small = nn.initializers.normal(1.0 / self.width**0.5)
         ends = self.param("distance", small, (2, subsets, self.width)).astype(self.dtype)
         gates = self.param("gates", nn.initializers.ones, (2, subsets))
-        alpha, beta = gates[:, :, None, None, None, None]
+        alpha, beta = gates[:, :, None, None, None, None]  # [S, 1, 1, 1, 1]
 
-        a, b = a.swapaxes(2, 3), b.swapaxes(2, 3)
+        a, b = a.swapaxes(2, 3), b.swapaxes(2, 3)  # [S, B, R, V]
         tokens = relate(a[..., None], b[..., None, :], self.pair_mode)  # [S, B, R, V, V]
-        kernel = jnp.concatenate([query, key, eye], axis=-1).astype(self.dtype)
-        # One product a subset, whose rows stand in the order of the tokens.
+        kernel = jnp.concatenate([query, key, eye], axis=-1).astype(self.dtype)  # [S, V, 2d + V]
+        # Queries, keys and values by one product per subset, its rows in the order of the tokens.
         qkv = jnp.einsum("snj,sjd->snd", tokens.reshape(subsets, -1, joints), kernel)
         qkv = qkv.reshape(subsets, batch, relation, joints, -1)
-        q, k, value = jnp.split(qkv, [self.width, 2 * self.width], axis=-1)
+        q, k, value = jnp.split(qkv, [self.width, 2 * self.width], axis=-1)  # [S, B, R, V, d or V]
         logits = jnp.einsum("sbrid,sbrjd->sbrij", q, k).astype(jnp.float32) / self.width**0.5
         attention = jax.nn.softmax(logits).astype(self.dtype)
         base = jnp.einsum("sbrij,sbrjv->sbriv", attention, value)  # eq. 2
         similarity = jax.nn.sigmoid(logits).astype(self.dtype)  # eq. 3
-        q_end = jnp.einsum("sbrid,sd->sbri", q, ends[0])
+        q_end = jnp.einsum("sbrid,sd->sbri", q, ends[0])  # [S, B, R, V]
         k_end = jnp.einsum("sbrid,sd->sbri", k, ends[1])
-        distance = jnp.tanh(q_end[..., None] - k_end[..., None, :])
+        distance = jnp.tanh(q_end[..., None] - k_end[..., None, :])  # [S, B, R, V, V]
         keep_map(self, "attention", attention)
         mixed = base * (1.0 + alpha * similarity) + beta * distance  # eq. 4, float32
         return mixed.astype(self.dtype).transpose(0, 1, 3, 4, 2)
@@ -171,9 +104,9 @@ class LSE(nn.Module):
     """Local structure enhancement, HocSLM eq. 6: a, b [S, B, V, R] -> A_L in two parts.
 
     A_L = W_l[M * sigmoid(F W_2 + b_2) * ReLU(F W_1 + b_1)] + lambda * A, on the support M of each
-    subset only. W_l has no bias, which keeps the mask, and starts at 0, so that A_L starts as the
-    skeleton; b_1 starts at 0.1 against dead units. The residual is our reading: the normalised
-    graph itself.
+    subset only. W_l has no bias, so the mask stays, and starts at 0, so A_L starts as the skeleton.
+    b_1 starts at 0.1, so that no unit starts dead. The paper leaves the residual open; we take the
+    normalised graph.
 
     Returns:
       S x [B, E_s, features], the first term on the E_s bones of each subset (73 of NTU's 1,875
@@ -191,9 +124,9 @@ class LSE(nn.Module):
         subsets = graph.shape[0]
         residual = self.param("residual", nn.initializers.ones, (subsets,))  # lambda
         square, init = (subsets, relation, relation), fan_out_normal(relation)
-        zeros, warm = nn.initializers.zeros, nn.initializers.constant(0.1)
+        zeros, alive = nn.initializers.zeros, nn.initializers.constant(0.1)
         energy = self.param("energy", init, square).astype(self.dtype)
-        energy_bias = self.param("energy_bias", warm, (subsets, relation))
+        energy_bias = self.param("energy_bias", alive, (subsets, relation))
         gate = self.param("gate", init, square).astype(self.dtype)
         gate_bias = self.param("gate_bias", zeros, (subsets, relation))
         shape = (subsets, relation, self.features)
@@ -202,10 +135,10 @@ class LSE(nn.Module):
         for s in range(subsets):
             receive, send = np.nonzero(graph[s])
             edges = relate(a[s][:, receive], b[s][:, send], self.pair_mode)  # [B, E, R]
-            rows = edges.reshape(-1, relation)
+            rows = edges.reshape(-1, relation)  # [B * E, R]
             gated = jax.nn.relu(rows @ energy[s] + energy_bias[s])
             gated = gated * jax.nn.sigmoid(rows @ gate[s] + gate_bias[s])
-            added = gated.astype(self.dtype) @ expand[s]
+            added = gated.astype(self.dtype) @ expand[s]  # [B * E, O]
             bones.append(added.reshape(*edges.shape[:2], self.features))
         return bones, residual[:, None, None] * graph
 
@@ -213,10 +146,10 @@ class LSE(nn.Module):
 class CTS(nn.Module):
     """Composite topology, HocSLM eq. 7: w_G A_G + w_L A_L, [B, T, V, C] -> S x [B, V, V, features].
 
-    The weights are learnable scalars that start at 0.5 each; both terms start as the skeleton,
-    hence so does the sum. With one part only, that part is the topology. `gsm_attention=False`
-    feeds the pairwise tensor straight into the global term, which with `lse=False` is CTR-GC. The
-    sum is formed on the factors of the terms, so that one dense topology is written and not three.
+    The weights are learnable scalars that start at 0.5 each. Both terms start as the skeleton, and
+    so does their sum. With only one part, that part is the topology. `gsm_attention=False` feeds
+    the pairwise tensor straight into the global term, which with `lse=False` is CTR-GC. The terms
+    are added before they are expanded, so that one dense topology is written to memory, not three.
     """
 
     features: int
@@ -247,7 +180,7 @@ class CTS(nn.Module):
         else:
             shape = (x.shape[0], *graph.shape[1:], self.features)
             rest = rest[..., None].astype(self.dtype)
-            topologies = [jnp.broadcast_to(r, shape) for r in rest]
+            topologies = [jnp.broadcast_to(r, shape) for r in rest]  # S x [B, V, V, O]
         keep_map(self, "fusion", weights)
         for s, bone in enumerate(bones):
             where = (slice(None), *np.nonzero(graph[s]))
@@ -257,20 +190,56 @@ class CTS(nn.Module):
 
 
 class Values(nn.Module):
-    """One 1x1 convolution per subset: [B, T, V, C] -> [B, T, V, S, features]."""
+    """One 1x1 convolution per subset: [B, T, V, C] -> S x [B, T, V, features]."""
 
     features: int
     subsets: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
         shape = (self.subsets, x.shape[-1], self.features)
         kernel = self.param("kernel", fan_out_normal(self.features), shape).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[::2])
-        kernel = kernel.swapaxes(0, 1).reshape(x.shape[-1], -1)  # [C, S * O]
-        values = (product(x.astype(self.dtype), kernel) + bias.reshape(-1)).astype(self.dtype)
-        return values.reshape(*x.shape[:-1], self.subsets, self.features)
+        bias = self.param("bias", nn.initializers.zeros, shape[::2])  # [S, O]
+        return subset_products(x.astype(self.dtype), kernel, bias)
+
+
+@jax.custom_vjp
+def subset_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
+    """x [B, T, V, C], kernel [S, C, O] and float32 bias [S, O] -> S x [B, T, V, O] like x.
+
+    On a CPU they are products of their own, since it would copy what is cut out of one product. On
+    others they are one, of which `aggregate` takes all parts together.
+    """
+    return jax.lax.platform_dependent(x, kernel, bias, cpu=_apart, default=_together)
+
+
+def _apart(x, kernel, bias):
+    return [(product(x, k) + b).astype(x.dtype) for k, b in zip(kernel, bias, strict=True)]
+
+
+def _together(x, kernel, bias):
+    subsets, channels, features = kernel.shape
+    values = product(x, kernel.swapaxes(0, 1).reshape(channels, -1))  # [B, T, V, S * O]
+    values = (values + bias.reshape(-1)).astype(x.dtype)
+    return subsets_of(values.reshape(*x.shape[:-1], subsets, features))
+
+
+def _subset_products_forward(x, kernel, bias):
+    return subset_products(x, kernel, bias), (x, kernel, bias)
+
+
+def _subset_products_backward(saved, grads):
+    def apart(inputs, grads):
+        return jax.vjp(_apart, *inputs)[1](grads)
+
+    def together(inputs, grads):
+        return jax.vjp(_together, *inputs)[1](grads)
+
+    return jax.lax.platform_dependent(saved, grads, cpu=apart, default=together)
+
+
+subset_products.defvjp(_subset_products_forward, _subset_products_backward)
 
 
 class SpatialUnit(nn.Module):
@@ -287,10 +256,10 @@ class SpatialUnit(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        topologies = self.topology(x)
+        topologies = self.topology(x)  # S x [B, V, V, O]
         keep_map(self, "topology", topologies)
         values = Values(self.features, self.subsets, self.dtype, name="value")
-        z = aggregate(topologies, values(x))
+        z = aggregate(topologies, values(x))  # [B, T, V, O]
         z = BatchNorm(train, self.dtype, nn.initializers.constant(1e-6), name="bn")(z)
         if x.shape[-1] != self.features:
             x = Pointwise(self.features, True, dtype=self.dtype, name="down")(x)

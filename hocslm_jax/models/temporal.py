@@ -1,5 +1,5 @@
-"""Temporal modules: `LTC`, the local multi-scale convolutions, `GTA`, attention over all frames,
-and `DHT`, their sum (HocSLM eqs. 8-10). All take [B, T, V, C] to [B, T / stride, V, C].
+"""Temporal modules: `LTC` (local multi-scale convolutions), `GTA` (attention over all frames) and
+`DHT`, their sum (HocSLM eqs. 8-10). All map [B, T, V, C] to [B, T / stride, V, C].
 """
 
 import jax
@@ -7,16 +7,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from hocslm_jax.models.layers import (
-    BatchNorm,
     Pointwise,
     TemporalConv,
     fan_out_normal,
-    jittered_ones,
     keep_map,
     max_pool_time,
     product,
     subsample,
 )
+from hocslm_jax.models.normalisation import BatchNorm, jittered_ones
 
 
 class LTC(nn.Module):
@@ -38,13 +37,14 @@ class LTC(nn.Module):
             return BatchNorm(train, self.dtype, jittered_ones, name=name)
 
         y = Pointwise(3 * width, True, _branch_normal, dtype=self.dtype, name="reduce")(x)
-        y = jax.nn.relu(norm("reduce_bn")(*y))
+        y = jax.nn.relu(norm("reduce_bn")(*y))  # [B, T, V, 3C/4]
         near = TemporalConv(width, 5, self.stride, 1, self.dtype, name="conv1")
         wide = TemporalConv(width, 5, self.stride, 2, self.dtype, name="conv2")
         first, second, third = jnp.split(y, 3, axis=-1)
         pooled = max_pool_time(third, self.stride), jnp.zeros(width)
         skip = Pointwise(width, True, dtype=self.dtype, name="skip")
         skip = skip(subsample(x, self.stride))
+        # Four times [B, T / stride, V, C/4], with the bias [C/4] that the norm adds.
         branches, biases = zip(near(first), wide(second), pooled, skip, strict=True)
         return norm("bn")(jnp.concatenate(branches, axis=-1), jnp.concatenate(biases))
 
@@ -57,11 +57,12 @@ def _branch_normal(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) ->
 class GTA(nn.Module):
     """Global temporal attention, HocSLM eq. 8: every joint attends over all frames of its own.
 
-    Our reading: single head, queries and keys of a quarter of the channels, values of all, softmax
-    over the frames in float32, at stride s queries from frames 0, s, 2s, ... `position="relative"`
-    adds a learnable bias per frame distance; the paper mentions none. The scales of the closing
-    BatchNorm start at 0 beside LTC, so that the block starts as LTC alone. `alone`, they start
-    near 1 like LTC's: the first block has no shortcut, and zeros would stay zeros for ever.
+    The paper leaves the details open; we chose a single head, queries and keys of a quarter of the
+    channels, values of all, softmax over the frames in float32, and at stride s queries from frames
+    0, s, 2s, ... `position="relative"` adds a learnable bias per frame distance, which the paper
+    does not mention. Beside LTC the scales of the last BatchNorm start at 0, so that the block
+    starts as LTC alone. With `alone` they start near 1 as in LTC: the first block has no shortcut,
+    so zeros would stop all gradients.
     """
 
     stride: int = 1
@@ -75,17 +76,19 @@ class GTA(nn.Module):
         features = {"query": width, "key": width, "value": channels}
         parts = {name: self.param(name, projection, (channels, n)) for name, n in features.items()}
         kernel = jnp.concatenate([part["kernel"] for part in parts.values()], axis=-1)
-        # One product for all three, whose result is copied once, to [B, V, T, ...].
+        # One product for all three, whose result is copied once, to [B, V, T, ...], the order in
+        # which the products below read it.
         qkv = product(x.astype(self.dtype), kernel.astype(self.dtype)).swapaxes(1, 2)
         query, key, value = jnp.split(qkv, [width, 2 * width], axis=-1)
         query = (query[:, :, :: self.stride] + parts["query"]["bias"]).astype(self.dtype)
         key = (key + parts["key"]["bias"]).astype(self.dtype)
-        logits = jnp.einsum("bvtd,bvsd->bvts", query, key).astype(jnp.float32) / width**0.5
+        logits = jnp.einsum("bvtd,bvsd->bvts", query, key)  # [B, V, T', T]
+        logits = logits.astype(jnp.float32) / width**0.5
         if self.position == "relative":
             logits = logits + self.relative_bias(x.shape[1])
         attention = jax.nn.softmax(logits)
-        keep_map(self, "attention", attention)  # [B, V, T', T]
-        y = jnp.einsum("bvts,bvsc->bvtc", attention.astype(self.dtype), value)
+        keep_map(self, "attention", attention)
+        y = jnp.einsum("bvts,bvsc->bvtc", attention.astype(self.dtype), value)  # [B, V, T', C]
         start = jittered_ones if self.alone else nn.initializers.zeros
         y = BatchNorm(train, self.dtype, start, name="bn")(y, parts["value"]["bias"])
         return y.swapaxes(1, 2)
@@ -98,7 +101,7 @@ class GTA(nn.Module):
 
 
 def projection(key: jax.Array, shape: tuple[int, int]) -> dict[str, jax.Array]:
-    """Kernel [C, O] and bias [O] as `Pointwise` begins with them."""
+    """Initial kernel [C, O] and bias [O], as those of `Pointwise`."""
     return {"kernel": fan_out_normal(shape[-1])(key, shape), "bias": jnp.zeros(shape[-1])}
 
 
@@ -124,5 +127,5 @@ class DHT(nn.Module):
             parts.append(LTC(self.stride, self.dtype, name="ltc")(x, train))
         if len(parts) == 1:
             return parts[0]
-        weights = self.param("fusion", nn.initializers.ones, (2,))  # float32, as their gradients
+        weights = self.param("fusion", nn.initializers.ones, (2,))  # float32, like their gradients
         return (weights[0] * parts[0] + weights[1] * parts[1]).astype(self.dtype)

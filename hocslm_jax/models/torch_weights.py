@@ -1,7 +1,7 @@
 """PyTorch CTR-GCN state dicts to our variables: NumPy arrays in, `{"params", "batch_stats"}` out.
 
-A released checkpoint (`torch.load(...)` turned into NumPy arrays, or an `.npz` of them) gives the
-same logits here. Names are those of the public CTR-GCN code, `l1` to `l10`.
+With the weights of a released checkpoint (`torch.load(...)` as NumPy arrays, or an `.npz` of them)
+the logits here are the same. Names are those of the public CTR-GCN code, `l1` to `l10`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ def from_ctrgcn(state: Arrays) -> dict:
     """Variables of `Recogniser(graph, classes, CTRGCN)` from a CTR-GCN state dict.
 
     Raises:
-      UserError: when keys are missing or left over (all are named), so that nothing loads by half.
+      UserError: keys are missing or unexpected (all are named); nothing is loaded partially.
     """
     used: set[str] = set()
     missing: list[str] = []
@@ -114,7 +114,7 @@ def _stacked(matrices: list[dict]) -> dict:
 
 
 def _split(tree: dict) -> tuple[dict, dict]:
-    """Separates parameters from running statistics, which BatchNorm keeps side by side above."""
+    """Separates parameters from running statistics, which are side by side in `_norm`."""
     params, stats = {}, {}
     for key, value in tree.items():
         if isinstance(value, dict):

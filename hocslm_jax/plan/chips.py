@@ -1,8 +1,8 @@
-"""The devices to plan for: of this machine, or TPUs and GPUs that need not be here.
+"""The devices to plan for: those of this machine, or TPUs and GPUs that need not be here.
 
-In: a topology such as `v5e:16x16` or `h100:8`, or `local`. Out: JAX devices to compile for, and
-what a chip of theirs can do at best. Ahead of time, libtpu and XLA's CUDA plugin are compilers
-alone and never look for a device.
+In: a topology such as `v5e:16x16` or `h100:8`, or `local`. Out: JAX devices to compile for, and the
+published peak rates of their chip. libtpu and XLA's CUDA plugin are used only as compilers and
+never look for a device.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ from hocslm_jax.plan.gpus import GPUS, target_config
 
 GB = 1e9
 GPUS_PER_HOST = 8
-TPU_ENVIRONMENT = {  # there is no TPU here to ask or to wait for
+TPU_ENVIRONMENT = {  # no TPU is queried or waited for
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process uses a chip
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any will do; without one libtpu warns
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any value; without one libtpu warns
 }
 
 
@@ -61,10 +61,10 @@ CHIPS = {
 
 
 def open_devices(topology: str) -> tuple[list[jax.Device], Chip | None]:
-    """The devices of a topology, and their chip where its figures are known.
+    """The devices of a topology, and their chip if its figures are known.
 
     Raises:
-        UserError: no compiler for them, or a topology that it does not know.
+        UserError: no compiler is installed, or it does not know the topology.
     """
     if topology == "local":
         devices = jax.devices()
@@ -72,16 +72,12 @@ def open_devices(topology: str) -> tuple[list[jax.Device], Chip | None]:
     name, _, shape = topology.partition(":")
     if "JAX_PLATFORMS" not in os.environ:
         jax.config.update("jax_platforms", "cpu")
-    devices = open_gpus(name, shape) if name in GPUS else open_tpus(topology, shape)
+    devices = _open_gpus(name, shape) if name in GPUS else _open_tpus(topology, shape)
     return devices, CHIPS.get(name)
 
 
-def open_gpus(name: str, count: str) -> list[jax.Device]:
-    """`count` GPUs of that name, eight to a host where there are more.
-
-    Raises:
-        UserError: no CUDA compiler, or a count that cannot be.
-    """
+def _open_gpus(name: str, count: str) -> list[jax.Device]:
+    """`count` GPUs of that name, eight to a host if there are more."""
     topology = f"{name}:{count}"
     if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (13, 12)):
         raise UserError(f'{topology} needs XLA\'s CUDA compiler: pip install "jax[cuda13]"')
@@ -97,13 +93,10 @@ def open_gpus(name: str, count: str) -> list[jax.Device]:
     return list(topologies.get_topology_desc(name, "cuda", topology=shape, **described).devices)
 
 
-def open_tpus(topology: str, shape: str) -> list[jax.Device]:
-    """The chips of a TPU slice.
-
-    Raises:
-        UserError: no TPU compiler, or a slice that it does not know.
-    """
-    check_compiler(topology)
+def _open_tpus(topology: str, shape: str) -> list[jax.Device]:
+    """The chips of a TPU slice."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(f"{topology} needs the TPU compiler: pip install libtpu")
     for variable, value in TPU_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     try:
@@ -118,14 +111,8 @@ def open_tpus(topology: str, shape: str) -> list[jax.Device]:
 
 
 def find_chip(kind: str) -> Chip | None:
-    """The chip of a `device_kind` such as "NVIDIA H100 80GB HBM3"; None where it is not known."""
+    """The chip of a `device_kind` such as "NVIDIA H100 80GB HBM3"; None if it is not known."""
     kinds = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
     return CHIPS.get(kinds.get(kind, "")) or next(
         (chip for name, chip in CHIPS.items() if name in kind.lower()), None
     )
-
-
-def check_compiler(topology: str) -> None:
-    """Raises UserError where the compiler for a TPU topology is not installed."""
-    if importlib.util.find_spec("libtpu") is None:
-        raise UserError(f"{topology} needs the TPU compiler: pip install libtpu")

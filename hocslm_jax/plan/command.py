@@ -6,42 +6,58 @@ a page of numbers, and the same as JSON.
 
 import argparse
 import ast
+import contextlib
 import functools
-import operator
-import re
 import runpy
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import write_json
 from hocslm_jax.plan.chips import open_devices
 from hocslm_jax.plan.estimate import estimate
 from hocslm_jax.plan.summary import lines
+from hocslm_jax.train import experiment
 from hocslm_jax.train.stages import read_stages, stage_config
+
+EVERY_S = 30.0  # between two lines that tell how long it has taken
+
+Setting = tuple[str, str]  # dotted name, value as text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax plan`."""
-    parser.add_argument("--config", required=True, help="config file, with :k=v,k=v after it")
+    """Declares the options of `hocslm-jax plan`."""
+    parser.add_argument("--config", required=True, help="config file or name, then :k=v,k=v")
     parser.add_argument("--topology", default="local", help="v5e:16x16, h100:8, b200:8, …, local")
-    parser.add_argument("--mesh", default="", metavar="data=N,model=N", help="default: all data")
-    parser.add_argument(
-        "--set", default="", metavar="k=v,k=v", help="more settings; a tuple as model.stages=(1,1)"
-    )
     parser.add_argument("--stage", type=int, help="of the strategy, from 1; default: the last")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=True, help="or only trace"
     )
+    parser.epilog = "Any setting can be changed as in training: --config.optim.lr=0.05."
+    parser.allow_abbrev = False
+    for name in experiment.flatten(experiment.defaults()):
+        setting = functools.partial(_setting, name)
+        options = {"dest": "settings", "action": "append", "default": [], "type": setting}
+        parser.add_argument(f"--config.{name}", help=argparse.SUPPRESS, **options)
+
+
+def _setting(name: str, value: str) -> Setting:
+    return name, value
 
 
 def run(args: argparse.Namespace) -> None:
     """Prints the plan of one config on one topology; a step that does not fit is no error.
 
     Raises:
-        UserError: a config, mesh, stage or topology that cannot be.
+        UserError: an impossible config, mesh, stage or topology.
     """
-    row = plan(args.config, args.topology, args.mesh, args.set, args.stage, args.compile)
+    row = plan(args.config, args.topology, args.settings, args.stage, args.compile)
     print(*lines(row), sep="\n")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
@@ -49,58 +65,65 @@ def run(args: argparse.Namespace) -> None:
 
 
 def plan(
-    config: str,
+    spec: str,
     topology: str,
-    mesh: str = "",
-    settings: str = "",
+    settings: Iterable[Setting] = (),
     stage: int | None = None,
     compiling: bool = True,
 ) -> dict:
-    """`estimate` of what the command line says, and what that was."""
+    """`estimate` of one stage's train step (by default the last), and what was asked for."""
     devices, chip = open_devices(topology)
-    read = read_config(config, ",".join(filter(None, [settings, mesh_settings(mesh)])))
-    stages = read_stages(read)
+    config = read_config(spec, settings)
+    stages = read_stages(config)
     number = len(stages) if stage is None else stage
     if not 1 <= number <= len(stages):
-        raise UserError(f"--stage {number}: strategy {read.strategy} has stages 1 to {len(stages)}")
-    asked = {"config": config, "settings": settings, "topology": topology}
-    of = stages[number - 1]
-    asked |= {
-        "stage": number,
-        "stages": len(stages),
-        "trains": list(of.train),
-        "by": list(of.losses),
-    }
-    return asked | estimate(stage_config(read, number - 1), devices, chip, compiling)
+        raise UserError(
+            f"--stage {number}: strategy {config.strategy} has stages 1 to {len(stages)}"
+        )
+    asked = {"config": spec, "settings": dict(settings), "topology": topology}
+    asked |= {"stage": number, "stages": len(stages)}
+    asked |= {"trains": list(stages[number - 1].train), "by": list(stages[number - 1].losses)}
+    doing = "compiling" if compiling else "tracing"
+    where = "the devices of this machine" if topology == "local" else topology
+    with told(f"{doing} the train step of {spec} for {where}"):
+        return asked | estimate(stage_config(config, number - 1), devices, chip, compiling)
 
 
-def read_config(spec: str, settings: str = ""):
-    """The config of `file.py:k=v,k=v` with more settings, which may be tuples in brackets.
+def read_config(spec: str, settings: Iterable[Setting] = ()) -> ConfigDict:
+    """The config of `FILE:k=v,k=v` with more settings.
 
     Raises:
-        UserError: no such file, or a setting that it does not have.
+        UserError: there is no such file, or a setting has no such value.
     """
     file, _, argument = spec.partition(":")
-    pairs = [pair for pair in re.split(r",(?![^(]*\))", settings) if pair]
-    tuples = [pair.partition("=") for pair in pairs if "=(" in pair]
-    plain = ",".join(filter(None, [argument, *(pair for pair in pairs if "=(" not in pair)]))
-    if not Path(file).is_file():
-        raise UserError(f"there is no config file {file}: see configs/")
-    config = runpy.run_path(file)["get_config"](plain)
-    try:
-        for key, _, value in tuples:
-            *sections, name = key.strip().split(".")
-            section = functools.reduce(operator.getitem, sections, config)
-            section[name] = type(section[name])(ast.literal_eval(value))
-    except (KeyError, TypeError, ValueError, SyntaxError) as error:
-        raise UserError(f"--set {settings}: {error}; write model.stages=(4,3,3)") from None
+    config = runpy.run_path(str(experiment.config_file(file)))["get_config"](argument)
+    for name, text in settings:
+        default = experiment.flatten(config)[name]
+        config.update_from_flattened_dict({name: _value(name, text, default)})
     return config
 
 
-def mesh_settings(mesh: str) -> str:
-    """`mesh.data=64,mesh.model=4` of `data=64,model=4`."""
-    axes = [pair.partition("=") for pair in mesh.split(",") if pair]
-    for axis, _, size in axes:
-        if axis not in ("data", "model") or not size.lstrip("-").isdigit():
-            raise UserError(f"--mesh {mesh}: write data=N,model=N")
-    return ",".join(f"mesh.{axis}={size}" for axis, _, size in axes)
+def _value(name: str, text: str, default):
+    if not isinstance(default, tuple):
+        return experiment.parse(name, text, default)
+    with contextlib.suppress(ValueError, SyntaxError):
+        if isinstance(value := ast.literal_eval(text), tuple):
+            return value
+    raise UserError(f"--config.{name}={text} is not a tuple: write it as '{default}'")
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Says on stderr what is going on, and every half minute for how long."""
+    done, start = threading.Event(), time.monotonic()
+
+    def remind() -> None:
+        while not done.wait(EVERY_S):
+            print(f"still {what}: {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+
+    print(f"{what}; this can take minutes", file=sys.stderr, flush=True)
+    threading.Thread(target=remind, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()

@@ -1,8 +1,8 @@
-"""What one step costs one device, read from its compiled program.
+"""The costs of one step on one device, read from its compiled program.
 
-In: the text of the program. Out: `Costs`: FLOPs, bytes to and from main memory, bytes of each kind
-of collective, the compiler's own estimate of cycles. XLA's `cost_analysis` counts the body of a
-loop once; here it counts as often as it runs.
+In: the text of the program. Out: `Costs`: FLOPs, memory traffic, communication, and the compiler's
+own estimate of cycles. XLA's `cost_analysis` counts the body of a loop once; here it counts as
+often as it runs.
 """
 
 import dataclasses
@@ -16,17 +16,12 @@ _SILENT = {  # no bytes of their own
     *("conditional", "after-all", "partition-id", "replica-id", "opt-barrier", "add-dependency"),
     *("async-start", "async-update", "async-done", "copy-done"),
 }
-_ELEMENTWISE = {
-    *("add", "subtract", "multiply", "divide", "maximum", "minimum", "negate", "abs", "compare"),
-    *("select", "exponential", "log", "logistic", "tanh", "rsqrt", "sqrt", "power", "cosine"),
-    "sine",
-}
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
 @dataclasses.dataclass
 class Collective:
-    """All of one kind: how many run, their bytes, and the bytes that a device sends in a ring."""
+    """All collectives of one kind: number, bytes, and bytes that a device sends in a ring."""
 
     count: int = 0
     bytes: float = 0.0
@@ -36,21 +31,19 @@ class Collective:
 
 @dataclasses.dataclass
 class Costs:
-    """Of one step on one device.
+    """Costs of one step on one device.
 
     Attributes:
-      matrix_flops: of matrix products and convolutions, a multiply and an add each.
-      other_flops: of elementwise operations and reductions.
-      hbm_bytes: read and written by each instruction; what stays in a TPU's VMEM is left out.
-      cycles: the sum of the compiler's estimates, where it makes any.
-      collectives: by kind.
-      kernels: launches of a GPU, or what runs on its own elsewhere; library calls are not in it.
+      matrix_flops: FLOPs of matrix products and convolutions, a multiply and an add each.
+      hbm_bytes: read and written by each instruction, except what stays in a TPU's VMEM.
+      cycles: the sum of the compiler's estimates, if it makes any.
+      collectives: by kind, such as "all-reduce".
+      kernels: launches on a GPU, or separate instructions elsewhere, without library calls.
       library_calls: by library, such as "cublas" and "cudnn".
       unknown_loops: loops that are counted once because their length is not known.
     """
 
     matrix_flops: float = 0.0
-    other_flops: float = 0.0
     hbm_bytes: float = 0.0
     cycles: float = 0.0
     collectives: dict[str, Collective] = dataclasses.field(default_factory=dict)
@@ -63,24 +56,23 @@ class Costs:
         return sum(collective.sent for collective in self.collectives.values())
 
 
-def read_costs(text: str, devices: int, unroll: bool = True) -> Costs:
-    """The costs of a program's text; `unroll=False` counts the body of a loop once, as XLA does."""
+def read_costs(text: str, devices: int) -> Costs:
+    """The costs of a program's text, `compiled.as_text()`."""
     costs, program = Costs(), hlo.parse(text)
-    _Walk(program, devices, unroll, costs).computation(program.entry, 1, set(), fused=False)
+    _Walk(program, devices, costs).computation(program.entry, 1, set(), fused=False)
     return costs
 
 
 @dataclasses.dataclass(frozen=True)
 class _Walk:
-    """Adds up a program, from the entry down into everything that it calls."""
+    """Adds up the costs of a program, from its entry into all computations that it calls."""
 
     program: hlo.Program
     devices: int
-    unroll: bool
     costs: Costs
 
     def computation(self, name: str, times: int, seen: set[str], fused: bool) -> None:
-        """`seen` are the collectives of this pass: an asynchronous one is there in many pieces."""
+        """`seen`: collectives counted so far; an asynchronous one is several instructions."""
         scope = self.program.computations[name]
         for instruction in scope.values():
             self.instruction(name, scope, instruction, times, seen, fused)
@@ -88,7 +80,6 @@ class _Walk:
     def instruction(self, name, scope, instruction, times, seen, fused) -> None:
         costs, opcode = self.costs, instruction.opcode
         costs.matrix_flops += times * hlo.product_flops(scope, instruction)
-        costs.other_flops += times * _other_flops(scope, instruction)
         if opcode.removesuffix("-start") in KINDS:
             self.collective(name, scope, instruction, times, seen)
         if not fused:
@@ -97,7 +88,7 @@ class _Walk:
             if estimate := re.search(r'"estimated_cycles":"(\d+)"', instruction.attributes):
                 costs.cycles += times * int(estimate[1])
         if opcode == "while":
-            count = hlo.passes(self.program, scope, instruction) if self.unroll else 1
+            count = hlo.passes(self.program, scope, instruction)
             costs.unknown_loops += count is None
             for called in instruction.calls("body"):
                 self.computation(called, times * (1 if count is None else count), set(), fused)
@@ -117,8 +108,8 @@ class _Walk:
         given = sum(scope[operand].nbytes for operand in instruction.operands if operand in scope)
         made = instruction.nbytes
         if instruction.opcode.endswith("-start") and kind != "all-reduce":
-            made -= given  # the result of a start holds the operands too
-        if kind == "all-reduce" and "reduce-scatter" in name:  # how a TPU writes one
+            made -= given  # the result of a start contains the operands
+        if kind == "all-reduce" and "reduce-scatter" in name:  # a TPU writes it so
             kind = "reduce-scatter"
         group = hlo.group_size(instruction, self.devices)
         total = self.costs.collectives.setdefault(kind, Collective())
@@ -145,9 +136,7 @@ class _Walk:
             return 0.0
         written = _slow(instruction)
         if opcode in ("copy-start", "slice-start"):
-            ends = instruction.arrays[
-                :2
-            ]  # source and destination; a slice reads no more than it is
+            ends = instruction.arrays[:2]  # source and destination, of equal size for a slice
             return min(end.nbytes for end in ends) * sum(not end.fast for end in ends)
         if opcode in _SLICES:
             return written + _nbytes(scope, instruction.operands[0], instruction.nbytes)
@@ -158,7 +147,7 @@ class _Walk:
         return written + sum(_nbytes(scope, operand) for operand in instruction.operands)
 
     def fusion_traffic(self, scope, instruction) -> float:
-        """Of a fusion: of an argument that it only slices, or updates in place, the slice."""
+        """Traffic of a fusion; of an argument that it slices or updates, only the slice counts."""
         called = instruction.calls("calls")[0]
         total, kept = 0.0, 0.0
         for number, operand in enumerate(instruction.operands):
@@ -169,7 +158,7 @@ class _Walk:
         return total + max(_slow(instruction) - kept, 0.0)
 
     def touched(self, name: str, number: int, whole: float) -> tuple[float, bool]:
-        """Bytes of an argument that a fused computation reads; whether it updates it in place."""
+        """(bytes that a fused computation reads of an argument, whether it updates it in place)."""
         inside = self.program.computations[name]
         aliases = {hlo.argument(inside, number)}
         read, updates = 0.0, False
@@ -193,14 +182,6 @@ class _Walk:
         return min(read, whole), updates
 
 
-def _other_flops(scope, instruction) -> float:
-    if instruction.opcode in _ELEMENTWISE:
-        return instruction.arrays[0].size
-    if instruction.opcode == "reduce":
-        return sum(scope[name].arrays[0].size for name in instruction.operands[:1])
-    return 0.0
-
-
 def _branches(instruction) -> list[str]:
     branches = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
     names = re.findall(r"%([\w.\-]+)", branches[1]) if branches else []
@@ -208,16 +189,16 @@ def _branches(instruction) -> list[str]:
 
 
 def _slow(instruction) -> float:
-    """Bytes of a result that lie in main memory."""
+    """Bytes of a result in main memory."""
     return sum(array.nbytes for array in instruction.arrays if not array.fast)
 
 
 def _nbytes(scope, name: str, most: float = float("inf")) -> float:
-    """Bytes of an operand in main memory, but no more than are read of it."""
+    """Bytes of an operand in main memory, at most `most`."""
     return min(_slow(scope[name]), most) if name in scope else 0.0
 
 
 def _ring(kind: str, group: int) -> float:
-    """What a device of a group sends, as a share of the collective's bytes, around a ring."""
+    """The share of a collective's bytes that each device sends around a ring."""
     share = (group - 1) / group
     return {"all-reduce": 2 * share, "collective-permute": 1.0}.get(kind, share)

@@ -1,8 +1,7 @@
-"""One row of a plan: a config's train step on devices that may not be here, in numbers.
+"""The numbers of a plan: memory, FLOPs, traffic and least time of a config's train step.
 
-In: a stage's config, devices, and their chip where its figures are known. Out: a dict for JSON:
-bytes, FLOPs and traffic of one device, from these the time that a step takes at best, what limits
-it, and warnings.
+In: a stage's config, devices (which may not be here), and their chip if its figures are known.
+Out: a dict for JSON, all of one device, with what limits the step, and warnings.
 """
 
 import copy
@@ -10,12 +9,12 @@ from collections.abc import Sequence
 
 import jax
 
-from hocslm_jax.plan import step
+from hocslm_jax.plan import planned_step
 from hocslm_jax.plan.chips import Chip
 from hocslm_jax.plan.costs import read_costs
 
-REPEATED = 1.05  # products over those of an even split: more means that some are redone
-FULL = 0.9  # of the memory: the next batch and what the compiler does not see need room too
+REPEATED = 1.05  # products compared with an even split; more means that devices repeat some
+FULL = 0.9  # of the memory: the next batch and the allocator need room as well
 
 
 def estimate(
@@ -24,18 +23,21 @@ def estimate(
     """Builds, traces and, if asked for, compiles the step.
 
     Raises:
-        UserError: as `program.build_step`.
+        UserError: as `planned_step.build_step`.
     """
-    made = step.build_step(config, devices)
-    total = step.traced_flops(on_one_device(config, devices, made.lm))
+    made = planned_step.build_step(config, devices)
+    alone = copy.deepcopy(config)
+    alone.mesh.update(data=1, model=1, stream=1)
+    whole = planned_step.build_step(alone, devices[:1], made.lm, attention="xla")
+    total = planned_step.traced_flops(whole)
     row = {
         "devices": len(devices),
         "mesh": {name: int(size) for name, size in made.mesh.shape.items()},
         "batch_size": config.train.batch_size,
         "bytes": {
-            "state": step.nbytes(made.state),
-            "frozen": step.nbytes(made.frozen),
-            "batch": step.nbytes(made.batch),
+            "state": planned_step.nbytes(made.state),
+            "frozen": planned_step.nbytes(made.frozen),
+            "batch": planned_step.nbytes(made.batch),
             "hbm": chip and chip.hbm,
         },
         "flops": {"step": total, "ideal": total / len(devices)},
@@ -47,22 +49,15 @@ def estimate(
     return row
 
 
-def on_one_device(config, devices: Sequence[jax.Device], lm) -> step.Step:
-    """The same step, whole on one of the devices, as `traced_flops` counts it."""
-    config = copy.deepcopy(config)
-    config.mesh.update(data=1, model=1, stream=1)
-    return step.build_step(config, devices[:1], lm, attention="xla")
-
-
-def compiled_numbers(row: dict, made: step.Step, chip: Chip | None) -> dict:
-    """What only the compiled program says; where it does not fit, only that."""
-    compiled, seconds = step.compile_lowered(made.lower())
+def compiled_numbers(row: dict, made: planned_step.Step, chip: Chip | None) -> dict:
+    """Numbers of the compiled program, or only that it does not fit."""
+    compiled, seconds = planned_step.compile_lowered(made.lower())
     if isinstance(compiled, str):
         return {"does_not_fit": compiled, "seconds": {"compile": seconds}}
     costs = read_costs(compiled.as_text(), row["devices"])
     numbers = {
-        "bytes": row["bytes"] | step.memory(compiled),
-        "flops": row["flops"] | {"matrix": costs.matrix_flops, "other": costs.other_flops},
+        "bytes": row["bytes"] | planned_step.memory(compiled),
+        "flops": row["flops"] | {"matrix": costs.matrix_flops},
         "hbm_traffic": costs.hbm_bytes,
         "collectives": {kind: vars(one) for kind, one in sorted(costs.collectives.items())},
         "kernels": costs.kernels,
@@ -75,10 +70,10 @@ def compiled_numbers(row: dict, made: step.Step, chip: Chip | None) -> dict:
 
 
 def roofline(numbers: dict, batch_size: int, sent: float, chip: Chip) -> dict:
-    """The least time of a step: each of three resources at its peak, all at the same time.
+    """The least time of a step: each of three resources at its peak rate, all at the same time.
 
-    Beside it, where the clock is known, the sum of the compiler's estimates of its own kernels: it
-    sees small matrices and slow layouts, but no network, and tends to be too long.
+    If the clock is known, also the sum of the compiler's estimates for each kernel, which includes
+    small matrices and slow layouts, but no network, and tends to be too long.
     """
     parts = {
         "arithmetic": numbers["flops"]["matrix"] / chip.flops,
@@ -94,22 +89,22 @@ def roofline(numbers: dict, batch_size: int, sent: float, chip: Chip) -> dict:
     return {"seconds": seconds, "bound": bound, "examples_per_s": rates}
 
 
-def needed(row: dict) -> int | None:
-    """Bytes of memory that the compiled step takes."""
+def bytes_needed(row: dict) -> int | None:
+    """Bytes of memory that the compiled step takes; None if it is not compiled."""
     sizes = row["bytes"]
     return sizes["peak"] + sizes["generated_code"] if "peak" in sizes else None
 
 
 def fits(row: dict) -> bool | None:
-    """Whether it fits; None where the program is not compiled or the memory not known."""
+    """Whether it fits; None if the program is not compiled or the memory not known."""
     if "does_not_fit" in row:
         return False
-    size, hbm = needed(row), row["bytes"]["hbm"]
+    size, hbm = bytes_needed(row), row["bytes"]["hbm"]
     return size <= hbm if size and hbm else None
 
 
-def warnings(row: dict, made: step.Step, chip: Chip | None) -> list[str]:
-    """What to change before paying for the devices."""
+def warnings(row: dict, made: planned_step.Step, chip: Chip | None) -> list[str]:
+    """Advice on what to change before paying for the devices."""
     found = [*_memory_warnings(row), *_work_warnings(row), *_weight_warnings(row, made)]
     data = row["mesh"]["data"]
     if made.lm and chip:
@@ -118,8 +113,8 @@ def warnings(row: dict, made: step.Step, chip: Chip | None) -> list[str]:
         if positions < enough:
             found.append(
                 f"the batch is small for the mesh: {row['batch_size'] // data} clips a replica are "
-                f"{positions} rows in the language model's products; below some {enough} the chip "
-                "waits for the weights: raise train.batch_size or mesh.model"
+                f"{positions} rows in the language model's products; below about {enough} reading "
+                "the weights takes longer: raise train.batch_size or mesh.model"
             )
     if row.get("unknown_loops"):
         found.append(f"{row['unknown_loops']} loops of unknown length are counted once")
@@ -127,11 +122,11 @@ def warnings(row: dict, made: step.Step, chip: Chip | None) -> list[str]:
 
 
 def _memory_warnings(row: dict) -> list[str]:
-    advice = "use more chips, split the language model (mesh.model, lm.fsdp), or a smaller batch"
+    advice = "use more chips, a smaller batch, or split the language model (mesh.model, lm.fsdp)"
     if row["fits"] is False:
-        size = row.get("does_not_fit") or f"{needed(row) / 2**30:.1f} GiB are needed"
+        size = row.get("does_not_fit") or f"{bytes_needed(row) / 2**30:.1f} GiB are needed"
         return [f"it does not fit: {size}; {advice}"]
-    if row["fits"] and needed(row) > FULL * row["bytes"]["hbm"]:
+    if row["fits"] and bytes_needed(row) > FULL * row["bytes"]["hbm"]:
         return [f"it fills over {FULL:.0%} of the memory: {advice}"]
     return []
 
@@ -148,8 +143,8 @@ def _work_warnings(row: dict) -> list[str]:
     return [said]
 
 
-def _weight_warnings(row: dict, made: step.Step) -> list[str]:
-    """What splitting the frozen weights over 'data' costs: they travel, twice a step."""
+def _weight_warnings(row: dict, made: planned_step.Step) -> list[str]:
+    """The cost of splitting the frozen weights over 'data': they are sent twice a step."""
     whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(made.frozen))
     loops = {kind: one["in_loops"] for kind, one in row.get("collectives", {}).items()}
     gathered = loops.get("all-gather", 0.0) + loops.get("collective-permute", 0.0)

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs as XLA's compiler knows them, so that one can be compiled for without being there.
+"""NVIDIA GPUs as XLA's compiler describes them, so that it can compile for one that is not here.
 
 In: a name such as `h100`. Out: the text of a `stream_executor.GpuTargetConfigProto`. The figures
 are those of OpenXLA's device descriptions (xla/backends/gpu/target_config/specs: a100_sxm_80,
@@ -11,85 +11,49 @@ import textwrap
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """One board.
+    """One board; the defaults are those of Hopper and Blackwell.
 
     Attributes:
       name: `device_kind` of the JAX device.
       capability: CUDA compute capability, major and minor.
       cores: streaming multiprocessors.
-      fpus: float32 units of each.
       memory, memory_rate: bytes, and bytes a second.
       l2: bytes of the cache that all cores share.
-      shared, shared_optin: bytes of fast memory of a core, and the most that a block may ask for.
       clock: GHz.
-      accelerated: whether the instructions of this very generation (sm_90a, sm_100a) are used.
+      fpus: float32 units of each core.
+      shared, shared_optin: bytes of fast memory of a core, and the most that a block may ask for.
+      accelerated: whether instructions of only this generation (sm_90a, sm_100a) are used.
     """
 
     name: str
     capability: tuple[int, int]
     cores: int
-    fpus: int
     memory: int
     memory_rate: int
     l2: int
-    shared: int
-    shared_optin: int
     clock: float
-    accelerated: bool
+    fpus: int = 128
+    shared: int = 233_472
+    shared_optin: int = 232_448
+    accelerated: bool = True
 
 
 GPUS = {
     "a100": Gpu(
-        name="NVIDIA A100-SXM4-80GB",
-        capability=(8, 0),
-        cores=108,
-        fpus=64,
-        memory=85_100_068_864,
-        memory_rate=2_039_040_000_000,
-        l2=41_943_040,
-        shared=167_936,
-        shared_optin=166_912,
-        clock=1.41,
-        accelerated=False,
+        *("NVIDIA A100-SXM4-80GB", (8, 0), 108, 85_100_068_864, 2_039_040_000_000),
+        *(41_943_040, 1.41, 64, 167_936, 166_912, False),
     ),
     "h100": Gpu(
-        name="NVIDIA H100 80GB HBM3",
-        capability=(9, 0),
-        cores=132,
-        fpus=128,
-        memory=84_942_979_072,
-        memory_rate=3_352_320_000_000,
-        l2=52_428_800,
-        shared=233_472,
-        shared_optin=232_448,
-        clock=1.98,
-        accelerated=True,
+        *("NVIDIA H100 80GB HBM3", (9, 0), 132, 84_942_979_072, 3_352_320_000_000),
+        *(52_428_800, 1.98),
     ),
     "h200": Gpu(
-        name="NVIDIA H200 141GB HBM3e",
-        capability=(9, 0),
-        cores=132,
-        fpus=128,
-        memory=151_397_597_184,
-        memory_rate=4_800_000_000_000,
-        l2=52_428_800,
-        shared=233_472,
-        shared_optin=232_448,
-        clock=1.98,
-        accelerated=True,
+        *("NVIDIA H200 141GB HBM3e", (9, 0), 132, 151_397_597_184, 4_800_000_000_000),
+        *(52_428_800, 1.98),
     ),
     "b200": Gpu(
-        name="NVIDIA B200",
-        capability=(10, 0),
-        cores=148,
-        fpus=128,
-        memory=191_514_411_008,
-        memory_rate=7_672_320_000_000,
-        l2=132_644_864,
-        shared=233_472,
-        shared_optin=232_448,
-        clock=1.965,
-        accelerated=True,
+        *("NVIDIA B200", (10, 0), 148, 191_514_411_008, 7_672_320_000_000),
+        *(132_644_864, 1.965),
     ),
 }
 

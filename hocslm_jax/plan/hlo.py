@@ -1,8 +1,8 @@
 """Reads the text of a compiled XLA program.
 
 In: `compiled.as_text()`. Out: a `Program` of computations, each a dict of instructions in order
-with shapes, operands and attributes; and what follows from one instruction alone: its bytes, the
-FLOPs of a product, the passes of a loop.
+with shapes, operands and attributes; and facts about single instructions: bytes, the FLOPs of a
+product, the passes of a loop.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ class Instruction:
         return sum(array.nbytes for array in self.arrays)
 
     def attribute(self, name: str) -> str:
-        """The value of `name=…`, "" where there is none."""
+        """The value of `name=…`, "" if there is none."""
         match = re.search(rf"[, ]{name}=(\{{[^}}]*\}}|[^\s,]+)", self.attributes)
         return match[1] if match else ""
 
@@ -103,7 +103,7 @@ def _instruction(start: re.Match, rest: str) -> Instruction:
 
 
 def _closing(text: str, start: int) -> int:
-    """Behind the bracket that closes the one at `start`."""
+    """The position after the bracket that closes the one at `start`."""
     depth = 0
     for match in re.compile(r"[()]").finditer(text, start):
         depth += 1 if match[0] == "(" else -1
@@ -162,7 +162,7 @@ def product_flops(scope: Computation, instruction: Instruction) -> float:
 
 
 def _convolution_flops(instruction: Instruction, lhs: tuple, rhs: tuple) -> float:
-    """Products with what is not padding: a TPU writes batched matrix products as convolutions."""
+    """Without products with padding: a TPU writes batched matrix products as convolutions."""
     left, right, out = re.split(r"_|->", instruction.attribute("dim_labels"))
     size = instruction.arrays[0].dims
     window = _window(instruction.attributes)
@@ -195,7 +195,7 @@ def _window(attributes: str) -> dict[str, list]:
 
 @functools.cache
 def _valid(lhs: int, rhs: int, out: int, stride: int, low: int, spread: int, reach: int) -> int:
-    """Pairs of an output position and a tap of the window that meet an element of the input."""
+    """Number of pairs of output position and window tap that read an element of the input."""
     return sum(
         1
         for position, tap in itertools.product(range(out), range(rhs))
@@ -205,7 +205,7 @@ def _valid(lhs: int, rhs: int, out: int, stride: int, low: int, spread: int, rea
 
 
 def group_size(instruction: Instruction, devices: int) -> int:
-    """Devices that take part in one group of a collective."""
+    """Number of devices in one group of a collective."""
     text = re.search(r"replica_groups=(\[\d+,(\d+)\]|\{\{([\d,]*)\})", instruction.attributes)
     if not text:
         return devices

@@ -1,7 +1,7 @@
-"""Matrix products of a function as it is written, before any compiler sees it.
+"""FLOPs of the matrix products of a function as it is written, before compilation.
 
-In: a jaxpr. Out: FLOPs, a multiply and an add each, of its products and convolutions, those in the
-body of a loop as often as it runs, those of rematerialisation included.
+In: a jaxpr. Out: FLOPs, a multiply and an add each, of its products and convolutions; the body of a
+loop counts as often as it runs, and rematerialisation counts.
 """
 
 import itertools
@@ -13,9 +13,9 @@ from jax.extend import core
 
 
 def product_flops(jaxpr: core.Jaxpr, platform: str) -> float:
-    """Of one call, with what is written for the platform where there are several formulations.
+    """FLOPs of one call; of several formulations by platform, that of `platform`.
 
-    Of any other conditional it is the larger branch, of a loop of unknown length one pass.
+    Any other conditional counts as its larger branch, a loop of unknown length as one pass.
     """
     total = 0.0
     for eqn in jaxpr.eqns:

@@ -1,6 +1,6 @@
-"""A row of `estimate` as a page of text."""
+"""The numbers of a plan as a page of text."""
 
-from hocslm_jax.plan.estimate import needed
+from hocslm_jax.plan.estimate import bytes_needed
 
 GIB = 2**30
 
@@ -30,7 +30,7 @@ def _memory_lines(row: dict) -> list[str]:
         return [f"  arguments       {parts} GiB", f"  does not fit: {row['does_not_fit']}"]
     if "peak" not in sizes:
         return [f"  arguments       {parts} GiB"]
-    whole, hbm = needed(row), sizes["hbm"]
+    whole, hbm = bytes_needed(row), sizes["hbm"]
     verdict = "fits" if row["fits"] else "does not fit"
     room = f" of {_gib(hbm)} GiB ({whole / hbm:.0%}): {verdict}" if hbm else " GiB"
     return [
@@ -47,8 +47,7 @@ def _work_lines(row: dict) -> list[str]:
     if "matrix" not in counts:
         return [f"  products        {even}"]
     found = [
-        f"  products        {_tera(counts['matrix'])} TFLOP, and {_tera(counts['other'])} of other "
-        f"arithmetic ({even})",
+        f"  products        {_tera(counts['matrix'])} TFLOP ({even})",
         f"  main memory     {row['hbm_traffic'] / 1e9:.2f} GB read and written",
     ]
     calls = "".join(f", {count:,} calls of {name}" for name, count in row["library_calls"].items())

@@ -1,9 +1,8 @@
-"""`python -m hocslm_jax predict`: what a trained run makes of skeleton files.
+"""`python -m hocslm_jax predict`: what a trained model makes of skeleton files.
 
-In: the workdir of a run, or a release of one, and files as `predict/inputs.py` reads them. Out: for
-each the class, its probability and, with --describe, a sentence of the run's language model, as
-text or JSON lines.
-From a notebook: `hocslm_jax.load_pretrained(path).predict(clips)`.
+In: runs or releases, several being an ensemble, and files as `clip_files.py` reads them. Out: for
+each file its classes with their probabilities and, with --describe, a sentence, as text or JSON
+lines; with --out a picture. In Python: `hocslm_jax.load_pretrained(path).predict(clips)`.
 """
 
 import argparse
@@ -13,25 +12,34 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import logging
 
+from hocslm_jax.draw.skeletons import check_picture, render_clip
 from hocslm_jax.errors import UserError, brief
 from hocslm_jax.language.describe import Decoding
-from hocslm_jax.predict.inputs import find_files, read_joints, true_class
-from hocslm_jax.predict.model import BATCH_SIZE, LoadedRun, Prediction, reseeded
-from hocslm_jax.predict.pretrained import load_pretrained
+from hocslm_jax.predict.clip_files import find_files, read_joints, true_class
+from hocslm_jax.predict.load_model import load_pretrained
+from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, reseeded, usual_batch
 from hocslm_jax.train.environment import use_compilation_cache
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m hocslm_jax predict`."""
     add = parser.add_argument
-    add("--checkpoint", required=True, metavar="RUN", help="workdir, release or hub id")
+    add(
+        "--checkpoint",
+        action="append",
+        required=True,
+        metavar="RUN",
+        help="run, release or hub id; several, or a folder of several, are an ensemble",
+    )
     add("files", nargs="+", metavar="FILE", help=".skeleton, .json, .npy; a folder or a pattern")
+    add("--out", type=Path, metavar="PICTURE", help="draw the clip and its classes: .png or .gif")
     add("--top", type=int, default=5, help="classes to show (default 5)")
     add("--json", action="store_true", help="one JSON object a line on the standard output")
     add("--batch-size", type=int, default=BATCH_SIZE, help="clips at a time (default 64)")
-    add("--describe", action="store_true", help="also say in a sentence what happens")
+    add("--describe", action="store_true", help="also describe each clip in a sentence")
     add("--lm", metavar="NAME", help="folder or hub id of the language model, if it moved")
     add("--temperature", type=float, default=0.0, help="0, the default, is greedy; above: sampled")
     add("--top-k", type=int, default=0, help="sample among the k likeliest tokens; 0 is all")
@@ -44,60 +52,80 @@ def run(args: argparse.Namespace) -> int:
     """Predicts every file that can be read; returns 1 if some could not.
 
     Raises:
-        UserError: as `load_run` and `LoadedRun.language`, or not a single file could be read.
+        UserError: as `load_pretrained` and `Predictor.language`, or no file could be read.
     """
-    logging.set_verbosity(logging.ERROR)  # checkpoints are read aloud otherwise
-    _check(args)
-    loaded = load_pretrained(args.checkpoint, args.lm)
-    if not loaded.metadata["metrics"]:
-        print(f"{loaded.workdir} is not finished; this is its latest checkpoint", file=sys.stderr)
-    use_compilation_cache()  # the user's own, whatever the run says
+    logging.set_verbosity(logging.ERROR)  # Orbax reports every checkpoint that it reads
+    files = find_files(args.files)
+    _check(args, files)
+    predictor = open_models(args.checkpoint, args.lm)
     decoding = None
-    if args.describe:  # what is wrong with its language model shows before the files are read
-        print(f"describing with {loaded.language.name}", file=sys.stderr)
-        decoding = _decoding(args, loaded.config.lm.max_tokens)
-    files, bad = find_files(args.files), []
+    if args.describe:  # what is wrong with the language model shows before the files are read
+        print(f"describing with {predictor.language.name}", file=sys.stderr)
+        usual = predictor.members[0].config.lm.max_tokens
+        limit = usual if args.max_tokens is None else args.max_tokens
+        decoding = Decoding(limit, args.temperature, args.top_k, args.top_p, args.seed)
+    bad = []
 
     def report(path: Path, reason: str) -> None:
         bad.append(path)
         print(brief(f"{path}: {reason}"), file=sys.stderr)
 
-    for path, prediction in predict_files(loaded, files, decoding, args.batch_size, report):
+    for path, clip, prediction in predict_files(
+        predictor, files, decoding, args.batch_size, report
+    ):
         for note in prediction.notes:
             print(f"{path}: {note}", file=sys.stderr)
-        truth = true_class(path, loaded.classes)
+        truth = true_class(path, predictor.classes)
         shown = as_json if args.json else as_text
         print(shown(path, prediction, args.top, truth), flush=True)
+        if args.out:
+            shares = prediction.probabilities
+            render_clip(clip, predictor.graph, args.out, probabilities=shares, true_class=truth)
+            print(f"wrote {args.out}", file=sys.stderr)
     if len(bad) == len(files):
         raise UserError("not one file could be used; the reasons are above")
     return int(bool(bad))
 
 
+def open_models(names: Sequence[str], lm: str | None = None) -> Predictor:
+    """`load_pretrained` with the user's own compilation cache; says what is odd or joined."""
+    use_compilation_cache()  # never one that a release names
+    predictor = load_pretrained(names, lm)
+    for member in predictor.members:
+        if not member.metadata.get("metrics"):
+            print(
+                f"{member.folder} is not finished; this is its latest checkpoint", file=sys.stderr
+            )
+    if len(predictor.members) > 1:
+        folders = ", ".join(member.folder.name for member in predictor.members)
+        print(brief(f"ensemble of {len(predictor.members)}: {folders}"), file=sys.stderr)
+    return predictor
+
+
 def predict_files(
-    loaded: LoadedRun,
+    predictor: Predictor,
     files: Sequence[Path],
     decoding: Decoding | None,
     batch_size: int,
     on_bad: Callable[[Path, str], None],
-) -> Iterator[tuple[Path, Prediction]]:
-    """The predictions of the good files, in order; holds one batch of clips at a time."""
-    size, group, turn = loaded.batch_size(len(files), batch_size), {}, 0
+) -> Iterator[tuple[Path, np.ndarray, Prediction]]:
+    """The clips and predictions of the good files, in order; holds one batch of clips at a time."""
+    size, group, turn = usual_batch(len(files), batch_size), {}, 0
     for left, path in zip(reversed(range(len(files))), files, strict=True):
         try:
-            dataset = loaded.config.data.dataset
-            group[path] = read_joints(path, loaded.graph, dataset, loaded.compat)
+            group[path] = read_joints(path, predictor.graph, predictor.compat)
         except ValueError as error:
             on_bad(path, str(error))
         if group and (len(group) == size or not left):
             how = decoding and reseeded(decoding, turn)
-            yield from zip(group, loaded.predict(list(group.values()), how, size), strict=True)
+            found = predictor.predict(list(group.values()), how, size)
+            yield from zip(group, group.values(), found, strict=True)
             group, turn = {}, turn + 1
 
 
 def as_json(path: Path, prediction: Prediction, top: int, truth: str | None) -> str:
     """One line; probabilities are those of the `top` classes."""
-    shown = dataclasses.asdict(prediction)
-    shown["probabilities"] = dict(list(shown["probabilities"].items())[:top])
+    shown = dataclasses.asdict(prediction) | {"probabilities": dict(prediction.top(top))}
     line = {"file": str(path), "class": shown.pop("name"), **shown, "truth": truth}
     return json.dumps(line, ensure_ascii=False)
 
@@ -111,14 +139,13 @@ def as_text(path: Path, prediction: Prediction, top: int, truth: str | None) -> 
     measured = f"skeleton size {prediction.size:.3g}, coordinates {low:.3g} to {high:.3g}"
     head = f"{path}: {measured}; {prediction.frames} frames, {people}"
     lines = [head + (f", true class: {truth}" if truth else "")]
-    for name, share in list(prediction.probabilities.items())[:top]:
-        lines.append(f"  {100 * share:5.1f} %  {name}")
+    lines += [f"  {100 * share:5.1f} %  {name}" for name, share in prediction.top(top)]
     if prediction.description is not None:
         lines.append(f"  {prediction.description}")
     return "\n".join(lines)
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, files: Sequence[Path]) -> None:
     for option in ("top", "batch_size"):
         if (value := getattr(args, option)) < 1:
             raise UserError(f"--{option.replace('_', '-')} {value}: at least 1 is needed")
@@ -126,8 +153,7 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--lm is for describing: add --describe")
     if not args.temperature and (args.top_k or args.top_p != 1):
         raise UserError("--top-k and --top-p are for sampling: add --temperature 0.7")
-
-
-def _decoding(args: argparse.Namespace, usual: int) -> Decoding:
-    limit = usual if args.max_tokens is None else args.max_tokens
-    return Decoding(limit, args.temperature, args.top_k, args.top_p, args.seed)
+    if args.out:
+        check_picture(args.out)
+        if len(files) > 1:
+            raise UserError(f"--out {args.out} draws one clip: give one file, not {len(files)}")

@@ -1,7 +1,7 @@
-"""`python -m hocslm_jax release`: finished runs as folders that `load_pretrained` reads.
+"""`python -m hocslm_jax release`: finished runs as folders of weights that others load.
 
-In: workdirs. Out: for each `model.safetensors`, `config.json` (the run's config, class names,
-skeleton, result and command) and a model card. Where the dataset is at hand, the written weights
+In: workdirs. Out: for each run `model.safetensors`, `config.json` (the run's config, class names,
+skeleton, result and command) and a model card. If the dataset is prepared, the written weights
 are scored once more, so that the card states their own count and not that of the training.
 """
 
@@ -17,8 +17,9 @@ from hocslm_jax.files.atomic import check_folder, write_text
 from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.models import build_model
 from hocslm_jax.predict import release_files
-from hocslm_jax.predict.model import LoadedRun, load_run
-from hocslm_jax.predict.pretrained import evaluate
+from hocslm_jax.predict.accuracy import evaluate
+from hocslm_jax.predict.load_model import find_models, load_run
+from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train.result import share
 
 # Of the machine that trained; they mean nothing elsewhere.
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> None:
             seal_release(folder)
         return
     check_folder("--out", args.out)
-    runs = [one for path in args.runs for one in streams_of(path)]
+    runs = [one for path in args.runs for one in find_models(path)]
     names = [path.resolve().name for path in runs]
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"two runs are called {twice[0]}: release them into different folders")
@@ -113,12 +114,6 @@ def seal_release(folder: Path) -> None:
     print(f"wrote {folder / SUMS}")
 
 
-def streams_of(workdir: Path) -> list[Path]:
-    """The workdirs of a run's streams, or its own where it has one alone."""
-    own = sorted(path.parent for path in workdir.glob("*/scores.npz"))
-    return own if own and not release_files.is_release(workdir) else [workdir]
-
-
 def release(
     workdir: Path, out: Path, dtype: str, data_dir: str | Path, build: Callable = build_model
 ) -> tuple[int, str]:
@@ -131,9 +126,9 @@ def release(
         UserError: as `run`, or weights that score other than finite.
     """
     loaded = load_run(workdir, build=build)
-    about = dict(loaded.metadata)
-    if not about["metrics"]:
+    if not loaded.metadata["metrics"]:
         raise UserError(f"{workdir} is not finished: train it to its end first")
+    about = {key: loaded.metadata[key] for key in ("config", "model", "metrics")}
     about["config"] = without_places(about["config"])
     size = release_files.save(out, loaded.variables, about, dtype)
     said = "not scored, since the dataset is not prepared"
@@ -153,7 +148,7 @@ def without_places(config: dict) -> dict:
     return config | PLACES | {"data": data, "lm": lm}
 
 
-def card(name: str, loaded: LoadedRun, dtype: str, found: str) -> str:
+def card(name: str, loaded: TrainedModel, dtype: str, found: str) -> str:
     """The model card: what it is, what it was trained on, how well it does, how to use it."""
     result, data = loaded.metadata["metrics"], loaded.config.data
     return MODEL_CARD.format(

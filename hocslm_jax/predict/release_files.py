@@ -22,12 +22,12 @@ from hocslm_jax.sharding import path_name
 WEIGHTS, CARD = "model.safetensors", "config.json"
 FORMAT = "hocslm_jax release 1"
 DTYPES = ("float32", "float16", "bfloat16")
-MEND = "fetch the release again"
+ADVICE = "fetch the release again"
 
 
 def is_release(folder: Path) -> bool:
-    """Whether a folder holds a released model, not a run."""
-    return (folder / WEIGHTS).is_file()
+    """Whether a folder holds a released model, not a run or a language model."""
+    return (folder / WEIGHTS).is_file() and not (folder / "tokenizer.json").exists()
 
 
 def save(folder: Path, variables: dict, about: dict, dtype: str) -> int:
@@ -35,7 +35,7 @@ def save(folder: Path, variables: dict, about: dict, dtype: str) -> int:
 
     Args:
         variables: {"params", "batch_stats"}.
-        about: what `model.about_run` gives.
+        about: what `load_model.about_run` gives.
 
     Raises:
         UserError: an unknown dtype, or a weight too large for float16.
@@ -71,15 +71,15 @@ def read_card(folder: Path) -> dict:
     Raises:
         UserError: absent, damaged, or of another format.
     """
-    if not check_seal(folder, (WEIGHTS, CARD), MEND):
+    if not check_seal(folder, (WEIGHTS, CARD), ADVICE):
         print(
             f"{folder} has no {SUMS}: not verified; `python -m hocslm_jax release --seal {folder}` "
             "adds it to a release that is known to be whole",
             file=sys.stderr,
         )
-    card = read_json(folder / CARD, MEND, ("format", "config", "model"))
+    card = read_json(folder / CARD, ADVICE, ("format", "config", "model"))
     if card["format"] != FORMAT or not all(isinstance(card[k], dict) for k in ("config", "model")):
-        raise UserError(f"{folder / CARD} is not of {FORMAT!r}: {MEND}")
+        raise UserError(f"{folder / CARD} is not of {FORMAT!r}: {ADVICE}")
     return card
 
 
@@ -96,18 +96,18 @@ def read_variables(folder: Path, wanted: dict) -> dict:
         with safe_open(folder / WEIGHTS, "numpy") as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / WEIGHTS} is damaged ({str(error)[:80]}): {MEND}") from None
+        raise UserError(f"{folder / WEIGHTS} is damaged ({str(error)[:80]}): {ADVICE}") from None
     expected = {path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(wanted)}
     for name, value in found.items():
         if value.dtype.name not in DTYPES or not np.isfinite(value.astype(np.float32)).all():
             raise UserError(
-                f"{folder / WEIGHTS}: {name[:80]} is of {value.dtype} or not finite: {MEND}"
+                f"{folder / WEIGHTS}: {name[:80]} is of {value.dtype} or not finite: {ADVICE}"
             )
     shapes = {name: value.shape for name, value in found.items()}
     if wrong := sorted(set(shapes.items()) ^ set(expected.items())):
         raise UserError(
             f"{folder / WEIGHTS} does not fit the model of its {CARD}: {len(wrong)} tensors are "
-            f"missing, unexpected or of another shape, the first {wrong[0][0][:80]}; {MEND}"
+            f"missing, unexpected or of another shape, the first {wrong[0][0][:80]}; {ADVICE}"
         )
     return jax.tree.map_with_path(
         lambda path, leaf: jax.device_put(found[path_name(path)].astype(leaf.dtype), leaf.sharding),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.draw.descriptions import render_descriptions
@@ -35,15 +36,13 @@ def run(args: argparse.Namespace) -> None:
     """Draws clips of a prepared dataset, with what a run made of them if a workdir is given."""
     store, out = open_store(args.dataset, args.data_dir), Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    draw = _draw_clip if args.descriptions is None else _draw_examples
-    draw(args, store, out)
-    print(f"wrote {out} ({out.stat().st_size / 1024:.0f} KiB)")
-
-
-def _draw_examples(args: argparse.Namespace, store: Store, out: Path) -> None:
-    if not args.workdir or args.descriptions < 1:
+    if args.descriptions is None:
+        _draw_clip(args, store, out)
+    elif not args.workdir or args.descriptions < 1:
         raise UserError("--descriptions N draws N clips of a run: give at least 1, and --workdir")
-    draw_examples(args.workdir, store, args.descriptions, out)
+    else:
+        draw_examples(args.workdir, store, args.descriptions, out)
+    print(f"wrote {out} ({out.stat().st_size / 1024:.0f} KiB)")
 
 
 def _draw_clip(args: argparse.Namespace, store: Store, out: Path) -> None:
@@ -55,20 +54,11 @@ def _draw_clip(args: argparse.Namespace, store: Store, out: Path) -> None:
         raise UserError(f"--poses {args.poses}: a filmstrip has at least one pose")
     row = store.ids.index(args.clip)
     true_class = store.classes[int(store.labels[row])]
-    title, probabilities = f"{args.clip}: {true_class}", None
+    options = {"title": f"{args.clip}: {true_class}"}
     if args.workdir:
-        probabilities = predicted(Path(args.workdir), store, args.clip)
-        best = max(probabilities, key=probabilities.__getitem__)
-        title = f"predicted {best} ({100 * probabilities[best]:.1f} %), true class {true_class}"
-    render_clip(
-        store.joints(row),
-        store.graph,
-        out,
-        title=title,
-        probabilities=probabilities,
-        true_class=true_class,
-        poses=args.poses,
-    )
+        options = {"probabilities": predicted(Path(args.workdir), store, args.clip)}
+    options |= {"true_class": true_class, "poses": args.poses}
+    render_clip(store.joints(row), store.graph, out, **options)
 
 
 def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
@@ -85,8 +75,7 @@ def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
             f"{workdir}: scores of {len(logits)} classes, but {store.name} has "
             f"{len(store.classes)}; name the dataset the run was trained on"
         )
-    weights = np.exp(logits - logits.max())
-    return dict(zip(store.classes, (weights / weights.sum()).tolist(), strict=True))
+    return dict(zip(store.classes, softmax(logits).tolist(), strict=True))
 
 
 def choose(rows: Sequence[Mapping], count: int) -> list[Mapping]:

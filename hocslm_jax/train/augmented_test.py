@@ -8,7 +8,7 @@ files and counts do not change.
 import dataclasses
 from collections.abc import Sequence
 
-from hocslm_jax.data.augment import View, views_of
+from hocslm_jax.data.augment import ClipView, views_of
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import average_views, fuse, preset_weights
 from hocslm_jax.evaluate.score_files import Member
@@ -42,7 +42,7 @@ class ViewSettings:
     train_clips: bool = False
 
 
-def read_views(test) -> tuple[View, ...]:
+def read_views(test) -> tuple[ClipView, ...]:
     """The views that `config.test` asks for; by default only the plain one.
 
     Raises:

@@ -191,12 +191,11 @@ class Trainer:
         self.settle()
         run, values = self.run, means(self.totals.window)
         seconds = values.pop("step_time_s", 0.0)
-        lr = float(f"{run.schedule(step - 1):.6g}")
-        line = {"epoch": step / run.steps_per_epoch, "lr": lr}
+        line = {"epoch": step / run.steps_per_epoch, "lr": float(f"{run.schedule(step - 1):.6g}")}
         line |= {f"train/{name}": value for name, value in values.items()}
         if seconds:
-            line["step_time_s"] = seconds
-            line["samples_per_s"] = run.config.train.batch_size / seconds
+            rate = run.config.train.batch_size / seconds
+            line |= {"step_time_s": seconds, "samples_per_s": rate}
         self.writer.write(step, line)
         self.totals.window.clear()
 
@@ -264,7 +263,7 @@ class Trainer:
         }
         return checkpoint.plain(meta)
 
-    def must_stop(self, step: int) -> bool:  # of `step`, tests replace it
+    def must_stop(self, step: int) -> bool:
         return self.stop.ask()
 
     def leave(self, step: int) -> Ending:

@@ -3,7 +3,6 @@
 In: the config and the workdir. Out: a `Run`, built once, used by training and evaluation alike.
 """
 
-import argparse
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 
 from hocslm_jax import hosts, sharding
 from hocslm_jax.data import pipeline
-from hocslm_jax.data.augment import View
+from hocslm_jax.data.augment import ClipView
 from hocslm_jax.data.captions import CaptionTable
 from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
@@ -146,7 +145,7 @@ class Run:
         )
 
     def test_batches(
-        self, limit: int = -1, view: View | None = None, split: str = "test"
+        self, limit: int = -1, view: ClipView | None = None, split: str = "test"
     ) -> Iterator[dict[str, np.ndarray]]:
         size = self.config.train.eval_batch_size
         data = self.config.data
@@ -293,8 +292,6 @@ def build_missing(data) -> None:
     with contextlib.suppress(UserError):
         open_store(data.dataset, data.data_dir)
         return
-    from hocslm_jax.data.prepare import command
+    from hocslm_jax.data.prepare.command import build_dataset
 
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    command.run(parser.parse_args([data.dataset, "--data-dir", data.data_dir]))
+    build_dataset(data.dataset, data.data_dir)

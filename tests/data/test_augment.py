@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data.augment import (
-    View,
+    ClipView,
     augment,
+    change_view,
     drop_axis,
     drop_joints,
-    look,
     mirror,
     random_crop,
     random_rotation,
@@ -147,22 +147,26 @@ def test_an_option_that_is_off_leaves_the_other_draws_alone():
 
 
 def test_views_are_all_combinations_and_one_is_the_plain_clip():
-    assert views_of(1, 30.0, 1, False) == (View(),)
+    assert views_of(1, 30.0, 1, False) == (ClipView(),)
     views = views_of(3, 30.0, 2, True)
     assert len(set(views)) == 12
     assert {view.degrees for view in views} == {-30, 0, 30}
     assert {round(view.start, 6) for view in views} == {0, 0.2}
     clip = np.random.default_rng(0).normal(size=(50, 2, 20, 3)).astype(np.float32)
-    np.testing.assert_array_equal(look(clip, View(), None), clip)
+    np.testing.assert_array_equal(change_view(clip, ClipView(), None), clip)
 
 
 def test_look_turns_about_the_vertical_and_crops():
     clip = np.random.default_rng(0).normal(size=(50, 2, 20, 3)).astype(np.float32)
     clip[:, 1] = 0
-    turned = look(clip, View(degrees=90), None)
+    turned = change_view(clip, ClipView(degrees=90), None)
     np.testing.assert_allclose(turned[..., 1], clip[..., 1], atol=1e-6)
     np.testing.assert_allclose(np.abs(turned[..., 0]), np.abs(clip[..., 2]), atol=1e-6)
     assert not turned[:, 1].any()
-    np.testing.assert_array_equal(look(clip, View(start=0.2, length=0.8), None), clip[10:])
-    np.testing.assert_array_equal(look(clip, View(mirrored=True), SWAP), mirror(clip, SWAP))
-    assert len(look(clip[:3], View(start=0.2, length=0.8), None)) == 3
+    np.testing.assert_array_equal(
+        change_view(clip, ClipView(start=0.2, length=0.8), None), clip[10:]
+    )
+    np.testing.assert_array_equal(
+        change_view(clip, ClipView(mirrored=True), SWAP), mirror(clip, SWAP)
+    )
+    assert len(change_view(clip[:3], ClipView(start=0.2, length=0.8), None)) == 3

@@ -110,14 +110,14 @@ def test_hosts_end_after_the_same_batch():
     assert [len(shard) for shard in shards] == [19, 19]  # 39 draws
 
 
-def test_the_same_clip_looks_different_in_every_pass_and_seed():
+def test_a_clip_differs_in_every_pass_and_seed():
     feed = dataclasses.replace(FEED, drop_axis=0.0, drop_joints=0.0)
-    looks = {}
+    found = {}
     for seed in (1, 2):
         for batch in take(2, feed=feed, batch_size=13, seed=seed):
             for row, x in zip(batch["row"].tolist(), batch["x"], strict=True):
-                looks.setdefault(row, []).append(x)
-    for row, views in looks.items():
+                found.setdefault(row, []).append(x)
+    for row, views in found.items():
         assert len(views) == 4
         assert all(np.abs(a - b).max() > 1e-3 for i, a in enumerate(views) for b in views[:i]), row
 

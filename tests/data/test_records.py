@@ -8,7 +8,7 @@ import pytest
 
 from hocslm_jax.data import records
 from hocslm_jax.data.clip import Clip
-from hocslm_jax.data.prepare.command import prepare
+from hocslm_jax.data.prepare.build import prepare
 from hocslm_jax.data.prepare.writer import Recipe
 from hocslm_jax.data.records import open_records, parse_joints
 from hocslm_jax.data.store import open_store

@@ -9,50 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from toy_dataset import make_clips, make_recipe
 
-from hocslm_jax.data.clip import Clip
-from hocslm_jax.data.prepare.command import prepare
-from hocslm_jax.data.prepare.writer import Recipe
+from hocslm_jax.data.prepare.build import prepare
 from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
-
-
-def make_clips(count=7):
-    rng = np.random.default_rng(0)
-    return [
-        Clip(
-            id=f"clip{i:02}",
-            joints=rng.normal(size=(1 + i, 1 + i % 2, 20, 3)).astype(np.float32),
-            label=i % 3,
-            subject=i,
-            camera=1 + i % 3,
-            setup=5,
-            replication=2,
-        )
-        for i in range(count)
-    ]
-
-
-def make_recipe(clips, name="toy", shards=3, **changes):
-    chunks = [clips[i::shards] for i in range(shards)]
-    return Recipe(
-        name=name,
-        graph=UCLA20,
-        classes=("a", "b", "c"),
-        shards=[lambda chunk=chunk: iter(chunk) for chunk in chunks],
-        **({"source": {"made": "here"}, "protocols": half} | changes),
-    )
-
-
-def half(columns):
-    return {
-        "half": {
-            "train": np.flatnonzero(columns["subject"] < 4),
-            "test": np.flatnonzero(columns["subject"] >= 4),
-            "val": np.array([], int),
-        }
-    }
 
 
 @pytest.fixture(scope="module")

@@ -15,46 +15,41 @@ def row(name, *correct, total=464, published=None, epochs=(3,)):
 
 
 def test_a_gain_within_the_spread_is_not_significant():
-    reference = row("a", 440, 444, 442)
-    near, far = row("b", 441, 445, 443), row("c", 455, 457, 456)
-    assert gain(near, reference)["points"] == pytest.approx(100 / 464)
-    assert gain(near, reference)["significant"] is False
-    found = gain(far, reference)
-    assert found["significant"] is True and found["interval"][0] > 0
-    assert gain(row("d", 420, 421, 419), reference)["significant"] is True  # a loss counts too
+    reference, near, far = row("a", 440, 444, 442), row("b", 441, 445, 443), row("c", 455, 457, 456)
+    points, (low, high) = gain(near, reference)
+    assert points == pytest.approx(100 / 464) and low < 0 < high
+    points, (low, high) = gain(far, reference)
+    assert 0 < low < points < high
+    assert ablation_table([reference, near, far, row("d", 420, 421, 419)])[3].endswith("| no |")
+    lines = ablation_table([reference, far, row("d", 420, 421, 419)])
+    assert lines[3].endswith("| yes |") and lines[4].endswith("| yes |")  # a loss counts too
 
 
 def test_one_seed_has_no_significance():
-    assert gain(row("b", 450), row("a", 440, 441))["significant"] is None
-    assert gain(row("b", 450, 450), row("a", 440, 440))["interval"] is None  # no spread at all
-    assert gain(row("b"), row("a", 440)) is None
+    assert gain(row("b", 450), row("a", 440, 441))[1] is None
+    assert gain(row("b", 450, 450), row("a", 440, 440))[1] is None  # no spread at all
 
 
 def test_seeds_that_belong_together_are_compared_one_by_one():
     reference, better = row("a", 400, 430, 415), row("b", 404, 433, 420)
-    assert gain(better, reference)["significant"] is False
-    found = gain(better, reference, paired=True)
-    assert found["significant"] is True and found["interval"][0] > 0
-    assert gain(row("b", 404, 433), reference, paired=True)["interval"] is None  # other seeds
+    assert gain(better, reference)[1][0] < 0 < gain(better, reference, paired=True)[1][0]
+    assert gain(row("b", 404, 433), reference, paired=True)[1] is None  # other seeds
     text = "\n".join(ablation_table([reference, better], paired=True))
     assert "paired by seed" in text and "NTU60" not in text
 
 
-def test_the_text_has_both_gains():
+def test_the_text_has_the_papers_numbers():
     rows = [row("a", 440, 444, published=90.0), row("b", 455, 456, published=90.5), row("c")]
     lines = ablation_table(rows)
-    assert "| a | 0, 1 | 440, 444 / 464 | **95.26 ± 0.61** | – | – | 90.00 | – |" in lines
-    assert lines[3].startswith("| b | 0, 1 | 455, 456 / 464 | **98.17 ± 0.15** | +2.91 [")
-    assert lines[3].endswith("| 90.50 | +0.50 |")
-    assert "not run yet" in lines[4]
+    assert "| a | 440, 444 / 464 = **95.26 ± 0.61** | – | – | 90.00 |" in lines
+    assert lines[3].startswith("| b | 455, 456 / 464 = **98.17 ± 0.15** | +2.91 [")
+    assert lines[3].endswith("| 90.50 |") and lines[4] == "| c | – | – | – | – |"
     assert "paper" not in ablation_table(rows[2:])[0]
 
 
 def test_rows_of_unlike_length_or_clips_say_so():
-    other = row("b", 9, total=10, epochs=(3, 85))
-    assert gain(other, row("a", 440)) is None
-    lines = ablation_table([row("a", 440), other])
-    assert lines[3] == "| b | 0 | 9 / 10 | **90.00** | – | – | 3, 85 |"
+    lines = ablation_table([row("a", 440), row("b", 9, 8, total=10, epochs=(3, 85))])
+    assert lines[3] == "| b | 9, 8 / 10 = **85.00 ± 7.07** | – | – | 3, 85 |"
 
 
 def test_seeds_of_other_totals_are_no_row(tmp_path):

@@ -81,7 +81,7 @@ def test_one_run_is_one_row_with_a_link_to_it(tmp_path):
     assert (tmp_path / "docs" / model.rpartition("(")[2].strip(")")).resolve() == folder.resolve()
     assert found == {
         "dataset": "nw_ucla, xview",
-        "setting": "65 epochs, T0",
+        "setting": "65 epochs, strategy T0",
         "accuracy": "440 / 464 = **94.83** [92.4, 96.5]",
         "best epoch, % ¹": "96.55",
         "time": "1 h 30 min",
@@ -91,17 +91,12 @@ def test_one_run_is_one_row_with_a_link_to_it(tmp_path):
 
 def test_seeds_share_a_row_with_mean_and_spread(tmp_path):
     for seed, correct in ((10, 444), (0, 440), (1, 442)):
-        add_run(tmp_path, f"a_seed{seed}", seed=seed, correct=correct)
+        unknown = {"best_correct": None, "wall_clock_s": None} if seed else {}
+        add_run(tmp_path, f"a_seed{seed}", seed=seed, correct=correct, **unknown)
     (found,) = rows(write(tmp_path))
     # 2 clips of 464 are 0.431 per cent
     assert found["accuracy"] == "440, 442, 444 / 464 = **95.26 ± 0.43**"
-
-
-def test_unknown_numbers_are_dashes_not_means_of_the_rest(tmp_path):
-    add_run(tmp_path, "a_seed0", best_correct=None)
-    add_run(tmp_path, "a_seed1", seed=1, wall_clock_s=1800)
-    (found,) = rows(write(tmp_path))
-    assert found["best epoch, % ¹"] == "–" and found["time"] == "1 h 00 min"
+    assert found["best epoch, % ¹"] == found["time"] == "–"  # no mean of those that are known
 
 
 @pytest.mark.parametrize(
@@ -126,7 +121,7 @@ def test_six_streams_of_two_seeds_are_found_and_fused(tmp_path):
             add_scored(tmp_path, name, wrong, stream=stream, seed=seed)
     add_run(tmp_path, "nw_ucla/any_name_seed0", stream="joint+bone", streams={})
     text = write(tmp_path)
-    assert "### 65 epochs, T0, width 64, 52 frames" in text and "other runs" not in text
+    assert "### 65 epochs, strategy T0, width 64, 52 frames" in text and "other runs" not in text
     assert row(text, "joint") == ["461, 461 / 464 = **99.35 ± 0.00**", "96.55 ± 0.00"]
     assert row(text, "6 streams") == ["463, 463 / 464 = **99.78 ± 0.00**", "–"]
     assert "2 of 464 clips are wrong" in text  # of both seeds together: row 200 and row 201
@@ -142,7 +137,7 @@ def test_encoders_with_the_same_setting_share_a_table(tmp_path):
         add_run(tmp_path, f"{encoder}_120/joint_seed0", **longer)
         add_run(tmp_path, f"{encoder}_120/bone_seed0", stream="bone", **longer)
     long, _, short = write(tmp_path).partition("### 65 epochs")
-    assert "### 120 epochs" in long and "together" not in long
+    assert "### 120 epochs" in long and "ctrgcn + hglnet" not in long
     counts = [cell.partition(" / ")[0] for cell in row(short.partition("##")[0], "joint")]
     assert counts[:3] == ["454", "458", "454"]
     counts = [cell.partition(" / ")[0] for cell in row(short, "2 streams")]
@@ -156,8 +151,8 @@ def test_ablations_are_computed_again_from_their_runs(tmp_path):
     table = {"title": "Table 4", "preset": "", "paired": False, "rows": old}
     (folder / "table_parts.json").write_text(json.dumps(table))
     text = write(tmp_path)
-    assert "### Table 4" in text and "other runs" not in text
-    assert row(text, "b")[1:4] == ["410 / 464", "**88.36**", "+2.16"]
+    assert "### Table 4\n" in text and "other runs" not in text
+    assert row(text, "b")[0].startswith("410 / 464 = **88.36**") and row(text, "b")[1] == "+2.16"
     (folder / "table_parts.json").write_text("{}")
     with pytest.raises(UserError, match=r"table_parts\.json lacks paired"):
         write(tmp_path)
@@ -179,6 +174,8 @@ def test_descriptions_have_a_table_of_their_own(tmp_path):
 
 
 def test_check_notices_a_changed_run(tmp_path):
+    with pytest.raises(UserError, match=r"no result\.json"):
+        write(tmp_path)
     add_run(tmp_path, "a_seed0")
     with pytest.raises(UserError, match=r"results\.md does not show"):
         write(tmp_path, "--check")
@@ -196,20 +193,13 @@ def test_this_repositorys_document_is_up_to_date(monkeypatch):
     assert main(["report", "--check"]) == 0
 
 
-def test_nothing_to_report(tmp_path):
-    with pytest.raises(UserError, match=r"no result\.json"):
-        write(tmp_path)
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "is not valid JSON"),
-        ("", "is not valid JSON"),
         ("[1]", "expected a JSON object"),
         ("{}", "dataset, protocol, .* missing or of the wrong type"),
         (json.dumps(RESULT | {"correct": "440"}), "correct missing or of the wrong type"),
-        (json.dumps(RESULT | {"wall_clock_s": "1 h"}), "wall_clock_s missing or of the wrong"),
         (json.dumps(RESULT | {"samples_per_s": float("nan")}), "is not valid JSON"),
         (json.dumps(RESULT | {"correct": 465}), "correct is not between 0 and total"),
         (json.dumps(RESULT | {"total": 0, "correct": 0, "best_correct": 0}), "between 0 and total"),

@@ -134,7 +134,6 @@ def bare_array(path):
 
 FOREIGN = {
     "absent": lambda path: None,
-    "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("not scores"),
     "truncated": truncated,
     "flipped": flipped,

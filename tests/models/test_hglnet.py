@@ -11,7 +11,8 @@ from flax import traverse_util
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20, Graph, adjacency
 from hocslm_jax.models import CTRGCN, HGLNET, Recogniser, build_model
-from hocslm_jax.models.spatial import CTS, GSM, LSE, Relations, all_pairs
+from hocslm_jax.models.relations import Relations, all_pairs
+from hocslm_jax.models.spatial import CTS, GSM, LSE
 from hocslm_jax.models.temporal import DHT, GTA
 
 CHAIN = Graph("chain", ("a", "b", "c", "d"), ((0, 1), (2, 1), (3, 2)), 1)

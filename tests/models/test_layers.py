@@ -6,26 +6,21 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hocslm_jax.models.layers import (
-    BatchNorm,
-    TemporalConv,
-    aggregate,
-    max_pool_time,
-    product,
-    subsample,
-)
+from hocslm_jax.models.aggregation import aggregate
+from hocslm_jax.models.layers import TemporalConv, max_pool_time, product, subsample
+from hocslm_jax.models.normalisation import BatchNorm
 
 
 @pytest.fixture
 def operands():
     keys = jax.random.split(jax.random.key(0), 5)
     topologies = [jax.random.normal(k, (2, 4, 4, 5)) for k in keys[:3]]
-    values = jax.random.normal(keys[3], (2, 6, 4, 3, 5))
+    values = list(jax.random.normal(keys[3], (3, 2, 6, 4, 5)))
     return topologies, values, jax.random.normal(keys[4], (2, 6, 4, 5))
 
 
 def _einsum(topologies, values):
-    return jnp.einsum("sbuvo,btvso->btuo", jnp.stack(topologies), values)
+    return jnp.einsum("sbuvo,sbtvo->btuo", jnp.stack(topologies), jnp.stack(values))
 
 
 @pytest.fixture(params=["cpu", "default"])

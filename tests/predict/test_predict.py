@@ -1,5 +1,6 @@
 """Prediction from a workdir: the numbers of the trained model, and what happens to bad input."""
 
+import dataclasses
 import json
 import shutil
 import sys
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 import tiny_run
@@ -19,8 +21,9 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.language.describe import Decoding, describe
 from hocslm_jax.language.open import open_language
 from hocslm_jax.models.qwen3 import Qwen3Config, init_params, save_params
-from hocslm_jax.predict.model import load_run
-from hocslm_jax.train import checkpoint, program, setup
+from hocslm_jax.predict.load_model import load_pretrained, load_run
+from hocslm_jax.predict.predictor import Ensemble
+from hocslm_jax.train import checkpoint, model_summary, setup
 from hocslm_jax.train.state import eval_variables
 
 SENTENCES = ["a person waves the left hand", "two people shake hands and walk away"]
@@ -72,7 +75,7 @@ def save_run(run):
     meta = {"config": checkpoint.plain(run.config), "step": 7}
     with checkpoint.open_manager(run.workdir) as manager:
         checkpoint.save(manager, 7, state, meta)
-    program.describe_model(run, None)
+    model_summary.describe_model(run, None)
     return eval_variables(state)
 
 
@@ -137,6 +140,51 @@ def test_sentences_come_from_the_prefix_of_each_clip(trained, loaded, expected):
     assert any(texts)
 
 
+def test_one_clip_or_a_list(trained, loaded):
+    clip = trained.clips[0]
+    one = loaded.predict(clip)
+    assert one == loaded.predict([clip])[0] == loaded.predict(clip[:, 0].tolist())
+    assert one == loaded.predict(clip[None])[0] == loaded.predict(list(clip[:, 0]))
+    with pytest.raises(UserError, match="clip 0"):
+        loaded.predict([[[[0, 1, 2]], [[0, 1, 2], [3]]], clip])
+    assert one.top(2) == list(one.probabilities.items())[:2] and len(one.top()) == 4
+    assert [name for name, _ in one.top(1)] == [one.name]
+
+
+def test_features_are_what_the_classifier_sees(trained, loaded, expected):
+    features = loaded.features(trained.clips)
+    dense = loaded.variables["params"]["classifier"]
+    logits = features @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
+    assert features.dtype == np.float32 and features.shape == (16, dense["kernel"].shape[0])
+    np.testing.assert_allclose(np.asarray(jax.nn.softmax(logits)), expected[0], atol=1e-5)
+    np.testing.assert_allclose(loaded.features(trained.clips[0]), features[:1], atol=1e-5)
+
+
+def test_an_ensemble_adds_up_logits(trained, loaded):
+    other = dataclasses.replace(
+        loaded,
+        feed=dataclasses.replace(loaded.feed, stream="bone"),
+        folder=Path("bone"),
+        variables=jax.tree.map(lambda leaf: leaf * 1.5, loaded.variables),
+    )
+    both = Ensemble((loaded, other))
+    logits = [
+        np.log([[p.probabilities[c] for c in "abcd"] for p in m.predict(trained.clips)])
+        for m in (loaded, other)
+    ]
+    wanted = np.asarray(jax.nn.softmax(logits[0] + logits[1]))  # softmax takes no notice of a shift
+    for prediction, shares in zip(both.predict(trained.clips), wanted, strict=True):
+        np.testing.assert_allclose([prediction.probabilities[c] for c in "abcd"], shares, atol=1e-5)
+    width = loaded.features(trained.clips[0]).shape[1]
+    assert both.features(trained.clips[:3]).shape == (3, 2 * width)
+    with pytest.raises(UserError, match="ensemble does not describe"):
+        both.predict(trained.clips[:1], Decoding())
+    with pytest.raises(UserError, match="classes"):
+        Ensemble((loaded, dataclasses.replace(other, classes=tuple("abce"))))
+    with pytest.raises(UserError, match="given twice"):
+        load_pretrained([trained.workdir, trained.workdir])
+
+
 def test_sampling_follows_its_seed(trained, loaded):
     clips = [trained.clips[0]] * 16
 
@@ -182,7 +230,9 @@ def test_what_is_no_run_or_no_clip(trained, loaded, tmp_path):
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(UserError, match=r"model\.json is damaged"):
         load_run(tmp_path)
-    with pytest.raises(UserError, match="clip 1: it has 25 joints, this run's skeleton ucla20 20"):
+    with pytest.raises(
+        UserError, match="clip 1: it has 25 joints, this model's skeleton ucla20 20"
+    ):
         loaded.predict([trained.clips[0], np.ones((4, 1, 25, 3))])
 
 
@@ -214,7 +264,7 @@ def test_verb_predicts_the_good_files_and_names_the_bad(trained, files, expected
         np.testing.assert_allclose(list(line["probabilities"].values()), shares[best], atol=1e-5)
         assert line["class"] == "abcd"[best[0]] and line["description"] == text
         assert line["persons"] == 1 and line["frames"] > 1 and line["truth"] is None
-    assert "ntu.npy: shape (4, 1, 25, 3), expected (T, 20, 3)" in errors
+    assert "ntu.npy: it has 25 joints" in errors
     assert "zz.json: no frames" in errors
 
 
@@ -231,6 +281,15 @@ def test_verb_says_what_is_odd_about_a_clip(trained, files, capsys):
         assert f"odd.npy: {note}" in errors or note in errors
 
 
+@pytest.mark.parametrize("name", ["new/clip.png", "clip.gif"])
+def test_verb_draws(trained, files, tmp_path, name):
+    assert predict(trained, files / "clip0.npy", "--out", tmp_path / name) == 0
+    with Image.open(tmp_path / name) as image:
+        assert image.size[0] > 400 and (getattr(image, "n_frames", 1) > 1) == (
+            image.format == "GIF"
+        )
+
+
 def test_verb_for_people(trained, files, expected, capsys):
     assert predict(trained, files / "clip0.npy", "--top", 1) == 0
     first, best = capsys.readouterr().out.splitlines()
@@ -245,9 +304,11 @@ def test_verb_for_people(trained, files, expected, capsys):
         (["none.npy"], "not one file could be used"),
         (["none.npy", "--top", 0], "--top 0: at least 1"),
         (["none.npy", "--batch-size", 0], "--batch-size 0: at least 1"),
+        (["none.npy", "--out", "clip.jpeg"], ".png or .gif"),
+        (["a.npy", "b.npy", "--out", "clip.gif"], "one file"),
         (["none.npy", "--top-p", 0.5], "are for sampling"),
         (["none.npy", "--lm", "elsewhere"], "add --describe"),
-        (["none.npy", "--describe", "--lm", "elsewhere"], "elsewhere is neither a folder nor"),
+        (["none.npy", "--describe", "--lm", "elsewhere"], "there is no folder elsewhere"),
     ],
 )
 def test_verb_says_what_it_cannot_do(trained, capsys, options, message):

@@ -19,8 +19,9 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.language.open import read_language
 from hocslm_jax.models import FusionConfig
-from hocslm_jax.predict import command, model, release, release_files
-from hocslm_jax.predict.release_config import safe_config
+from hocslm_jax.predict import command, hub, release, release_files
+from hocslm_jax.predict.load_model import load_run
+from hocslm_jax.predict.safe_config import safe_config
 from hocslm_jax.train import environment
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results/nw_ucla/weights/hglnet/joint_seed0"
@@ -52,7 +53,7 @@ def test_a_flipped_bit_is_refused(folder):
         broken[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
         path.write_bytes(broken)
         with pytest.raises(UserError, match="fetch the release again") as error:
-            model.load_run(folder)
+            load_run(folder)
         assert "\n" not in str(error.value)
         path.write_bytes(whole)
 
@@ -140,7 +141,7 @@ def test_a_value_of_another_type_is_one_line(card, section, name, value):
 
 @pytest.mark.parametrize("value", [5, "x", [1], None])
 def test_a_section_of_another_type_is_one_line(card, value):
-    for name in ("data", "model", "lm", "train", "mesh"):
+    for name in ("data", "model", "lm", "mesh"):
         with pytest.raises(UserError, match="fetch the release again"):
             safe_config(card["config"] | {name: value}, "x")
 
@@ -164,9 +165,9 @@ def test_predict_takes_the_users_own_compilation_cache(folder, card, monkeypatch
 def test_a_release_fetches_no_language_model(folder, card, monkeypatch):
     card["config"]["lm"] |= {"name": "evil/repo", "init": "load"}
     edit(folder, card)
-    run = model.load_run(folder)
+    run = load_run(folder)
     object.__setattr__(run, "fusion", FusionConfig(16, 2, 16, classify_on="feature"))
-    monkeypatch.setattr(model, "resolve", lambda name: pytest.fail(f"fetches {name}"))
+    monkeypatch.setattr(hub, "resolve", lambda name: pytest.fail(f"fetches {name}"))
     with pytest.raises(UserError, match=r"give the one it was trained with as --lm.*evil/repo"):
         _ = run.language
 

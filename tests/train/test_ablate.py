@@ -109,8 +109,8 @@ def test_the_table_stands_beside_the_papers(launched, tmp_path, capsys):
     assert text.strip() in printed and "Table 4" in text
     rows = read_rows(out / "table_components.json")
     assert rows["ctrgcn"]["correct"] == [6, 7] and rows["hocslm"]["correct"] == []
-    assert "| ctrgcn | 0, 1 | 6, 7 / 40 | **16.25 ± 1.77** | – | – | 89.96 | – |" in text
-    assert "| hocslm | – | not run yet |" in text
+    assert "| ctrgcn | 6, 7 / 40 = **16.25 ± 1.77** | – | – | 89.96 |" in text
+    assert "| hocslm | – | – |" in text
     ablate.run(arguments(tmp_path, "--summarise", table=table))
     assert (tmp_path / "runs/table_components.md").read_text() == text
 
@@ -158,5 +158,5 @@ def test_the_table_of_streams_adds_the_ensembles(tmp_path):
 def test_a_file_that_is_no_table_is_named(tmp_path):
     (tmp_path / "table.py").write_text("ROWS = {}")
     for name in ("table.py", "nothing.py"):
-        with pytest.raises(UserError, match=f"{name} is no table"):
+        with pytest.raises(UserError, match=name):
             ablate.read_table(tmp_path / name)

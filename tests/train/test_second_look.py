@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import tiny_run
 
-from configs import base
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
-from hocslm_jax.train import strategy
+from hocslm_jax.train import experiment, strategy
 from hocslm_jax.train.augmented_test import read_views
 
 LOOKS = {"test.views": 3, "test.crops": 2, "test.mirror": True}
@@ -46,7 +45,7 @@ def test_a_finished_run_can_be_looked_at_again(tmp_path):
     [({"views": 0}, "test.views=0"), ({"crops": -1}, "test.crops"), ({"angle": 200.0}, "angle")],
 )
 def test_impossible_views_are_named(changes, text):
-    test = base.defaults().test
+    test = experiment.defaults().test
     assert len(read_views(test)) == 1
     test.update(changes)
     with pytest.raises(UserError, match=text):

@@ -14,7 +14,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import fuse
 from hocslm_jax.evaluate.score_files import read_members
 from hocslm_jax.evaluate.scores import load_scores
-from hocslm_jax.predict.model import load_run
+from hocslm_jax.predict.load_model import load_run
 from hocslm_jax.train import checkpoint, experiment, loop
 
 STREAMS = ("joint", "bone_motion")

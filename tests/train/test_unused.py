@@ -3,10 +3,9 @@
 import pytest
 import tiny_run
 
-import launch
 from configs import nw_ucla
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import check_settings, experiment
+from hocslm_jax.train import check_settings, command, experiment
 
 
 def test_every_setting_of_a_config_says_what_it_needs():
@@ -76,8 +75,9 @@ def test_the_command_line_is_read_as_it_is_given(monkeypatch):
     class Flag:
         value = nw_ucla.get_config("recipe=short,lr=0.2,strategy=T3")
 
-    monkeypatch.setattr(launch, "CONFIG", Flag)
+    monkeypatch.setattr(command, "CONFIG", Flag)
     argument = "configs/nw_ucla.py:recipe=short,lr=0.2,strategy=T3"
     for given in ([f"--config={argument}"], ["--config", argument]):
-        found = launch.asked(["launch.py", *given, "--config.lm.chunk=4", "--workdir=runs/a"])
+        argv = ["launch.py", *given, "--config.lm.chunk=4", "--workdir=runs/a"]
+        found = command.asked(command.with_file(argv))
         assert found == ["optim.lr", "lm.chunk"]

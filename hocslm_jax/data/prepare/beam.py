@@ -1,7 +1,7 @@
 """Shards written by Apache Beam's workers, on this machine or a cluster.
 
 In: a Recipe whose shards are portable, and a folder that all workers see under the same path. Out:
-the shards and notes that `builders.ShardWriter` would write there itself, byte for byte; it then
+the shards and notes that `writer.write_records` would write there itself, byte for byte; it then
 finds them and goes on. TFDS has a Beam path of its own, not used because it orders the lengths of
 shards as text, 10 before 2. Shards that are there already are not written again.
 """
@@ -11,9 +11,8 @@ import json
 import shlex
 from pathlib import Path
 
-from hocslm_jax.data.prepare.bad_files import BadFile, bad_file
 from hocslm_jax.data.prepare.ntu.reader import read_task
-from hocslm_jax.data.prepare.writer import Recipe, ShardWriter, make_features
+from hocslm_jax.data.prepare.writer import BadFile, Recipe, bad_file, write_shard
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import MAX_BYTES, read_json
 
@@ -35,7 +34,7 @@ def write_shards(recipe: Recipe, folder: Path, options: str) -> None:
     except ImportError:
         raise UserError("--beam needs Apache Beam: pip install apache-beam") from None
     write_tasks(recipe, folder)
-    work = functools.partial(write_shard, folder.absolute(), recipe.graph.num_joints)
+    work = functools.partial(write_task, folder.absolute(), recipe.graph.num_joints)
     with beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
         numbers = pipeline | beam.Create(range(len(recipe.portable))) | beam.Reshuffle()
         _ = numbers | beam.Map(work)
@@ -48,10 +47,10 @@ def write_tasks(recipe: Recipe, folder: Path) -> None:
         (folder / f"{number:05}{_TASK}").write_text(json.dumps(shard), encoding="utf-8")
 
 
-def write_shard(folder: Path, num_joints: int, number: int) -> None:
+def write_task(folder: Path, num_joints: int, number: int) -> None:
     """What a worker does: one shard of `folder`, with its note."""
     task = read_json(folder / f"{number:05}{_TASK}", limit=MAX_BYTES)
     bad: list[BadFile] = []
     clips = functools.partial(read_task, task, lambda *what: bad.append(bad_file(*what)))
     note = functools.partial(dict, bad=bad, captions=[])
-    ShardWriter(make_features(num_joints), {number: clips}, folder, note).keep(number)
+    write_shard(clips, num_joints, folder, number, note)

@@ -1,42 +1,16 @@
-"""`python -m hocslm_jax prepare`: raw clips in, a dataset that `open_store` opens out.
-
-A dataset is built in a hidden folder beside its final place and moved there when it is whole; the
-index is written last, in one step. So a killed prepare leaves either the dataset that was there
-before or one that is seen as half-prepared, never a partial one that looks complete; the next one
-goes on where it stopped.
-"""
+"""`python -m hocslm_jax prepare`: raw clips in, a dataset that `open_store` opens out."""
 
 import argparse
-import datetime
-import json
-import shutil
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from tqdm import tqdm
-
-from hocslm_jax.data.prepare import beam
-from hocslm_jax.data.prepare.bad_files import BAD_FILES, BadFile, bad_file, report
+from hocslm_jax.data.prepare.build import prepare
 from hocslm_jax.data.prepare.check import check
 from hocslm_jax.data.prepare.datasets import DATASETS
 from hocslm_jax.data.prepare.notices import measures, notices
-from hocslm_jax.data.prepare.writer import (
-    KEPT,
-    VERSION,
-    Recipe,
-    Shard,
-    make_index,
-    read_notes,
-    write_records,
-)
-from hocslm_jax.data.store import INDEX, PREPARING, dataset_folder, read_index
+from hocslm_jax.data.prepare.writer import BadFile, bad_file
+from hocslm_jax.data.store import dataset_folder, read_index
 from hocslm_jax.errors import UserError
-from hocslm_jax.files.atomic import check_folder, held, make_folder, replaced, write_json
-
-CAPTIONS = "captions.jsonl"
-RECIPE = "recipe.json"  # what the finished shards in PREPARING belong to
 
 _COMMON = {
     "--data-dir": dict(type=Path, default=Path("data"), help="default: %(default)s"),
@@ -57,17 +31,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prepares or checks what the arguments ask for and prints a one-line summary."""
-    if args.check:
-        name = getattr(args, "name", args.dataset)
-        print(check(name, args.data_dir, tell))
-        return
+    options = {"name": args.dataset} | vars(args)
+    kind, check_only = options.pop("dataset"), options.pop("check")
+    if check_only:
+        print(check(options["name"], args.data_dir, tell))
+    else:
+        build_dataset(kind, **options)
+
+
+def build_dataset(
+    kind: str,
+    data_dir: str | Path,
+    *,
+    name: str = "",
+    allow_bad: bool = False,
+    force: bool = False,
+    beam: str | None = None,
+    **options,
+) -> None:
+    """Prepares a dataset unless it is prepared already, and prints a summary and notices.
+
+    Args:
+      kind: one of `DATASETS`.
+      data_dir: folder of the datasets.
+      name: of the dataset; by default its kind.
+      allow_bad, force, beam: as in `prepare`.
+      options: those of the kind, e.g. `source=`, as on the command line.
+
+    Raises:
+      UserError: as `prepare`.
+    """
+    if kind not in DATASETS:
+        raise UserError(f"{kind!r} is not one of the datasets {', '.join(DATASETS)}")
     bad: list[BadFile] = []
-    make_recipe, _, _ = DATASETS[args.dataset]
-    recipe = make_recipe(args, lambda file, reason: bad.append(bad_file(file, reason)))
-    options = {"allow_bad": args.allow_bad, "force": args.force}
-    options["beam_options"] = getattr(args, "beam", None)
-    print(prepare(recipe, args.data_dir, bad, **options))
-    index = read_index(dataset_folder(recipe.name, args.data_dir))
+    make_recipe, _, _ = DATASETS[kind]
+    if beam is not None and options.get("made_by"):
+        raise UserError("--beam is for raw files; leave it out with --from")
+    on_bad = lambda file, reason: bad.append(bad_file(file, reason))  # noqa: E731
+    recipe = make_recipe(name or kind, on_bad, **options)
+    data_dir = Path(data_dir)
+    print(prepare(recipe, data_dir, bad, allow_bad=allow_bad, force=force, beam_options=beam))
+    index = read_index(dataset_folder(recipe.name, data_dir))
     tell(index, index.get("measured"))
 
 
@@ -77,157 +81,3 @@ def tell(index: dict, measured: dict | None) -> None:
         print(f"note: {measures(measured)}", file=sys.stderr)
         for line in notices(index, measured):
             print(f"note: {line}", file=sys.stderr)
-
-
-def prepare(
-    recipe: Recipe,
-    data_dir: Path,
-    bad: list[BadFile],
-    *,
-    allow_bad: bool = False,
-    force: bool = False,
-    beam_options: str | None = None,
-) -> str:
-    """Writes `<data_dir>/<recipe.name>/` unless it is already there.
-
-    Args:
-      bad: filled by the recipe's shards with {"file", "line", "reason"} while they run.
-      allow_bad: install the dataset without the bad files instead of failing.
-      force: build it anew even if it is complete.
-      beam_options: let Apache Beam write the shards, with these options.
-
-    Returns:
-      The summary line.
-
-    Raises:
-      UserError: bad files, an unusable source, a dataset already made from another source.
-    """
-    start = time.monotonic()
-    target = dataset_folder(recipe.name, data_dir)
-    check_folder("--data-dir", data_dir)
-    make_folder("--data-dir", target)
-    with held(target.with_name(f".{recipe.name}.lock"), f"prepares {target}"):
-        index = None if force else _existing(target)
-        if index is None:
-            try:
-                index = _build(recipe, target, bad, allow_bad, beam_options)
-            except UserError:
-                shutil.rmtree(target / PREPARING, ignore_errors=True)
-                raise
-            shutil.rmtree(target / PREPARING, ignore_errors=True)
-            return f"{_summary(index, target)}, {time.monotonic() - start:.1f} s"
-        if index["source"] != recipe.source:
-            raise UserError(f"{target} was made from another source; --force replaces it")
-        return f"{_summary(index, target)}: already prepared, --force rebuilds it"
-
-
-def _build(
-    recipe: Recipe, target: Path, bad: list[BadFile], allow_bad: bool, beam_options: str | None
-) -> dict:
-    """Builds in `target/.preparing`, then swaps the records in and writes the index."""
-    staging = target / PREPARING
-    done = _stage(recipe, staging)
-    told = _Told(bad, recipe)
-    with tqdm(
-        total=recipe.expected, initial=done, unit=" clips", desc=recipe.name, disable=None
-    ) as bar:
-        shards = [told.listen(shard, bar.update) for shard in recipe.shards]
-        joints = recipe.graph.num_joints
-        try:
-            if beam_options is not None:
-                beam.write_shards(recipe, staging / KEPT, beam_options)
-            records = write_records(recipe.name, joints, shards, staging, told.note)
-        finally:
-            notes = read_notes(staging)
-            bad[:] = told.everything(notes)
-            report(bad, target)
-    if bad and not allow_bad:
-        raise UserError(
-            f"{len(bad)} bad files, listed in {target / BAD_FILES}, nothing was "
-            "prepared; mend or remove them, or leave them out with --allow-bad"
-        )
-    index = make_index(recipe, records)
-    (target / INDEX).unlink(missing_ok=True)
-    shutil.rmtree(target / index["version"], ignore_errors=True)
-    records.rename(target / index["version"])
-    if recipe.captions:
-        with replaced(target / CAPTIONS) as partial, partial.open("w") as file:
-            file.writelines(line for note in notes for line in note["captions"])
-    write_json(target / INDEX, index, indent=None)
-    return index
-
-
-def _stage(recipe: Recipe, staging: Path) -> int:
-    """Empties the folder, but for finished shards of this very recipe; returns their clips."""
-    identity = {"source": recipe.source, "shards": len(recipe.shards), "version": VERSION}
-    try:
-        same = json.loads((staging / RECIPE).read_text()) == identity
-        read_notes(staging)
-    except (OSError, ValueError):
-        same = False
-    for path in staging.iterdir() if staging.exists() else ():
-        if not same:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        elif path.is_dir() and path.name != KEPT:
-            shutil.rmtree(path)  # what TFDS had half written
-    for path in (staging / KEPT).glob("*.partial"):
-        path.unlink()
-    staging.mkdir(exist_ok=True)
-    write_json(staging / RECIPE, identity)
-    return sum(note["clips"] for note in read_notes(staging))
-
-
-class _Told:
-    """What the shards report beside their clips, to be kept with each of them when it is done."""
-
-    def __init__(self, bad: list[BadFile], recipe: Recipe):
-        self._bad, self._writer, self._captions = bad, recipe.captions, []
-        self._before = len(bad)  # reported before any shard was read, in every run
-        self._noted = len(bad)
-        self._time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-    def listen(self, shard: Shard, seen: Callable[[], None]) -> Shard:
-        """The shard, with each clip counted and its caption noted as it passes."""
-
-        def clips():
-            for clip in shard():
-                if clip.caption:
-                    entry = {"id": clip.id, "caption": clip.caption, "model": self._writer}
-                    line = json.dumps(entry | {"prompt": "", "time": self._time}) + "\n"
-                    self._captions.append(line)
-                seen()
-                yield clip
-
-        return clips
-
-    def note(self) -> dict:
-        """What came since the last note."""
-        note = {"bad": self._bad[self._noted :], "captions": self._captions}
-        self._noted, self._captions = len(self._bad), []
-        return note
-
-    def everything(self, notes: list[dict]) -> list[BadFile]:
-        """All bad files, those of shards that an earlier run finished included."""
-        noted = [entry for note in notes for entry in note["bad"]]
-        return [*self._bad[: self._before], *noted, *self._bad[self._noted :]]
-
-
-def _existing(target: Path) -> dict | None:
-    """The index of a complete dataset, or None."""
-    try:
-        return read_index(target)
-    except UserError:
-        return None
-
-
-def _summary(index: dict, target: Path) -> str:
-    splits = "; ".join(
-        f"{name} " + ", ".join(f"{split} {len(rows):,}" for split, rows in parts.items())
-        for name, parts in index["protocols"].items()
-    )
-    clips, size = len(index["columns"]["id"]), sum(index["files"].values())
-    short = f" of {index['expected']:,}" if clips < (index["expected"] or 0) else ""
-    return (
-        f"{index['dataset']}: {clips:,}{short} clips, {len(index['classes'])} classes, {splits}; "
-        f"{size:,} bytes in {target}"
-    )

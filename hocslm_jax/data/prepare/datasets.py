@@ -1,15 +1,13 @@
-"""The datasets that `prepare` knows: their options, and their Recipe from the options' values."""
+"""The datasets that `prepare` knows: their options, and a Recipe from the options' values."""
 
-import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hocslm_jax.data import protocols
 from hocslm_jax.data.prepare import folder, nw_ucla, quickstart
 from hocslm_jax.data.prepare.archive import fingerprint
 from hocslm_jax.data.prepare.importers import ctrgcn_npz, pyskl
-from hocslm_jax.data.prepare.ntu import mini
 from hocslm_jax.data.prepare.ntu import reader as ntu
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, change
 from hocslm_jax.data.prepare.quickstart.recordings import SUBJECTS
@@ -26,10 +24,10 @@ FOREIGN = {"ctrgcn-npz": ctrgcn_npz.recipe, "pyskl": pyskl.recipe}
 OWN = {"ctrgcn-npz": ctrgcn_npz.own_recipe, "pyskl": pyskl.own_recipe}
 
 
-def _nw_ucla(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    source = _needed(args.source)
+def _nw_ucla(name: str, on_bad: OnBad, source: Path | None = None) -> Recipe:
+    source = _needed(source)
     return Recipe(
-        name="nw_ucla",
+        name=name,
         graph=UCLA20,
         classes=nw_ucla.CLASSES,
         shards=[lambda: nw_ucla.read_clips(source, on_bad)],
@@ -40,57 +38,72 @@ def _nw_ucla(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
     )
 
 
-def _ntu(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    if not args.made_by:
-        compat = change(COMPAT[args.dataset], args.compat)
-        sources, workers = _needed(args.source), args.workers
-        return ntu.recipe(args.dataset, sources, on_bad, workers=workers, compat=compat)
-    kind, path = args.made_by
+def _ntu(
+    name: str,
+    on_bad: OnBad,
+    source: Sequence[Path] | None = None,
+    workers: int = 1,
+    compat: Sequence[str] = (),
+    made_by: tuple[str, str] | None = None,
+    protocol: str | None = None,
+) -> Recipe:
+    if not made_by:
+        settings = change(COMPAT[name], compat)
+        return ntu.recipe(name, _needed(source), on_bad, workers=workers, compat=settings)
+    kind, path = made_by
     if kind not in FOREIGN:
         raise UserError(f"--from {kind}: expected one of {', '.join(FOREIGN)}")
-    for flag in ("source", "compat", "beam"):
-        if getattr(args, flag) not in (None, []):
+    for flag, value in (("source", source), ("compat", compat)):
+        if value:
             raise UserError(f"--{flag} is for raw files; leave it out with --from")
-    if args.protocol and kind != "ctrgcn-npz":
+    if protocol and kind != "ctrgcn-npz":
         raise UserError(f"--protocol is for ctrgcn-npz; {kind} files say it themselves")
-    options = {"protocol": args.protocol} if args.protocol else {}
-    return FOREIGN[kind](args.dataset, Path(path), on_bad, **options)
+    options = {"protocol": protocol} if protocol else {}
+    return FOREIGN[kind](name, Path(path), on_bad, **options)
 
 
-def _ntu120_mini(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    return mini.recipe(_needed(args.source), on_bad, workers=args.workers)
+def _ntu120_mini(
+    name: str, on_bad: OnBad, source: Sequence[Path] | None = None, workers: int = 1
+) -> Recipe:
+    return ntu.mini_recipe(_needed(source), on_bad, workers=workers)
 
 
-def _quickstart(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
+def _quickstart(name: str, on_bad: OnBad, seed: int = 0) -> Recipe:
     del on_bad  # generated clips are never bad
     subjects = protocols.rule("subject", quickstart.TRAIN_SUBJECTS, range(1, SUBJECTS + 1))
     return Recipe(
-        name="quickstart",
+        name=name,
         graph=NTU25,
         classes=quickstart.CLASSES,
-        shards=[lambda: quickstart.clips(seed=args.seed)],
+        shards=[lambda: quickstart.clips(seed=seed)],
         protocols=lambda columns: protocols.split_rows({"xsub": subjects}, columns),
-        source={"generator": "quickstart", "seed": args.seed},
+        source={"generator": "quickstart", "seed": seed},
         feeder="ntu",
         captions="grammar",
     )
 
 
-def _folder(args: argparse.Namespace, on_bad: OnBad) -> Recipe:
-    if not args.made_by:
-        if args.classes:
+def _folder(
+    name: str,
+    on_bad: OnBad,
+    source: Path | None = None,
+    graph: str | None = None,
+    made_by: tuple[str, str] | None = None,
+    classes: str | None = None,
+) -> Recipe:
+    if not made_by:
+        if classes:
             raise UserError("--classes is for --from; a folder has its own classes.txt")
-        return folder.recipe(args.name, _needed(args.source), args.graph, on_bad)
-    kind, path = args.made_by
-    if kind not in FOREIGN or args.source or not args.graph:
+        return folder.recipe(name, _needed(source), graph, on_bad)
+    kind, path = made_by
+    if kind not in FOREIGN or source or not graph:
         raise UserError(
             f"--from takes {' or '.join(FOREIGN)} and a file, with --graph NAME or --graph "
             "FILE.json and without --source"
         )
-    by_file = args.graph.endswith(".json")
-    graph = resolve_graph(read_json(args.graph) if by_file else args.graph)
-    classes = [line for _, line in read_lines(args.classes)] if args.classes else []
-    return OWN[kind](args.name, Path(path), on_bad, graph, classes)
+    skeleton = resolve_graph(read_json(graph) if graph.endswith(".json") else graph)
+    names = [line for _, line in read_lines(classes)] if classes else []
+    return OWN[kind](name, Path(path), on_bad, skeleton, names)
 
 
 def _needed(source):
@@ -134,8 +147,8 @@ _NTU = {
     ),
 }
 
-# dataset -> its Recipe from the arguments, what it is, its own options
-DATASETS: dict[str, tuple[Callable[[argparse.Namespace, OnBad], Recipe], str, dict]] = {
+# kind of dataset -> a Recipe from (name, on_bad, its own options), what it is, these options
+DATASETS: dict[str, tuple[Callable[..., Recipe], str, dict]] = {
     "nw_ucla": (
         _nw_ucla,
         "Northwestern-UCLA from its JSON files: --source is a folder, .zip or .tar.*",

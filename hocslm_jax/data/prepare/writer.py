@@ -1,36 +1,31 @@
-"""Clips to a TFDS directory of ArrayRecord files, and the index over it. TensorFlow is not needed.
+"""Clips to a TFDS directory of ArrayRecord files. TensorFlow is not needed.
 
 In: a Recipe, i.e. the clips of a dataset as a list of shards, and how to split them. Out: one
-record per clip in shard order, and the index.json mapping, which is made by reading the records
-back, so that row i of the index is record i. One clip is in memory, and a finished shard is kept
-when its build dies, so that the next build goes on after it.
+record per clip in shard order. One clip is in memory, and a finished shard is kept when its build
+dies, so that the next build goes on after it.
 """
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
-import io
-import itertools
 import json
 import os
+import re
 import shutil
+import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
+from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from hocslm_jax.data.clip import Clip
-from hocslm_jax.data.prepare.measure import Census
-from hocslm_jax.data.records import SPLIT, add_joints, open_records
+from hocslm_jax.data.records import SPLIT
 from hocslm_jax.data.store import COLUMNS
-from hocslm_jax.errors import UserError
-from hocslm_jax.files.atomic import literal_globs
-from hocslm_jax.files.checksums import sha256
+from hocslm_jax.errors import UserError, brief
+from hocslm_jax.files.atomic import literal_globs, write_json
 from hocslm_jax.graph import Graph
 
 literal_globs()
@@ -38,10 +33,13 @@ literal_globs()
 VERSION = "1.0.0"
 KEPT, NOTE = "shards", ".json"  # folder of finished shards, and what lies beside each
 SHARD_CLIPS = 2048  # some 60 MB of joints, a file
+BAD_FILES = "bad_files.json"
+MAX_LISTED = 50  # bad files on the terminal
 
 Shard = Callable[[], Iterable[Clip]]
 Columns = dict[str, np.ndarray]
 Protocols = dict[str, dict[str, np.ndarray]]
+BadFile = dict[str, str | int | None]  # file, line, reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,106 +72,6 @@ class Recipe:
     portable: Sequence[dict] = ()
 
 
-class ShardWriter(tfds.core.ExampleWriter):
-    """Writes a shard to `folder` once, with a note of its clips, and links it to where TFDS asks.
-
-    What TFDS passes as examples is left alone: it would keep all of a shard in memory to count it.
-
-    Args:
-      note: called after each shard for what else to keep with it, as JSON types.
-    """
-
-    def __init__(
-        self,
-        features: tfds.features.FeaturesDict,
-        shards: Sequence[Shard] | Mapping[int, Shard],
-        folder: Path,
-        note: Callable[[], dict],
-    ):
-        super().__init__(tfds.core.FileFormat.ARRAY_RECORD)
-        self._features, self._shards, self._folder, self._note = features, shards, folder, note
-        self._serializer = ExampleSerializer(features.get_serialized_info())
-
-    def write(self, path, examples) -> None:
-        del examples
-        number = int(os.fspath(path).rpartition("array_record-")[2].partition("-of-")[0])
-        kept = self.keep(number)
-        try:
-            os.link(kept, path)
-        except OSError:  # a file system without links
-            shutil.copyfile(kept, path)
-
-    def keep(self, number: int) -> Path:
-        """The file of a shard in the folder, written unless it is there."""
-        kept = self._folder / f"{number:05}.array_record"
-        if not kept.with_suffix(NOTE).exists():
-            ids, partial = [], kept.with_suffix(f".{uuid.uuid4().hex}.partial")
-            super().write(partial, map(self._serialize, _noting(ids, self._shards[number]())))
-            partial.replace(kept)
-            partial.write_text(json.dumps({"clips": len(ids)} | self._note()))
-            partial.replace(kept.with_suffix(NOTE))
-        return kept
-
-    def counted(self, number: int) -> Iterator[tuple[str, dict]]:
-        """As many empty examples as the shard has clips, to be drawn once it is written."""
-        note = json.loads((self._folder / f"{number:05}{NOTE}").read_text())
-        yield from itertools.repeat(("", {}), note["clips"])
-
-    def _serialize(self, clip: Clip) -> tuple[str, bytes]:
-        record = {key: getattr(clip, key) for key in ("id", "label", *COLUMNS[:-1])}
-        joints = np.ascontiguousarray(clip.joints, np.float32)
-        record |= {"joints": joints, "num_frames": len(joints)}
-        example = self._serializer.get_tf_example(self._features.encode_example(record))
-        return clip.id, example.SerializeToString(deterministic=True)
-
-
-class ClipBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
-    """One TFDS dataset of clips; an instance per dataset, its name given at run time.
-
-    Shard based, because TFDS's generator-based builders hold or shuffle the whole set through
-    TensorFlow's file system once it exceeds 1 GB, as NTU does.
-    """
-
-    VERSION = tfds.core.Version(VERSION)
-
-    def __init__(self, name: str, num_joints: int, data_dir: Path, shards, kept: Path, note):
-        self.name = name
-        self._num_joints, self._num_shards = num_joints, len(shards)
-        super().__init__(data_dir=data_dir)
-        self._writer = ShardWriter(self.info.features, shards, kept, note)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Skeleton clips, one record each; splits are indices kept in index.json.",
-            features=make_features(self._num_joints),
-            disable_shuffling=True,
-        )
-
-    def _shard_iterators_per_split(self, dl_manager):
-        del dl_manager
-        counted = self._writer.counted
-        return {SPLIT: [functools.partial(counted, n) for n in range(self._num_shards)]}
-
-    def _example_writer(self) -> ShardWriter:
-        return self._writer
-
-
-def make_features(num_joints: int) -> tfds.features.FeaturesDict:
-    """What TFDS is told about a record."""
-    joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
-        shape=(None, None, num_joints, 3), dtype=np.float32, encoding="bytes"
-    )
-    numbers = dict.fromkeys(("label", *COLUMNS), tfds.features.Scalar(np.int32))
-    return tfds.features.FeaturesDict({"id": tfds.features.Text(), "joints": joints, **numbers})
-
-
-def _noting(ids: list[str], clips: Iterable[Clip]) -> Iterator[Clip]:
-    for clip in clips:
-        ids.append(clip.id)
-        yield clip
-
-
 def write_records(
     name: str,
     num_joints: int,
@@ -191,14 +89,63 @@ def write_records(
     Raises:
       UserError: what a shard raises, or no clip at all.
     """
-    kept = data_dir / KEPT
+    kept, records = data_dir / KEPT, data_dir / name / VERSION
     kept.mkdir(parents=True, exist_ok=True)
-    with _quiet():
-        builder = ClipBuilder(name, num_joints, data_dir, shards, kept, note)
-        builder.download_and_prepare(download_dir=data_dir, file_format="array_record")
-    if not builder.info.splits[SPLIT].num_examples:
+    records.mkdir(parents=True)
+    lengths, sizes = [], []
+    for number, shard in enumerate(shards):
+        path = write_shard(shard, num_joints, kept, number, note)
+        lengths.append(json.loads(path.with_suffix(NOTE).read_text())["clips"])
+        sizes.append(path.stat().st_size)
+        place = f"{name}-{SPLIT}.array_record-{number:05}-of-{len(shards):05}"
+        try:
+            os.link(path, records / place)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, records / place)
+    if not sum(lengths):
         raise UserError(f"{name}: the source holds no usable clip")
-    return Path(builder.data_dir)
+    template = tfds.core.ShardedFileTemplate(
+        data_dir=records, dataset_name=name, split=SPLIT, filetype_suffix="array_record"
+    )
+    split = tfds.core.SplitInfo(
+        name=SPLIT, shard_lengths=lengths, num_bytes=sum(sizes), filename_template=template
+    )
+    with contextlib.redirect_stdout(None):
+        tfds.folder_dataset.write_metadata(
+            data_dir=records,
+            features=make_features(num_joints),
+            split_infos=[split],
+            filename_template=template,
+            check_data=False,
+            description="Skeleton clips, one record each; splits are indices kept in index.json.",
+            disable_shuffling=True,
+        )
+    return records
+
+
+def write_shard(
+    shard: Shard, num_joints: int, folder: Path, number: int, note: Callable[[], dict] = dict
+) -> Path:
+    """The file of a shard in `folder`, written with its note unless it is there."""
+    path = folder / f"{number:05}.array_record"
+    if path.with_suffix(NOTE).exists():
+        return path
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+    features, count = make_features(num_joints), 0
+    serializer = ExampleSerializer(features.get_serialized_info())
+    writer = ArrayRecordWriter(str(partial), "group_size:1")
+    for clip in shard():
+        record = {key: getattr(clip, key) for key in ("id", "label", *COLUMNS[:-1])}
+        joints = np.ascontiguousarray(clip.joints, np.float32)
+        record |= {"joints": joints, "num_frames": len(joints)}
+        example = serializer.get_tf_example(features.encode_example(record))
+        writer.write(example.SerializeToString(deterministic=True))
+        count += 1
+    writer.close()
+    partial.replace(path)
+    partial.write_text(json.dumps({"clips": count} | note()))
+    partial.replace(path.with_suffix(NOTE))
+    return path
 
 
 def read_notes(data_dir: Path) -> list[dict]:
@@ -206,60 +153,27 @@ def read_notes(data_dir: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((data_dir / KEPT).glob("*" + NOTE))]
 
 
-def make_index(recipe: Recipe, records: Path) -> dict:
-    """The index.json of a dataset whose records lie in `records`, as JSON types."""
-    columns, num_persons, content, measured = _read_columns(records)
-    if len(set(columns["id"])) != len(columns["id"]):
-        raise ValueError(f"{recipe.name}: clip ids are not unique")
-    files = sorted(path for path in records.iterdir() if path.is_file())
-    return {
-        "dataset": recipe.name,
-        "version": VERSION,
-        "graph": recipe.graph.as_mapping(),
-        "classes": list(recipe.classes),
-        "num_persons": num_persons,
-        "feeder": recipe.feeder,
-        "measured": measured,
-        "content": content,
-        "source": recipe.source,
-        "expected": recipe.expected,
-        "files": {path.name: path.stat().st_size for path in files},
-        "checksums": {path.name: sha256(path) for path in files},
-        "protocols": {
-            name: {split: np.asarray(rows).tolist() for split, rows in splits.items()}
-            for name, splits in recipe.protocols(columns).items()
-        },
-        "columns": {key: values.tolist() for key, values in columns.items()},
-    }
+def make_features(num_joints: int) -> tfds.features.FeaturesDict:
+    """What TFDS is told about a record."""
+    joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
+        shape=(None, None, num_joints, 3), dtype=np.float32, encoding="bytes"
+    )
+    numbers = dict.fromkeys(("label", *COLUMNS), tfds.features.Scalar(np.int32))
+    return tfds.features.FeaturesDict({"id": tfds.features.Text(), "joints": joints, **numbers})
 
 
-def _read_columns(records: Path) -> tuple[Columns, int, str, dict]:
-    """Every field but the joints as arrays [N], the most persons in a clip, a hash of all joints,
-    and what the clips measure."""
-    keys = ("id", "label", *COLUMNS)
-    values, num_persons, census = {key: [] for key in keys}, 1, Census()
-    content = hashlib.sha256()
-    with _quiet():
-        source = open_records(records)
-        for record in map(source.__getitem__, range(len(source))):
-            for key in keys:
-                values[key].append(record[key])
-            num_persons = max(num_persons, record["joints"].shape[1])
-            census.add(record["joints"])
-            add_joints(content, record["joints"])
-    values["id"] = [name.decode() for name in values["id"]]
-    columns = {key: np.asarray(value) for key, value in values.items()}
-    return columns, num_persons, content.hexdigest(), census.summary()
+def bad_file(file: str, reason: str) -> BadFile:
+    """With the line that a reason may begin with as a number."""
+    match = re.fullmatch(r"line (\d+): (.*)", reason, re.DOTALL)
+    line, reason = (int(match[1]), match[2]) if match else (None, reason)
+    return {"file": file, "line": line, "reason": reason}
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what TFDS prints and logs on its way; its errors still come through."""
-    level = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.set_verbosity(level)
+def report_bad_files(bad: list[BadFile], folder: Path) -> None:
+    """Lists them in `folder`, and the first ones on the terminal; a list that was there goes."""
+    (folder / BAD_FILES).unlink(missing_ok=True)
+    if bad:
+        write_json(folder / BAD_FILES, bad)
+    for entry in bad[:MAX_LISTED]:
+        line = f", line {entry['line']}" if entry["line"] else ""
+        print(brief(f"bad file {entry['file']}{line}: {entry['reason']}"), file=sys.stderr)

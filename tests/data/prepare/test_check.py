@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
-from test_store import make_clips, make_recipe
+from toy_dataset import make_clips, make_recipe
 
 from hocslm_jax.__main__ import main
 from hocslm_jax.data import protocols
 from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.prepare.build import prepare
 from hocslm_jax.data.prepare.check import check
-from hocslm_jax.data.prepare.command import prepare
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25
 

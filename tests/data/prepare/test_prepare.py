@@ -8,11 +8,11 @@ import zipfile
 
 import numpy as np
 import pytest
-from test_store import make_clips, make_recipe
+from toy_dataset import make_clips, make_recipe
 
 from hocslm_jax.__main__ import main
 from hocslm_jax.data.prepare import quickstart
-from hocslm_jax.data.prepare.command import prepare
+from hocslm_jax.data.prepare.build import prepare
 from hocslm_jax.data.store import open_store
 from hocslm_jax.errors import UserError
 
@@ -113,8 +113,8 @@ def test_an_empty_shard_among_others_is_no_problem(tmp_path):
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
-from test_store import make_clips, make_recipe
-from hocslm_jax.data.prepare import prepare
+from toy_dataset import make_clips, make_recipe
+from hocslm_jax.data.prepare.build import prepare
 import dataclasses
 def dies():
     yield make_clips()[0]
@@ -125,7 +125,7 @@ prepare(dataclasses.replace(recipe, shards=[*recipe.shards, dies]), sys.argv[1],
 
 
 def test_a_killed_prepare_is_seen_and_rebuilt(tmp_path):
-    here = os.path.dirname(__file__)
+    here = os.path.dirname(os.path.dirname(__file__))
     done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), here], check=False)
     assert done.returncode == -9
     with pytest.raises(UserError, match="half-prepared"):

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.clip import Clip, without_padding
 from hocslm_jax.data.prepare.archive import fingerprint
 from hocslm_jax.data.prepare.importers.npz_rows import Rows, open_rows
-from hocslm_jax.data.prepare.importers.trim import trim
 from hocslm_jax.data.prepare.ntu.classes import CLASSES
 from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Columns, Protocols, Recipe
 from hocslm_jax.data.protocols import RULES
@@ -138,7 +137,8 @@ def _clips(split: str, arrays: dict[str, Rows], graph: Graph, start: int, on_bad
             if not proper[row - start]:
                 raise ValueError(f"row {row} of {y.name} is not one-hot")
             joints = x.read(row, row + 1).reshape(-1, PERSONS, graph.num_joints, 3)
-            yield Clip(f"{split}{row:06d}", trim(joints), int(labels[row - start]))
+            label = int(labels[row - start])
+            yield Clip(f"{split}{row:06d}", without_padding(joints), label)
         except ValueError as error:
             on_bad(f"{x.path.name}: {x.name}[{row}]", str(error))
 

@@ -8,28 +8,19 @@ The zip's checksum is compared when the last row is reached.
 import dataclasses
 import functools
 import math
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.files.npy import DAMAGED, read_header
 
 MAX_BYTES = 64 << 30  # of an array; NTU 120's takes 11 GB
 MAX_RATIO = 100  # of an array's bytes to the file's; padded NTU comes to about 10
 FREE_BYTES = 256 << 20  # an array up to this size may have any ratio, as one-hot labels do
 
-_DAMAGED = (  # what zipfile raises at a broken or hostile file
-    *(OSError, EOFError, RuntimeError, ValueError, OverflowError, KeyError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
-)
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +57,7 @@ class Rows:
         try:
             self._member.seek(self.start + first * self.row_bytes)
             data = self._member.read(count)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise _unreadable(self.path, self.name, error) from None
         if len(data) != count:
             raise _unreadable(self.path, self.name, f"it ends before row {last}")
@@ -95,7 +86,7 @@ def open_rows(path: Path, names: tuple[str, ...]) -> dict[str, Rows]:
             return {name: _header(path, archive, name, found[f"{name}.npy"]) for name in names}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise _unreadable(path, "its list of arrays", error) from None
 
 
@@ -104,8 +95,8 @@ def _header(path: Path, archive: zipfile.ZipFile, name: str, info: zipfile.ZipIn
         raise UserError(f"{path}: {name} is neither stored nor deflated; save it with numpy.savez")
     with archive.open(info) as member:
         try:
-            shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(member)](member)
-        except Exception as error:  # whatever NumPy raises at a hostile header
+            shape, fortran, dtype = read_header(member)
+        except ValueError as error:
             raise _unreadable(path, name, error) from None
         rows = Rows(path, name, shape, dtype, member.tell())
     if dtype.kind != "f" or fortran or not shape:

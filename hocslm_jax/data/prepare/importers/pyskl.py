@@ -2,8 +2,8 @@
 
 In: {"split": {"xsub_train": [id, ...], "xsub_val": [...], ...}, "annotations": [{"frame_dir": id,
 "label": 0-based, "keypoint": [M, T, 25, 3] in metres, "total_frames": T}, ...]}. Out: a Recipe;
-only ids, labels and places of arrays are in memory, joints come from the file a clip at a time.
-NTU's files keep camera coordinates, in float16; they are translated as the CTR-GCN protocol has it.
+the whole file is in memory meanwhile, 2 GB for NTU RGB+D 120. NTU's files keep camera coordinates,
+in float16; they are translated as the CTR-GCN protocol has it.
 """
 
 import dataclasses
@@ -15,16 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data import protocols
-from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.clip import Clip, without_padding
 from hocslm_jax.data.prepare.archive import fingerprint
-from hocslm_jax.data.prepare.importers.pickled_arrays import Array, read_array
-from hocslm_jax.data.prepare.importers.pickles import read_pickle
-from hocslm_jax.data.prepare.importers.trim import trim
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat, translate
 from hocslm_jax.data.prepare.ntu.classes import CLASSES
 from hocslm_jax.data.prepare.ntu.skeleton import Name, parse_name
 from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Columns, Protocols, Recipe
 from hocslm_jax.errors import UserError
+from hocslm_jax.files.pickles import check_not_shared, read_pickle
 from hocslm_jax.graph import NTU25, Graph
 
 MAX_CLIP_BYTES = 64 << 20
@@ -44,7 +42,7 @@ class Entry:
     where: str
     id: str
     label: int
-    keypoint: Array
+    keypoint: np.ndarray  # [M, T, V, 3]
     name: Name | None
 
 
@@ -76,7 +74,7 @@ def own_recipe(
     entries = list(_entries(path, annotations, graph, len(names), on_bad, named=False))
     assign = functools.partial(_own_protocols, path, splits)
     assign(_columns(entries))
-    read = functools.partial(_clips, path, None, MAX_PERSONS, on_bad)
+    read = functools.partial(_clips, None, MAX_PERSONS, on_bad)
     return Recipe(
         name=name,
         graph=graph,
@@ -115,7 +113,7 @@ def recipe(
     _check_names(dataset, path, entries)
     assign = functools.partial(_protocols, dataset, path, splits)
     assign(_columns(entries))  # so that a wrong split is told before anything is written
-    read = functools.partial(_clips, path, COMPAT[dataset] if centre else None, 2, on_bad)
+    read = functools.partial(_clips, COMPAT[dataset] if centre else None, 2, on_bad)
     return Recipe(
         name=dataset,
         graph=NTU25,
@@ -137,11 +135,11 @@ def _check_names(dataset: str, path: Path, entries: list["Entry"]) -> None:
     for entry in entries:
         if not entry.name:
             raise UserError(
-                f"{path}: {entry.id} is no id of {dataset}, whose class names would be wrong; "
+                f"{path}: {entry.id} is not an id of {dataset}, whose class names would be wrong; "
                 f"use: prepare folder --name NAME --from pyskl {path} --graph GRAPH --classes FILE"
             )
         if entry.name.action > len(CLASSES[dataset]):
-            raise UserError(f"{path}: {entry.id} is no clip of {dataset}; prepare ntu120 of it")
+            raise UserError(f"{path}: {entry.id} is not a clip of {dataset}; prepare ntu120 of it")
 
 
 def _read(path: Path, graph: Graph) -> tuple[list, Splits]:
@@ -151,16 +149,15 @@ def _read(path: Path, graph: Graph) -> tuple[list, Splits]:
     annotations = content.get("annotations")
     if not isinstance(annotations, list) or not annotations:
         raise UserError(f"{path}: no list of annotations; expected a pickle as pyskl writes it")
-    arrays = (item.get("keypoint") for item in annotations if isinstance(item, dict))
-    shape = next((array.shape for array in arrays if isinstance(array, Array)), ())
+    found = (item.get("keypoint") for item in annotations if isinstance(item, dict))
+    arrays = [array for array in found if isinstance(array, np.ndarray)]
+    shape = next((array.shape for array in arrays), ())
     if len(shape) == 4 and (shape[2] != graph.num_joints or shape[3] == 2):
         raise UserError(
             f"{path}: key points of {shape[2]} joints in {shape[3]}D, but {graph.name} has "
             f"{graph.num_joints} in 3D; use a file such as *_3danno.pkl, or give its --graph"
         )
-    kept = (item.get("keypoint") for item in annotations if isinstance(item, dict))
-    if sum(array.stored for array in kept if isinstance(array, Array)) > path.stat().st_size:
-        raise UserError(f"{path}: its annotations share their arrays, as no clips do; refused")
+    check_not_shared(path, arrays, "annotations")
     return annotations, _splits(path, content.get("split"))
 
 
@@ -183,7 +180,7 @@ def _splits(path: Path, lists: object) -> Splits:
 def _entries(
     path: Path, annotations: list, graph: Graph, classes: int, on_bad, named: bool = True
 ) -> Iterator[Entry]:
-    """The annotations that make sense without a look at the values of their key points.
+    """The annotations that make sense, whatever the values of their key points.
 
     Args:
       named: ids of NTU's form say the action, as they do in NTU itself.
@@ -217,9 +214,9 @@ def _entry(where: str, annotation: object, graph: Graph, named: bool) -> Entry:
         raise ValueError(f"{key} has no usable label")
     if name and label != name.action - 1:
         raise ValueError(f"label {label}, but {key} is action {name.action}")
-    if not isinstance(keypoint, Array) or keypoint.dtype.kind != "f":
+    if not isinstance(keypoint, np.ndarray) or keypoint.dtype.kind != "f":
         raise ValueError(f"keypoint of {key} is not an array of floats")
-    shape = tuple(keypoint.shape[axis] for axis in keypoint.axes or range(len(keypoint.shape)))
+    shape = keypoint.shape
     if len(shape) != 4 or shape[2:] != (graph.num_joints, 3):
         expected = f"(M, T, {graph.num_joints}, 3)"
         raise ValueError(f"keypoint of {key} has shape {shape}, expected {expected}")
@@ -230,20 +227,14 @@ def _entry(where: str, annotation: object, graph: Graph, named: bool) -> Entry:
     return Entry(f"{where} ({key})", key, label, keypoint, name)
 
 
-def _clips(
-    path: Path, compat: Compat | None, persons: int, on_bad, entries: Sequence[Entry]
-) -> Iterator[Clip]:
-    with path.open("rb") as file:
-        for entry in entries:
-            try:
-                joints = read_array(file, entry.keypoint).swapaxes(0, 1)  # [T, M, V, 3]
-                joints = trim(joints, persons)
-                joints = joints if compat is None else _centred(joints, compat)
-                clip = Clip(entry.id, joints, entry.label, **_numbers(entry))
-            except ValueError as error:
-                on_bad(entry.where, str(error))
-                continue
-            yield clip
+def _clips(compat: Compat | None, persons: int, on_bad, entries: Sequence[Entry]) -> Iterator[Clip]:
+    for entry in entries:
+        try:
+            joints = without_padding(entry.keypoint.swapaxes(0, 1), persons)  # [T, M, V, 3]
+            joints = joints if compat is None else _centred(joints, compat)
+            yield Clip(entry.id, joints, entry.label, **_numbers(entry))
+        except ValueError as error:
+            on_bad(entry.where, str(error))
 
 
 def _centred(joints: np.ndarray, compat: Compat) -> np.ndarray:
@@ -283,7 +274,7 @@ def _own_protocols(path: Path, splits: Splits, columns: Columns) -> Protocols:
     }
     for name, sides in own.items():
         if len(np.unique(rows := np.concatenate(list(sides.values())))) < len(rows):
-            raise UserError(f"{path}: the splits of {name[:50]} share clips; mend them")
+            raise UserError(f"{path}: the splits of {name[:50]} share clips; fix them")
     return own
 
 

@@ -10,11 +10,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from hocslm_jax.data.prepare.ntu.align import align
 from hocslm_jax.data.prepare.ntu.skeleton import NUM_JOINTS, Body, Skeleton
 from hocslm_jax.errors import UserError
 
-_SPINE = 1  # mid spine, the origin
+BASE_OF_SPINE, MID_SPINE, LEFT_HIP, RIGHT_HIP = 0, 1, 12, 16  # mid spine is the origin
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,7 @@ def actors_of(joints: np.ndarray, compat: Compat = COMPAT["ntu60"]) -> np.ndarra
       ValueError: as `actors`.
     """
     first = joints[:, 0]
-    if (first.any(axis=(1, 2)) & ~first[:, _SPINE].any(axis=1)).any():
+    if (first.any(axis=(1, 2)) & ~first[:, MID_SPINE].any(axis=1)).any():
         return joints
     joints = joints[joints.any(axis=(1, 2, 3))]  # a file's frames without a body do not count
     seen = joints.any(axis=(2, 3))  # [T, M]
@@ -219,8 +218,56 @@ def translate(joints: np.ndarray, compat: Compat) -> np.ndarray:
     present = joints[:, 0].any(axis=(1, 2))
     if not present.any():
         raise ValueError("actor 1 is in no frame")  # all at the sensor's own place
-    moved = joints - joints[present.argmax(), 0, _SPINE]
+    moved = joints - joints[present.argmax(), 0, MID_SPINE]
     if joints.shape[1] > 1 or not compat.shift_empty:
         for actor in range(joints.shape[1]):
             moved[_absent(joints[:, actor], compat), actor] = 0
     return align(moved) if compat.align else moved
+
+
+def align(joints: np.ndarray, *, mirror: bool = True, drop_late: bool = True) -> np.ndarray:
+    """InfoGCN's extra step: every person is turned upright and to face one way.
+
+    CTR-GCN and HocSLM do without; files that InfoGCN prepared carry `_aligned` in their name. Each
+    person is rotated about the origin so that in frame 0 the spine (from its base to its middle)
+    points along +z and the hips (from right to left, less their part along the spine) along +x.
+    Both are unit vectors, so lengths and angles stay; so does the origin, which is the first
+    person's mid spine, for the second person too. One rotation serves all frames.
+
+    Args:
+      joints: float32 [T, M, 25, 3]; an absent person is zeros and stays so.
+      mirror: As in the reference, y is hips x spine. These axes are left-handed: the body comes out
+        mirrored, left and right hand exchanged. Off, y is spine x hips and the step is a rotation.
+      drop_late: As in the reference, a person who is absent in frame 0 is removed from the whole
+        clip (zeros). Off, his axes come from the first frame that has him.
+
+    Returns:
+      float32 [T, M, 25, 3].
+
+    Raises:
+      ValueError: a person without direction in that frame: spine of no length, or hips along it.
+    """
+    aligned = np.zeros_like(joints, np.float32)
+    for person in range(joints.shape[1]):
+        track = joints[:, person]  # [T, V, 3]
+        present = track.any(axis=(1, 2))
+        if present[0] or (present.any() and not drop_late):
+            axes = _axes(track[present.argmax()].astype(np.float64), mirror)  # [3, 3]
+            aligned[:, person] = track @ axes
+    return aligned
+
+
+def _axes(pose: np.ndarray, mirror: bool) -> np.ndarray:
+    """Columns: the directions of a pose [V, 3] that become x, y and z."""
+    spine = _unit(pose[MID_SPINE] - pose[BASE_OF_SPINE])
+    hips = pose[LEFT_HIP] - pose[RIGHT_HIP]
+    hips = _unit(hips - spine * (hips @ spine))
+    side = np.cross(hips, spine) if mirror else np.cross(spine, hips)
+    return np.stack([hips, side, spine], axis=1)
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(vector)
+    if length < 1e-6:  # metres
+        raise ValueError("spine and hips give no orientation to align with")
+    return vector / length

@@ -38,3 +38,4 @@ NTU120 = (
 )  # fmt: skip
 
 CLASSES: dict[str, tuple[str, ...]] = {"ntu60": NTU60, "ntu120": NTU120}
+MINI = "ntu120_mini"  # the last 60 classes of NTU120

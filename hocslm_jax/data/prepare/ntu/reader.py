@@ -17,12 +17,12 @@ from pathlib import Path
 from hocslm_jax.data import protocols
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat
-from hocslm_jax.data.prepare.ntu.classes import CLASSES
+from hocslm_jax.data.prepare.ntu.classes import CLASSES, MINI, NTU60, NTU120
 from hocslm_jax.data.prepare.ntu.missing import missing_ids
 from hocslm_jax.data.prepare.ntu.skeleton import Name, parse_name
-from hocslm_jax.data.prepare.ntu.sources import Member, OnBad, Packed, list_members, open_tar
+from hocslm_jax.data.prepare.ntu.sources import Member, OnBad, list_members, open_tar
 from hocslm_jax.data.prepare.ntu.worker import read_batch, start
-from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Recipe
+from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Recipe, Shard
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25
 
@@ -30,6 +30,8 @@ BATCH = 16  # files that a worker is given at a time, some 3 MB of text
 
 # The largest setup, camera, performer, replication and action.
 LAST = {"ntu60": Name(17, 3, 40, 2, 60), "ntu120": Name(32, 3, 106, 2, 120)}
+# Setup, camera, performer and replication of ntu120_mini's clips.
+MINI_TAKES = ((18, 1, 8, 2), (18, 1, 45, 1), (32, 3, 106, 1))
 
 
 def recipe(
@@ -74,6 +76,36 @@ def recipe(
     )
 
 
+def mini_recipe(sources: Sequence[Path], on_bad: OnBad, *, workers: int = 1) -> Recipe:
+    """The Recipe of a small benchmark inside NTU120: three subjects, the classes A061 to A120.
+
+    120 clips train and 60 test, labels 0 to 59, by the official cross-subject rule. The test
+    subject is also in another setup, before another camera.
+
+    Raises:
+      UserError: as `recipe`.
+    """
+    whole = recipe("ntu120", sources, on_bad, workers=workers, keep=_is_mini)
+    return dataclasses.replace(
+        whole,
+        name=MINI,
+        classes=NTU120[len(NTU60) :],
+        shards=[functools.partial(_relabelled, shard) for shard in whole.shards],
+        protocols=functools.partial(protocols.public, MINI),
+        expected=protocols.COMPLETE[MINI][0],
+        portable=(),
+    )
+
+
+def _is_mini(name: Name) -> bool:
+    return name[:4] in MINI_TAKES and name.action > len(NTU60)
+
+
+def _relabelled(shard: Shard) -> Iterator[Clip]:
+    for clip in shard():
+        yield dataclasses.replace(clip, label=clip.label - len(NTU60))
+
+
 def read_task(task: dict, on_bad: OnBad) -> Iterator[Clip]:
     """The clips of a shard, from what a recipe's `portable` says of it and JSON brings back.
 
@@ -81,10 +113,7 @@ def read_task(task: dict, on_bad: OnBad) -> Iterator[Clip]:
       UserError: something else than such a task.
     """
     try:
-        members = [
-            Member(source, name, Packed(*place) if isinstance(place, list) else place)
-            for source, name, place in task["members"]
-        ]
+        members = [Member(*member) for member in task["members"]]
         compat = Compat(**task["compat"])
     except (KeyError, TypeError, ValueError):
         raise UserError("a task of a worker is damaged: run prepare again") from None

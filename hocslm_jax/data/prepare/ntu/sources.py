@@ -5,11 +5,11 @@ bytes by itself. Tars can only be read forward, so theirs are read once through 
 once more by `open_tar`. What cannot be read is reported by name, whatever else it is in.
 """
 
+import functools
 import hashlib
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -20,29 +20,18 @@ from hocslm_jax.errors import UserError
 SUFFIX = ".skeleton"
 MAX_BYTES = 16 << 20  # of one file; the longest real ones have 3 MB
 _LIMITS = Limits(member_bytes=MAX_BYTES)
-_PACKING = {zipfile.ZIP_STORED: None, zipfile.ZIP_DEFLATED: -zlib.MAX_WBITS}
-_LOCAL_HEADER = 30  # bytes, before the member's name and extra field
-
-
-class Packed(NamedTuple):
-    """A zip member: where its header is, and what has to come out."""
-
-    offset: int
-    packed: int
-    size: int
-    crc: int
-    method: int
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Member(NamedTuple):
     """A file: `name` within the folder or archive `source`.
 
-    `place` says where: None is a file of a folder, an int the number of a tar's file.
+    `place` is None for a file of a folder or a zip, and its number for a file of a tar.
     """
 
     source: str
     name: str
-    place: Packed | int | None
+    place: int | None
 
     @property
     def stem(self) -> str:
@@ -79,12 +68,14 @@ def read_member(member: Member) -> bytes:
       ValueError: gone, damaged or other than listed.
     """
     try:
-        if member.place is None:
+        if os.path.isdir(member.source):
             with open(os.path.join(member.source, member.name), "rb") as file:
                 data = file.read(MAX_BYTES + 1)
         else:
-            data = _unpack(member.source, member.place)
-    except (OSError, zlib.error) as error:
+            archive = _open_zip(member.source, os.stat(member.source).st_mtime_ns)
+            with archive.open(member.name) as file:
+                data = file.read(MAX_BYTES + 1)
+    except DAMAGED as error:
         raise ValueError(f"cannot be read ({error})") from None
     if len(data) > MAX_BYTES:
         raise ValueError(f"over {MAX_BYTES} bytes")
@@ -131,29 +122,19 @@ def _list_zip(source: Path, on_bad: OnBad) -> list[Member]:
     for info in infos:
         if info.flag_bits & 1:
             on_bad(info.filename, "encrypted")
-        elif info.compress_type not in _PACKING:
+        elif info.compress_type not in _METHODS:
             on_bad(info.filename, f"packed by method {info.compress_type}; zip it with deflate")
         elif info.file_size > MAX_BYTES:
             on_bad(info.filename, f"over {MAX_BYTES} bytes")
         else:
-            where = (info.header_offset, info.compress_size, info.file_size, info.CRC)
-            members.append(Member(str(source), info.filename, Packed(*where, info.compress_type)))
+            members.append(Member(str(source), info.filename, None))
     return members
 
 
-def _unpack(source: str, place: Packed) -> bytes:
-    with open(source, "rb") as file:
-        file.seek(place.offset)
-        header = file.read(_LOCAL_HEADER)
-        if header[:4] != b"PK\3\4" or len(header) < _LOCAL_HEADER:
-            raise OSError("no zip header where the archive says")
-        file.seek(sum(int.from_bytes(header[at : at + 2], "little") for at in (26, 28)), 1)
-        data = file.read(min(place.packed, MAX_BYTES))
-    if (window := _PACKING[place.method]) is not None:
-        data = zlib.decompressobj(window).decompress(data, place.size + 1)  # no bomb goes off
-    if len(data) != place.size or zlib.crc32(data) != place.crc:
-        raise OSError("other bytes than the archive says")
-    return data
+@functools.lru_cache(maxsize=8)
+def _open_zip(source: str, changed: int) -> zipfile.ZipFile:
+    del changed  # a file that changed is opened again
+    return zipfile.ZipFile(source)
 
 
 def _wanted(name: str) -> bool:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hocslm_jax.data.prepare.importers import ctrgcn_npz
-from hocslm_jax.data.prepare.writer import make_index, write_records
+from hocslm_jax.data.prepare.index import make_index
+from hocslm_jax.data.prepare.writer import write_records
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20
 

@@ -3,7 +3,6 @@
 import copy
 import pickle
 import re
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hocslm_jax.data.prepare.importers import pyskl
-from hocslm_jax.data.prepare.writer import make_index, write_records
+from hocslm_jax.data.prepare.index import make_index
+from hocslm_jax.data.prepare.writer import write_records
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, Graph
 
@@ -144,7 +144,7 @@ def test_ids_of_ones_own_need_a_split(path):
         "split": {"mine_train": ["a"], "mine_val": ["b"], "mine_test": ["c"]},
         "annotations": [annotation(IDS[0], frame_dir=key, label=7) for key in "abc"],
     }
-    with pytest.raises(UserError, match=r"a is no id of ntu60.* prepare folder .*--from pyskl"):
+    with pytest.raises(UserError, match=r"a is not an id of ntu60.* prepare folder .*--from pyskl"):
         read(path, what)
     clips, _, recipe = read_own(path, what)
     assert {clip.setup for clip in clips} == {0} and recipe.classes == tuple("01234567")
@@ -247,9 +247,9 @@ WRONG = {
     "none at all": ({"annotations": []}, "no list of annotations"),
     "2D": ({"annotations": [{"keypoint": np.ones((1, 5, 17, 2), np.float16)}]}, "17 joints in 2D"),
     "2D NTU": ({"annotations": [{"keypoint": np.ones((1, 5, 25, 2))}]}, "25 joints in 2D"),
-    "NTU120": (content(("S018C001P008R001A061",)), "is no clip of ntu60; prepare ntu120 of it"),
+    "NTU120": (content(("S018C001P008R001A061",)), "is not a clip of ntu60"),
     "subject": (content(("S001C001P041R001A001",)), "subject 41 belongs to neither"),
-    "a call": ({"annotations": [np.add]}, "the global 'numpy"),
+    "a call": ({"annotations": [np.add]}, "it names 'numpy"),
     "objects": ({"annotations": [{"keypoint": np.array([{}], object)}]}, "type 'O8'"),
 }
 
@@ -279,33 +279,11 @@ def test_a_file_without_a_usable_annotation(path):
     assert not clips and len(bad) == 3 and recipe.shards
 
 
-def test_a_file_that_is_cut_meanwhile(path):
-    path.write_bytes(pickle.dumps(content()))
-    bad = []
-    recipe = pyskl.recipe("ntu60", path, lambda *entry: bad.append(entry))
-    path.write_bytes(path.read_bytes()[:3000])
-    assert [clip.id for shard in recipe.shards for clip in shard()] == [IDS[0]]
-    assert len(bad) == 2 and all("bytes for an array" in reason for _, reason in bad)
-
-
-def test_one_clip_is_in_memory_at_a_time(path):
-    ids = [f"S001C001P001R{row:03d}A001" for row in range(1, 200)]
-    joints = keypoint(300)
-    what = [annotation(i, keypoint=joints.copy(), total_frames=300) for i in ids]  # 18 MB in all
-    path.write_bytes(pickle.dumps({"split": {}, "annotations": what}))
-    tracemalloc.start()
-    recipe = pyskl.recipe("ntu60", path, pytest.fail)
-    count = sum(1 for shard in recipe.shards for _ in shard())
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert count == 199 and peak < 12 * joints.nbytes, peak / joints.nbytes
-
-
 SEEDS = [pickle.dumps(content(), protocol) for protocol in (2, 4, 5)]
 EDIT = st.tuples(st.floats(0, 1), st.integers(0, 2), st.binary(max_size=9))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(seed=st.sampled_from(SEEDS), edits=st.lists(EDIT, min_size=1, max_size=4))
 def test_mutated_files_end_in_a_user_error_or_in_valid_clips(tmp_path_factory, seed, edits):
     data = bytearray(seed)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data.augment import random_rotation
-from hocslm_jax.data.prepare.ntu.align import BASE_OF_SPINE, LEFT_HIP, MID_SPINE, RIGHT_HIP, align
+from hocslm_jax.data.prepare.ntu.bodies import BASE_OF_SPINE, LEFT_HIP, MID_SPINE, RIGHT_HIP, align
 
 
 @pytest.fixture

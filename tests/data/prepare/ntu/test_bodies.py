@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from skeleton_files import body, sample, write
 
-from hocslm_jax.data.prepare.ntu.align import align
-from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat, actors
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat, actors, align
 from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
 
 

@@ -1,14 +1,12 @@
 """`prepare ntu120_mini`: 120 and 60 real clips of 60 classes, whatever else the source holds."""
 
 import numpy as np
-import pytest
 from skeleton_files import solo
 from test_reader import packed
 
 from configs import ntu120_mini
 from hocslm_jax.__main__ import main
 from hocslm_jax.data.pipeline import Feed, train_iterator
-from hocslm_jax.data.prepare.ntu.mini import CLASSES
 from hocslm_jax.data.store import open_store
 
 
@@ -38,15 +36,8 @@ def test_the_real_clips(shared, tmp_path, capsys):
         assert set(store.columns["subject"][rows]) == subjects
         assert np.bincount(store.labels[rows]).tolist() == [each] * 60
     names = (shared / "data/class_names/ntu120.txt").read_text("utf-8").splitlines()
-    assert store.classes == CLASSES == tuple(names[60:])
+    assert store.classes == tuple(names[60:])
     feed = Feed.from_config(ntu120_mini.get_config().data)
     batch = next(train_iterator(store, "xsub", feed, batch_size=4, seed=0, threads=0))
     assert batch["x"].shape == (4, 2, 64, 25, 3)
     assert run("--check", "--data-dir", tmp_path) == 0
-
-
-def test_a_source_is_needed(tmp_path, capsys):
-    assert run("--data-dir", tmp_path) == 2
-    assert "Name it with --source" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run("--source", tmp_path, "--compat", "align=on")

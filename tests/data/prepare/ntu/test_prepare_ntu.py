@@ -137,7 +137,8 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[2])
 if __name__ == "__main__":
-    from hocslm_jax.data import bad_files, prepare
+    from hocslm_jax.data.prepare import build
+    from hocslm_jax.data.prepare.writer import bad_file
     from hocslm_jax.data.prepare.ntu import reader
     reader.SHARD_CLIPS, reader.BATCH, number = 2, 1, 0
     def dying(name, joints, shards, *rest):
@@ -149,11 +150,11 @@ if __name__ == "__main__":
     def children():
         from multiprocessing import active_children
         return [child.pid for child in active_children()]
-    write, prepare.write_records = prepare.write_records, dying
+    write, build.write_records = build.write_records, dying
     bad = []
-    note = lambda *what: bad.append(bad_files.bad_file(*what))
+    note = lambda *what: bad.append(bad_file(*what))
     recipe = reader.recipe("ntu60", [sys.argv[1] + "/files"], note, workers=2)
-    prepare.prepare(recipe, sys.argv[1] + "/data", bad, allow_bad=True)
+    build.prepare(recipe, sys.argv[1] + "/data", bad, allow_bad=True)
 """
 
 

@@ -1,0 +1,78 @@
+"""Relations of joints (HocSLM eq. 1): from features to a value for each ordered pair of joints.
+
+`Relations` makes two vectors for each joint, `relate` combines them for any pair, `Expand` turns
+the pairwise tensor into topologies. Subsets are the leading axis, and a module forms its pairs in
+the order in which it multiplies them, so that no copy is needed.
+
+Letters of shapes: S subsets of the skeleton graph, B clips x persons, T frames, V joints, R width
+of a relation, C and O input and output channels.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from hocslm_jax.models.layers import Pointwise, fan_out_normal, product
+
+PAIR_MODES = ("tanh_diff", "diff", "product")
+
+
+def relate(a: jax.Array, b: jax.Array, mode: str = "tanh_diff") -> jax.Array:
+    """Relation of receivers a to senders b, which broadcast against each other (eq. 1).
+
+    `tanh_diff` is CTR-GCN's tanh(a_i - b_j) and our reading of the paper, which fixes only that all
+    pairs are present.
+    """
+    if mode == "product":
+        return a * b
+    return jnp.tanh(a - b) if mode == "tanh_diff" else a - b
+
+
+def all_pairs(a: jax.Array, b: jax.Array, mode: str) -> jax.Array:
+    """The pairwise tensor: a, b [S, B, V, R] -> F [S, B, V, V, R]; [i, j]: i receives, j sends."""
+    return relate(a[..., None, :], b[..., None, :, :], mode)
+
+
+class Expand(nn.Module):
+    """A gated 1x1 convolution per subset on top of a graph: F [S, B, V, V, R] -> S x [B, V, V, O].
+
+    Topology s is graph[s] + gate[s] * (W_s F_s + b_s). The gate scales the weights, which are
+    small, and not the result.
+    """
+
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, graph: jax.Array, gate: jax.Array) -> list[jax.Array]:
+        subsets, channels = x.shape[0], x.shape[-1]
+        shape = (subsets, channels, self.features)
+        kernel = self.param("kernel", fan_out_normal(self.features), shape)
+        bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
+        kernel = (gate[:, None, None] * kernel).astype(self.dtype)
+        bias, graph = gate[:, None] * bias, graph[..., None]  # [S, O], [S, V, V, 1]
+        # One plain product per subset, because XLA:CPU is slow at a batched one. Bias and graph are
+        # added one after the other, so that devices exchange their small gradients only.
+        made = [product(x[s], kernel[s]) + bias[s] for s in range(subsets)]  # S x [B, V, V, O]
+        return [(y + graph[s]).astype(self.dtype) for s, y in enumerate(made)]
+
+
+class Relations(nn.Module):
+    """A joint's vectors as receiver and as sender: [B, T, V, C] -> a, b [S, B, V, R] (eq. 1).
+
+    Averaging over time before the 1x1 convolutions equals CTR-GCN's order and costs T times less.
+    R = C / 8, at least 8.
+    """
+
+    subsets: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        relation = max(8, x.shape[-1] // 8)
+        pooled = x.mean(axis=1)  # [B, V, C]
+        init = fan_out_normal(relation)
+        ab = Pointwise(2 * self.subsets * relation, kernel_init=init, dtype=self.dtype, name="ab")
+        ab = ab(pooled).reshape(*pooled.shape[:2], 2, self.subsets, relation)  # [B, V, 2, S, R]
+        a, b = ab.transpose(2, 3, 0, 1, 4)
+        return a, b

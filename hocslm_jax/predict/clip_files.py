@@ -1,0 +1,167 @@
+"""Skeleton files for prediction: from paths, folders and patterns to clips of a model's skeleton.
+
+In: NTU `.skeleton` files, NW-UCLA `.json` files, `.npy` arrays [T, M, V, 3] or [T, V, 3] in metres.
+Out: joints float32 [T, M, V, 3], each read as `prepare` reads it for training, or the reason why
+not. Whether clips are then centred is up to the model's `Feed`, as in training.
+"""
+
+import dataclasses
+import glob
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.data.prepare import nw_ucla
+from hocslm_jax.data.prepare.folder import MAX_NUMBERS, as_clip
+from hocslm_jax.data.prepare.ntu.bodies import Compat, actors, actors_of
+from hocslm_jax.data.prepare.ntu.classes import CLASSES as NTU_CLASSES
+from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_name, parse_skeleton
+from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.npy import read_npy
+from hocslm_jax.files.text import read_bytes
+from hocslm_jax.graph import NTU25, Graph
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Clips in memory, as the part of a `data.store.Store` that the feeders read."""
+
+    clips: Sequence[np.ndarray]
+    graph: Graph
+
+    @property
+    def ids(self) -> list[str]:
+        return [str(row) for row in range(len(self.clips))]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return np.zeros(len(self.clips), np.int32)  # unknown
+
+    def joints(self, row: int) -> np.ndarray:
+        return self.clips[row]
+
+    def rows(self, protocol: str, split: str) -> np.ndarray:
+        return np.arange(len(self.clips))
+
+
+def find_files(arguments: Iterable[str]) -> list[Path]:
+    """The files behind paths, folders (at any depth) and patterns such as `clips/**/*.npy`.
+
+    Each once, in order. An argument that leads to no file stays in the list, so that reading it
+    says what is wrong.
+    """
+    found: dict[Path, None] = {}
+    for argument in arguments:
+        path = Path(os.path.expanduser(argument))
+        paths = [path]
+        if os.path.isdir(path):
+            inside = (p for p in path.rglob("*") if not p.name.startswith("."))
+            paths = sorted(p for p in inside if p.suffix in READERS and p.is_file())
+        elif not os.path.exists(path):
+            paths = sorted(map(Path, glob.glob(str(path), recursive=True)))
+        found |= dict.fromkeys(paths or [path])
+    return list(found)
+
+
+def load_clip(path: str | Path) -> np.ndarray:
+    """The joints in a skeleton file, float32 [T, M, V, 3], for `Predictor.predict`.
+
+    T frames, M persons, V joints, in the unit and at the place that the file gives; of a
+    `.skeleton` file all bodies, from which a model of NTU chooses as in training.
+
+    Raises:
+        UserError: no such file, another kind of file, or a damaged one.
+    """
+    path = Path(os.path.expanduser(path))
+    try:
+        joints = _read(path, _bodies)
+        if joints.ndim not in (3, 4):
+            raise ValueError(f"shape {joints.shape}, expected [T, M, V, 3] or [T, V, 3]")
+        return as_clip(joints, joints.shape[-2])
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def read_joints(path: Path, graph: Graph, compat: Compat | None = None) -> np.ndarray:
+    """One file's clip, float32 [T, M, V, 3]; arguments as of `check_clip`.
+
+    Raises:
+        ValueError: with the reason, when the file cannot be used.
+    """
+    joints = _read(path, lambda skeleton: actors(skeleton, compat or Compat()))
+    return check_clip(joints, graph, compat)
+
+
+def check_clip(joints: np.ndarray, graph: Graph, compat: Compat | None = None) -> np.ndarray:
+    """A clip [T, M, V, 3] or [T, V, 3] as float32 [T, M, V, 3], like those of the training set.
+
+    Args:
+        graph: the skeleton that it must have.
+        compat: how the files of NTU were read for a model trained on them, None for others. In a
+            clip in the sensor's coordinates the actors are then chosen and centred likewise.
+
+    Raises:
+        ValueError: with the reason, when it cannot be a clip of this skeleton.
+    """
+    joints = np.asarray(joints)
+    numbers = joints.dtype.kind in "fiu" and joints.size
+    if not numbers or joints.ndim not in (3, 4) or joints.shape[-1] != 3:
+        raise ValueError(f"{joints.dtype} of shape {joints.shape} is not a clip [T, M, V, 3]")
+    if joints.shape[-2] != graph.num_joints:
+        raise ValueError(
+            f"it has {joints.shape[-2]} joints, this model's skeleton {graph.name} "
+            f"{graph.num_joints}"
+        )
+    clip = as_clip(joints, graph.num_joints)
+    return actors_of(clip, compat) if compat else clip
+
+
+def true_class(path: Path, classes: tuple[str, ...]) -> str | None:
+    """The class in the name of an NTU or NW-UCLA file, if `classes` are those of that dataset."""
+    label = None
+    if classes == nw_ucla.CLASSES:
+        label = nw_ucla.label_of(path.stem)
+    elif classes in NTU_CLASSES.values():
+        try:
+            label = parse_name(path.stem).action - 1
+        except ValueError:
+            return None
+    return classes[label] if label is not None and label < len(classes) else None
+
+
+READERS: dict[str, Callable[[Path], np.ndarray | Skeleton]] = {
+    ".skeleton": lambda path: parse_skeleton(read_bytes(path, MAX_BYTES)),
+    ".json": lambda path: nw_ucla.parse_joints(read_bytes(path, nw_ucla.LIMITS.member_bytes)),
+    ".npy": read_npy,
+}
+
+
+def _read(path: Path, of_skeleton: Callable[[Skeleton], np.ndarray]) -> np.ndarray:
+    """The array in a file. Raises ValueError with the reason."""
+    try:
+        if path.is_dir():
+            raise ValueError(f"no {', '.join(READERS)} file in this folder")
+        if not path.exists():
+            raise ValueError("no such file")
+        if path.suffix not in READERS:
+            raise ValueError(f"not one of {', '.join(READERS)}")
+        found = READERS[path.suffix](path)
+    except OSError as error:
+        raise ValueError(error.strerror or "cannot be read") from None
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return of_skeleton(found) if isinstance(found, Skeleton) else found
+
+
+def _bodies(skeleton: Skeleton) -> np.ndarray:
+    """All bodies of an NTU file, [T, M, 25, 3] in the sensor's coordinates."""
+    shape = (skeleton.num_frames, len(skeleton.bodies), NTU25.num_joints, 3)
+    if np.prod(shape, dtype=float) > MAX_NUMBERS:
+        raise ValueError(f"{shape[1]} bodies in {shape[0]} frames, too many for a clip")
+    joints = np.zeros(shape, np.float32)
+    for person, body in enumerate(skeleton.bodies.values()):
+        joints[body.frames, person] = body.joints
+    return joints

@@ -1,0 +1,43 @@
+"""Where a model lies: a folder on this machine, or a repository of the Hugging Face hub."""
+
+import difflib
+import os
+import re
+from pathlib import Path
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.models.qwen3 import resolve
+
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:/([\w.-]+))?")
+
+
+def find_folder(name: str | Path) -> Path:
+    """The folder behind a path or a hub id.
+
+    Args:
+        name: a folder, or an id of the hub: `owner/name`, or `owner/name/model` where the
+            repository has several models. What is fetched is cached by huggingface_hub.
+
+    Raises:
+        UserError: there is no such folder, repository or model.
+    """
+    path = Path(os.path.expanduser(name))
+    if os.path.isdir(path):
+        return path
+    if os.path.isfile(path):
+        raise UserError(f"{name} is a file: give its folder, {path.parent}")
+    match = _HUB_ID.fullmatch(str(name))
+    if not match or os.path.isdir(path.parts[0]):
+        raise UserError(f"there is no folder {name}{_advice(path)}")
+    folder = resolve(match[1]) / (match[2] or "")
+    if not folder.is_dir():
+        raise UserError(f"{match[1]} has no model {match[2]!r}")
+    return folder
+
+
+def _advice(path: Path) -> str:
+    """The folder that may have been meant, of those in the deepest one that exists."""
+    parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path("."))
+    inside = [p.name for p in parent.iterdir() if p.is_dir()]
+    near = difflib.get_close_matches(path.relative_to(parent).parts[0], inside, 1)
+    return f"; did you mean {parent / near[0]}?" if near else f"; {parent} has no such folder"

@@ -1,0 +1,205 @@
+"""From a folder or a hub id to a model that predicts.
+
+In: what `python -m hocslm_jax release` wrote, or the workdir of a run, whose dataset need not be
+there. Out: a `TrainedModel`, or an `Ensemble` of several.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from hocslm_jax import sharding
+from hocslm_jax.data import pipeline
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat
+from hocslm_jax.data.prepare.ntu.classes import MINI
+from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
+from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.results import read_result
+from hocslm_jax.files.atomic import read_json
+from hocslm_jax.graph import NTU25, Graph, resolve_graph
+from hocslm_jax.models import FusionConfig, build_model
+from hocslm_jax.predict import release_files
+from hocslm_jax.predict.hub import find_folder
+from hocslm_jax.predict.predictor import Ensemble, Predictor
+from hocslm_jax.predict.safe_config import check_sizes, safe_config
+from hocslm_jax.predict.trained_model import TrainedModel
+from hocslm_jax.train import checkpoint
+from hocslm_jax.train.stages import fused, read_stages
+
+NTU = (*COMPAT, MINI)  # datasets whose clips `prepare` makes of the bodies in files
+MODEL = "model.json"
+
+
+def load_pretrained(
+    source: str | Path | Sequence[str | Path], lm: str | Path | None = None
+) -> Predictor:
+    """A released model or a run, on the devices at hand; of several, their ensemble.
+
+    Args:
+        source: a folder, of one model or of several, or a hub id: `owner/name`, or
+            `owner/name/model` of one among several; or a list of these.
+        lm: a language model to describe with, folder or hub id, if the run's own is not there.
+
+    Raises:
+        UserError: no such folder or id, a damaged model, or models of different classes.
+    """
+    sources = [source] if isinstance(source, str | Path) else list(source)
+    folders = [folder for one in sources for folder in find_models(find_folder(one))]
+    if twice := [folder for folder in folders if folders.count(folder) > 1]:
+        raise UserError(f"{twice[0]} is given twice: give every model once")
+    models = tuple(load_run(folder, lm) for folder in folders)
+    return models[0] if len(models) == 1 else Ensemble(models)
+
+
+def find_models(folder: Path) -> list[Path]:
+    """The folder itself, or the releases and runs in it, the paper's streams in its order."""
+    inside = [path for path in sorted(folder.iterdir()) if _is_model(path)]
+    of_streams = any(path.name in STREAMS for path in inside)  # a run of several streams
+    if not inside or release_files.is_release(folder) or (_is_model(folder) and not of_streams):
+        return [folder]
+    order = {stream: place for place, stream in enumerate(PAPER_STREAMS)}
+    return sorted(inside, key=lambda path: order.get(path.name.partition("_seed")[0], len(order)))
+
+
+def _is_model(folder: Path) -> bool:
+    return release_files.is_release(folder) or (folder / "checkpoints").is_dir()
+
+
+def load_run(
+    folder: str | Path, lm: str | Path | None = None, build: Callable = build_model
+) -> TrainedModel:
+    """Restores one model.
+
+    Args:
+        folder: a run's workdir, whose latest good checkpoint is taken; or a release.
+        lm: as of `load_pretrained`.
+        build: as for `train.setup.build_run`.
+
+    Raises:
+        UserError: no run there, a damaged one, or one of another model.
+    """
+    folder = Path(folder)
+    is_release = release_files.is_release(folder)
+    about = release_files.read_card(folder) if is_release else about_run(folder)
+    card = folder / release_files.CARD
+    with _blaming(card) if is_release else contextlib.nullcontext():
+        config = ConfigDict(safe_config(about["config"], card) if is_release else about["config"])
+        if streams := config.data.get("streams"):
+            raise UserError(
+                f"{folder} is of several streams: give one, e.g. {folder / streams[0]}, which the "
+                "end of the training writes"
+            )
+        graph, classes, shapes, gain = _read_model(about["model"], folder)
+        check_sizes(config, graph, classes, folder)
+        feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
+        fusion = _fusion(config, shapes)
+        options = {} if fusion is None else {"fusion": fusion}
+        network = build(config.model, graph=graph, num_classes=len(classes), **options)
+        # Split as in training, as far as the devices here allow.
+        mesh = sharding.make_mesh(model=math.gcd(config.mesh.model, jax.device_count()))
+        abstract = _abstract(network, (1, *feed.clip_shape(graph)), mesh)
+        usual_size, compat = _read_clips(about["model"], config.data.dataset, graph)
+    restore = release_files.read_variables if is_release else checkpoint.restore_variables
+    return TrainedModel(
+        folder=folder,
+        config=config,
+        metadata=about,
+        classes=classes,
+        graph=graph,
+        compat=compat,
+        usual_size=usual_size,
+        feed=feed,
+        model=network,
+        variables=restore(folder, abstract),
+        mesh=mesh,
+        fusion=fusion,
+        lm=lm,
+        gain=gain,
+    )
+
+
+def about_run(workdir: Path) -> dict:
+    """What is known of a run: "config", "model" (model.json), "metrics" (result.json), its data.
+
+    Raises:
+        UserError: no run there, or a damaged one.
+    """
+    meta = checkpoint.read_run(workdir)
+    model = read_json(workdir / MODEL, "start the training once more, it writes it")
+    result = workdir / "result.json"
+    metrics = read_result(result) if result.is_file() else {}
+    data = {"dataset": meta["dataset"]} if "dataset" in meta else {}  # see `train.identity`
+    return {"config": meta["config"], "model": model, "metrics": metrics} | data
+
+
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Takes whatever goes wrong for damage of the release's config, which anyone may have written.
+
+    Raises:
+        UserError: as raised inside, or in the place of any other error.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(" ".join(str(error).split())) from None
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100]
+        raise UserError(
+            f"{path} does not describe a model ({type(error).__name__}: {reason}); fetch it again"
+        ) from error
+
+
+def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh) -> dict:
+    """Shapes, types and shardings of a network's variables."""
+    x = jnp.zeros(clip)
+    found = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
+    found = {name: found.get(name, {}) for name in ("params", "batch_stats")}
+    return checkpoint.abstract(found, sharding.tree_shardings(found, mesh))
+
+
+def _read_model(
+    model: dict, folder: Path
+) -> tuple[Graph, tuple[str, ...], dict[str, list[int]], float]:
+    """Skeleton, class names, parameter shapes and the language model's gain."""
+    try:
+        graph, classes, shapes = (model[key] for key in ("graph", "classes", "shapes"))
+        return resolve_graph(graph), tuple(classes), dict(shapes), model["lm_gain"] or 0.0
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder / MODEL} is damaged: start the training once more, it writes it"
+        ) from None
+
+
+def _read_clips(model: dict, dataset: str, graph: Graph) -> tuple[float, Compat | None]:
+    """Of the training clips the usual size, 0 if unknown, and, if they are NTU's, how it was read.
+
+    Runs of older versions did not note these.
+    """
+    clips = model.get("clips")
+    clips = clips if isinstance(clips, dict) else {}
+    size = clips.get("size")
+    size = size if isinstance(size, float) and 0 < size < math.inf else 0.0
+    if dataset not in NTU or graph.num_joints != NTU25.num_joints:
+        return size, None
+    try:
+        return size, Compat(**clips["compat"])
+    except (KeyError, TypeError):
+        return size, COMPAT.get(dataset, Compat())
+
+
+def _fusion(config: ConfigDict, shapes: dict[str, list[int]]) -> FusionConfig | None:
+    """The sizes of the run's fusion by its parameters: the language model need not be there."""
+    stages = read_stages(config)
+    if not fused(stages, config.stage):
+        return None
+    length, width = shapes["prompt"]
+    classify_on = stages[config.stage].classify_on
+    return FusionConfig(width, length, config.lm.projector_width, classify_on=classify_on)

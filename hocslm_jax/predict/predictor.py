@@ -1,0 +1,188 @@
+"""Trained models that classify and describe clips: one, or several as an ensemble.
+
+In: joints [T, M, V, 3] in metres. Out: a `Prediction` for each clip, or its features. `load_model`
+makes these objects from the files of a run or a release.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import softmax
+
+from hocslm_jax.data.prepare.measure import coordinate_range, skeleton_size
+from hocslm_jax.data.prepare.ntu.bodies import Compat
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph
+from hocslm_jax.language.describe import Decoding, describe
+from hocslm_jax.language.open import Language
+from hocslm_jax.predict.clip_files import check_clip
+
+BATCH_SIZE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a model says of one clip.
+
+    Attributes:
+      name: the likeliest class.
+      probabilities: of all classes, the likeliest first.
+      description: a generated sentence, or None if none was asked for.
+      frames, persons: of the clip as it was given.
+      persons_used: the network saw this many, the first ones.
+      size: of the skeleton, see `measure.skeleton_size`, in the unit of the clip.
+      coordinates: the least and the greatest.
+      notes: what is odd about the clip, sentences.
+    """
+
+    name: str
+    probabilities: dict[str, float]
+    description: str | None
+    frames: int
+    persons: int
+    persons_used: int
+    size: float
+    coordinates: tuple[float, float]
+    notes: tuple[str, ...] = ()
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The likeliest classes with their probabilities, the likeliest first."""
+        return list(self.probabilities.items())[:count]
+
+
+class Predictor:
+    """What one model and an ensemble have in common.
+
+    Attributes:
+      members: the models; of a single model itself alone.
+      graph: the skeleton of the clips.
+      classes: class names in the order of the logits.
+      compat: how clips are read, see `clip_files.check_clip`.
+      language: the language model that describes clips; raises UserError where there is none.
+    """
+
+    members: tuple["Predictor", ...]
+    graph: Graph
+    classes: tuple[str, ...]
+    compat: Compat | None
+    language: Language
+
+    def predict(
+        self,
+        clips: np.ndarray | Sequence,
+        decoding: Decoding | None = None,
+        batch_size: int | None = None,
+    ) -> Prediction | list[Prediction]:
+        """One prediction for each clip; an ensemble adds up the logits of its members.
+
+        Args:
+            clips: one clip, joints [T, M, V, 3] or [T, V, 3] in metres, or a list of clips.
+            decoding: how to describe; None does not.
+            batch_size: clips at a time; None chooses.
+
+        Returns:
+            A `Prediction` of one clip, a list of them of a list.
+
+        Raises:
+            UserError: a clip that does not fit the skeleton, or no language model to describe with.
+        """
+        alone, clips = self._checked(clips)
+        if not clips:
+            return []
+        outputs = [list(m.batches(m.forward, clips, batch_size)) for m in self.members]
+        sums = sum(np.concatenate([logits for logits, _ in found]) for found in outputs)  # [N, C]
+        texts = itertools.repeat(None)
+        if decoding is not None:
+            prefixes = enumerate(prefix for _, prefix in outputs[0])
+            said = (describe(self.language, p, reseeded(decoding, n)) for n, p in prefixes)
+            texts = itertools.chain.from_iterable(said)
+        # Only the end of the last batch is padding.
+        rows = zip(clips, softmax(sums, axis=1), texts, strict=False)
+        found = [self._prediction(*row) for row in rows]
+        return found[0] if alone else found
+
+    def features(self, clips: np.ndarray | Sequence, batch_size: int | None = None) -> np.ndarray:
+        """What the classifier sees of each clip: the pooled feature s of eq. 11, float32 [N, D].
+
+        Of an ensemble, the features of its members side by side.
+
+        Args and errors as of `predict`.
+        """
+        _, clips = self._checked(clips)
+        if not clips:
+            raise UserError("no clips: features of at least one can be computed")
+        parts = [np.concatenate([*m.batches(m.encode, clips, batch_size)]) for m in self.members]
+        return np.concatenate(parts, axis=1)[: len(clips)]
+
+    def _checked(self, clips: np.ndarray | Sequence) -> tuple[bool, list[np.ndarray]]:
+        """Whether it is one clip, and all of them as float32 [T, M, V, 3]."""
+        if not hasattr(clips, "ndim"):
+            clips = list(clips)
+            alone = _depth(clips) == 3  # frames [V, 3]
+        else:
+            alone = clips.ndim < 5
+        checked = []
+        for number, clip in enumerate([clips] if alone else clips):
+            try:
+                checked.append(check_clip(clip, self.graph, self.compat))
+            except ValueError as error:
+                raise UserError(f"clip {number}: {error}") from None
+        return alone, checked
+
+    def _prediction(self, clip: np.ndarray, shares: np.ndarray, text: str | None) -> Prediction:
+        order = np.argsort(-shares, kind="stable")
+        probabilities = {self.classes[label]: float(shares[label]) for label in order}
+        return Prediction(
+            name=self.classes[order[0]],
+            probabilities=probabilities,
+            description=text,
+            frames=len(clip),
+            persons=clip.shape[1],
+            persons_used=max(min(clip.shape[1], m.feed.num_persons) for m in self.members),
+            size=skeleton_size(clip),
+            coordinates=coordinate_range(clip),
+            notes=tuple(dict.fromkeys(note for m in self.members for note in m.notes(clip))),
+        )
+
+
+class Ensemble(Predictor):
+    """Several models of the same classes, each with its own stream and settings of the input.
+
+    Raises:
+        UserError: members that differ in their classes, their skeleton or how clips are read.
+    """
+
+    def __init__(self, members: Sequence[Predictor]):
+        self.members, first = tuple(members), members[0]
+        for name in ("classes", "graph", "compat"):
+            setattr(self, name, getattr(first, name))
+            for other in self.members:
+                if getattr(other, name) != getattr(first, name):
+                    raise UserError(
+                        f"{other.folder} and {first.folder} differ in their {name}: an ensemble "
+                        "needs models of one dataset"
+                    )
+
+    @property
+    def language(self) -> Language:
+        raise UserError("an ensemble does not describe clips: give one model, or no --describe")
+
+
+def _depth(value: object) -> int:
+    """The number of axes of nested lists and arrays, which need not be regular."""
+    depth = 0
+    while isinstance(value, list | tuple) and value:
+        value, depth = value[0], depth + 1
+    return depth + getattr(value, "ndim", 0)
+
+
+def usual_batch(clips: int, most: int = BATCH_SIZE) -> int:
+    """A batch for so many clips: a power of two, so that few sizes are ever compiled."""
+    return min(most, 1 << (clips - 1).bit_length())
+
+
+def reseeded(decoding: Decoding, batch: int) -> Decoding:
+    """Another draw for every batch."""
+    return dataclasses.replace(decoding, seed=decoding.seed + batch)

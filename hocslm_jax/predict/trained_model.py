@@ -1,0 +1,161 @@
+"""One trained model: its network, its weights, and its language model when it describes.
+
+In: batches of clips [B, M, T, V, C]. Out: logits, features, prefixes of a language model.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from hocslm_jax import sharding
+from hocslm_jax.data import pipeline
+from hocslm_jax.data.prepare.measure import skeleton_size
+from hocslm_jax.data.prepare.notices import odd_size
+from hocslm_jax.data.prepare.ntu.bodies import Compat
+from hocslm_jax.errors import UserError
+from hocslm_jax.graph import Graph
+from hocslm_jax.language.open import Language, open_language
+from hocslm_jax.models import FusionConfig
+from hocslm_jax.models.qwen3 import read_config
+from hocslm_jax.predict.clip_files import Clips
+from hocslm_jax.predict.hub import find_folder
+from hocslm_jax.predict.predictor import Predictor, usual_batch
+from hocslm_jax.train.environment import compiler_options
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainedModel(Predictor):
+    """One trained model on the devices at hand.
+
+    Attributes, besides those of `Predictor`:
+      folder: of the run or the release.
+      config: the run's own; of a release what `safe_config` keeps of it.
+      metadata: what is known of it: see `load_model.about_run`, and `release_files.read_card`.
+      feed: how a clip becomes the network's input.
+      model: the network; `model.apply(variables, x, train=False)` gives logits [B, C], and with a
+        fusion also prefixes [B, 1 + P, H].
+      variables: the evaluated weights, placed on the mesh.
+      fusion: how its feature enters a language model; None if it was trained without one.
+      lm: a language model in the place of the run's own, a folder or hub id; None keeps that.
+      gain: of the language model it was trained with; tells it from others.
+      usual_size: the median size of the skeletons it was trained on, 0 if unknown.
+    """
+
+    folder: Path
+    config: ConfigDict
+    metadata: dict
+    classes: tuple[str, ...]
+    graph: Graph
+    compat: Compat | None
+    usual_size: float
+    feed: pipeline.Feed
+    model: nn.Module
+    variables: dict
+    mesh: jax.sharding.Mesh
+    fusion: FusionConfig | None
+    lm: str | Path | None
+    gain: float
+
+    @property
+    def members(self) -> tuple["TrainedModel", ...]:
+        return (self,)
+
+    def batches(self, function: Callable, clips: Sequence, size: int | None) -> Iterator:
+        """`function(variables, x)` of each batch of clips; the end of the last one is padding."""
+        store, size = Clips(clips, self.graph), self.batch_size(size or usual_batch(len(clips)))
+        for batch in pipeline.eval_batches(store, "", "", self.feed, batch_size=size):
+            yield function(self.variables, self.placed(batch["x"]))
+
+    def batch_size(self, size: int) -> int:
+        """The next size that the data-parallel devices can share."""
+        ways = self.mesh.shape["data"]
+        return ways * math.ceil(size / ways)
+
+    def placed(self, x: np.ndarray) -> jax.Array:
+        """A batch of clips [B, …] on the devices."""
+        return sharding.shard_batch(sharding.batch_sharding(self.mesh), x, len(x))
+
+    @functools.cached_property
+    def forward(self) -> Callable:
+        """(variables, x [B, M, T, V, C]) -> logits [B, classes] and, with a fusion, prefixes."""
+
+        def forward(variables, x):
+            output = self.model.apply(variables, sharding.spread(self.mesh, x), train=False)
+            return output if self.fusion else (output, None)
+
+        return self._jit(forward)
+
+    @functools.cached_property
+    def encode(self) -> Callable:
+        """(variables, x [B, M, T, V, C]) -> the encoder's features [B, D]."""
+
+        def encode(variables, x):
+            options = {
+                "mutable": ["intermediates"],
+                "capture_intermediates": lambda module, _: module.name == "encoder",
+            }
+            x = sharding.spread(self.mesh, x)
+            _, state = self.model.apply(variables, x, train=False, **options)
+            return state["intermediates"]["encoder"]["__call__"][0]
+
+        return self._jit(encode)
+
+    def _jit(self, function: Callable) -> Callable:
+        options = compiler_options(self.mesh.devices.flat[0].platform)
+        rows = sharding.batch_sharding(self.mesh)
+        return jax.jit(function, out_shardings=rows, compiler_options=options)
+
+    def notes(self, clip: np.ndarray) -> Iterator[str]:
+        """What is odd about a clip [T, M, V, 3] for this model."""
+        persons, used = clip.shape[1], self.feed.num_persons
+        if persons > used:
+            yield f"{persons - used} of {persons} persons are left out, this model sees {used}"
+        if empty := int((~clip.any(axis=(1, 2, 3))).sum()):
+            yield f"{empty} of {len(clip)} frames hold nobody and are left out"
+        size = skeleton_size(clip)
+        if self.feed.feeder != "nw_ucla" and (odd := odd_size(size, self.usual_size)):
+            yield odd  # the other feeder takes any unit
+
+    @functools.cached_property
+    def language(self) -> Language:
+        """The language model that describes; read at the first use.
+
+        Raises:
+            UserError: the run has no projector, or the model is not there or of another width.
+        """
+        if self.fusion is None:
+            raise UserError(
+                f"{self.folder} was trained without language, so it cannot describe: train with "
+                "strategy=T3, or leave out --describe"
+            )
+        lm, name = self.config.lm, self.lm
+        if name is None and lm.init == "load" and not lm.name:
+            told = repr(self.metadata["config"].get("lm", {}).get("name", ""))[:80]
+            raise UserError(
+                f"{self.folder} does not bring its language model: give the one it was trained "
+                f"with as --lm (it names {told})"
+            )
+        if name is None:
+            name = lm.name if lm.init == "load" else self.folder / "lm"
+            if lm.init != "load" and not name.is_dir():
+                raise UserError(f"{name}, the run's language model, is not there: give it as --lm")
+        folder = find_folder(name)
+        if (width := read_config(folder).hidden_size) != self.fusion.lm_width:
+            raise UserError(
+                f"{name} has a hidden size of {width}, but {self.folder} was trained with one of "
+                f"{self.fusion.lm_width}: give the model it was trained with as --lm"
+            )
+        language = open_language(lm, self.mesh, folder)
+        if not math.isclose(language.gain, self.gain, rel_tol=1e-2):
+            raise UserError(
+                f"{name} is another language model than the one {self.folder} was trained with, "
+                "though of its width: give the right one as --lm"
+            )
+        return language
