@@ -1,6 +1,7 @@
 """Skeleton files for prediction: from paths, folders and patterns to clips of a model's skeleton.
 
-In: NTU `.skeleton` files, NW-UCLA `.json` files, `.npy` arrays [T, M, V, 3] or [T, V, 3] in metres.
+In: NTU `.skeleton` files, NW-UCLA `.json` files, `.npy` arrays [T, M, V, 3] or [T, V, 3] in metres,
+and the formats of `data.prepare.readers`, whose joints are mapped to the model's by their names.
 Out: joints float32 [T, M, V, 3], each read as `prepare` reads it for training, or the reason why
 not. Whether clips are then centred is up to the model's `Feed`, as in training.
 """
@@ -19,10 +20,12 @@ from hocslm_jax.data.prepare.ntu.bodies import Compat, actors, actors_of
 from hocslm_jax.data.prepare.ntu.classes import CLASSES as NTU_CLASSES
 from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_name, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
+from hocslm_jax.data.prepare.readers.clips import SUFFIXES, read_as
+from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.npy import read_npy
 from hocslm_jax.files.text import read_bytes
-from hocslm_jax.graph import NTU25, Graph
+from hocslm_jax.graph import NTU25, UCLA20, Graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,8 @@ def find_files(arguments: Iterable[str]) -> list[Path]:
         paths = [path]
         if os.path.isdir(path):
             inside = (p for p in path.rglob("*") if not p.name.startswith("."))
-            paths = sorted(p for p in inside if p.suffix in READERS and p.is_file())
+            clips = (p for p in inside if p.suffix in SUFFIXES and p.name not in DESCRIBING)
+            paths = sorted(p for p in clips if p.is_file())
         elif not os.path.exists(path):
             paths = sorted(map(Path, glob.glob(str(path), recursive=True)))
         found |= dict.fromkeys(paths or [path])
@@ -91,7 +95,7 @@ def read_joints(path: Path, graph: Graph, compat: Compat | None = None) -> np.nd
     Raises:
         ValueError: with the reason, when the file cannot be used.
     """
-    joints = _read(path, lambda skeleton: actors(skeleton, compat or Compat()))
+    joints = _read(path, lambda skeleton: actors(skeleton, compat or Compat()), graph)
     return check_clip(joints, graph, compat)
 
 
@@ -132,28 +136,47 @@ def true_class(path: Path, classes: tuple[str, ...]) -> str | None:
     return classes[label] if label is not None and label < len(classes) else None
 
 
+# Files of an own dataset's folder that are not clips.
+DESCRIBING = ("clips.csv", "graph.json")
 READERS: dict[str, Callable[[Path], np.ndarray | Skeleton]] = {
     ".skeleton": lambda path: parse_skeleton(read_bytes(path, MAX_BYTES)),
-    ".json": lambda path: nw_ucla.parse_joints(read_bytes(path, nw_ucla.LIMITS.member_bytes)),
     ".npy": read_npy,
 }
 
 
-def _read(path: Path, of_skeleton: Callable[[Skeleton], np.ndarray]) -> np.ndarray:
-    """The array in a file. Raises ValueError with the reason."""
+def _read(
+    path: Path, of_skeleton: Callable[[Skeleton], np.ndarray], graph: Graph | None = None
+) -> np.ndarray:
+    """The array in a file, in the joints of `graph`. Raises ValueError with the reason."""
     try:
         if path.is_dir():
-            raise ValueError(f"no {', '.join(READERS)} file in this folder")
+            raise ValueError(f"no {', '.join(SUFFIXES)} file in this folder")
         if not path.exists():
             raise ValueError("no such file")
-        if path.suffix not in READERS:
-            raise ValueError(f"not one of {', '.join(READERS)}")
-        found = READERS[path.suffix](path)
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"not one of {', '.join(SUFFIXES)}")
+        if path.suffix in READERS:
+            found = READERS[path.suffix](path)
+        elif path.suffix == ".json" and (graph is None or graph.joints == UCLA20.joints):
+            found = _nw_ucla_or_other(path, graph or UCLA20)
+        else:
+            found = read_as(path, graph) if graph else read_recording(path).joints
     except OSError as error:
         raise ValueError(error.strerror or "cannot be read") from None
     except UserError as error:
         raise ValueError(str(error)) from None
     return of_skeleton(found) if isinstance(found, Skeleton) else found
+
+
+def _nw_ucla_or_other(path: Path, graph: Graph) -> np.ndarray:
+    """A JSON file as NW-UCLA's own reader reads it, else as one of the other formats."""
+    try:
+        return nw_ucla.parse_joints(read_bytes(path, nw_ucla.LIMITS.member_bytes))
+    except ValueError as error:
+        try:
+            return read_as(path, graph)
+        except (ValueError, UserError):
+            raise error from None
 
 
 def _bodies(skeleton: Skeleton) -> np.ndarray:

@@ -83,7 +83,7 @@ def test_skeleton_files_are_centred_on_the_first_actor(tmp_path):
     ("name", "content", "reason"),
     [
         ("none.npy", None, "no such file"),
-        ("clip.gif", b"", r"not one of \.skeleton, \.json, \.npy"),
+        ("clip.gif", b"", r"not one of .*\.npy"),
         ("clip.npy", b"text", "not a readable .npy"),
         ("clip.npy", clip(joints=25), "25 joints, .* ucla20 20"),
         ("clip.npy", 0 * clip(), "nobody is in it"),
@@ -103,8 +103,20 @@ def test_files_that_cannot_be_used(tmp_path, name, content, reason):
         read_joints(tmp_path / name, UCLA20)
 
 
+def test_a_table_of_another_layout_is_mapped_to_the_models(tmp_path):
+    names = [name.replace(" ", "_") for name in NTU25.joints]
+    joints = np.random.default_rng(0).uniform(-0.8, 0.8, (4, 25, 3)).astype(np.float32)
+    rows = [",".join(f"{name}_{axis}" for name in names for axis in "xyz")]
+    rows += [",".join(map(str, frame.ravel())) for frame in joints]
+    (tmp_path / "clip.csv").write_text("\n".join(rows))
+    found = read_joints(tmp_path / "clip.csv", UCLA20)
+    assert found.shape == (4, 1, 20, 3)
+    here, there = UCLA20.joints.index("left elbow"), NTU25.joints.index("left elbow")
+    np.testing.assert_allclose(found[:, 0, here], joints[:, there], rtol=1e-5)
+
+
 def test_a_folder_without_clips(tmp_path):
-    with pytest.raises(ValueError, match=r"no \.skeleton, \.json, \.npy file in this folder"):
+    with pytest.raises(ValueError, match=r"no .*\.npy.* file in this folder"):
         read_joints(tmp_path, UCLA20)
 
 

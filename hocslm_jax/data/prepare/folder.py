@@ -1,10 +1,10 @@
-"""A dataset of one's own: a folder of .npy clips, a table of them and a skeleton.
+"""A dataset of one's own: a folder of clips, a table of them and a skeleton.
 
 In: DIR with `clips.csv` (columns id, file, label, split; optionally subject, camera, setup,
-replication, caption), the .npy files it names ([T, M, V, 3] or [T, V, 3], metres) and a
-`graph.json` (name, joints, edges, root); optionally a `classes.txt`, a class name a line, in the
-order of the labels. Out: a Recipe with the protocol "split". A row that cannot be used is reported
-and skipped.
+replication, caption), the files it names (.npy of [T, M, V, 3] or [T, V, 3] in metres, or any
+format of `readers`) and a `graph.json` (name, joints, edges, root); optionally a `classes.txt`, a
+class name a line, in the order of the labels. Out: a Recipe with the protocol "split". A row that
+cannot be used is reported and skipped.
 """
 
 import functools
@@ -16,6 +16,7 @@ import numpy as np
 
 from hocslm_jax.data.clip import Clip, check_joints
 from hocslm_jax.data.prepare.archive import fingerprint
+from hocslm_jax.data.prepare.readers.clips import read_as
 from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Columns, Protocols, Recipe
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.npy import read_npy
@@ -68,16 +69,19 @@ def recipe(
     )
 
 
-def read_clip(path: Path, num_joints: int) -> np.ndarray:
-    """One .npy file as float32 [T, M, V, 3].
+def read_clip(path: Path, graph: Graph) -> np.ndarray:
+    """One file as float32 [T, M, V, 3] in the joints of `graph`.
 
     Raises:
-      ValueError: with the reason: missing, not a plain numeric array, or as `as_clip`.
+      ValueError: with the reason: missing, of no known format, or as `as_clip`.
+      UserError: a file that is not .npy cannot be read.
     """
+    if path.suffix != ".npy":
+        return as_clip(read_as(path, graph), graph.num_joints)
     array = read_npy(path)
     if array.dtype.kind not in "fiu":
         raise ValueError("not a .npy file of numbers")
-    return as_clip(array, num_joints)
+    return as_clip(array, graph.num_joints)
 
 
 def as_clip(array: np.ndarray, num_joints: int) -> np.ndarray:
@@ -142,12 +146,12 @@ def _read_clips(source, graph: Graph, classes, on_bad, rows: Sequence) -> Iterat
         try:
             yield Clip(
                 id=row["id"],
-                joints=read_clip(find_inside(source, row["file"]), graph.num_joints),
+                joints=read_clip(find_inside(source, row["file"]), graph),
                 label=classes.index(row["label"]),
                 caption=row.get("caption") or "",
                 **{key: int(row.get(key) or 0) for key in _NUMBERS},
             )
-        except ValueError as error:
+        except (ValueError, UserError) as error:
             on_bad(where, str(error))
 
 

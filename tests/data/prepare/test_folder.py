@@ -11,9 +11,10 @@ from hocslm_jax.__main__ import main
 from hocslm_jax.data.prepare import folder
 from hocslm_jax.data.prepare.folder import as_clip, in_order
 from hocslm_jax.data.store import open_store
-from hocslm_jax.graph import NTU25
+from hocslm_jax.graph import NTU25, resolve_graph
 
 GRAPH = {"name": "stick", "joints": ["hip", "head", "foot"], "edges": [[1, 0], [2, 0]], "root": 0}
+COCO17 = resolve_graph("coco17")
 HEADER = "id,file,label,split,subject,caption\n"
 ROWS = "x,x.npy,wave,train,4,A person waves.\ny,sub/y.npy,bow,test,5,\n"
 
@@ -44,6 +45,35 @@ def test_a_folder_becomes_a_store(source, capsys):
     assert store.rows("split", "test").tolist() == [1]
     captions = (source.parent / "data/mine/captions.jsonl").read_text().splitlines()
     assert [json.loads(line)["caption"] for line in captions] == ["A person waves."]
+
+
+def test_other_formats_are_mapped_to_the_graph(source, capsys):
+    """MediaPipe's landmarks and a table with named columns, in a folder with clips of COCO-17."""
+    body = np.linspace([0.0, 0.9, 0.0], [0.4, -0.8, 0.1], 33)  # y points down, as MediaPipe has it
+    points = [dict(zip("xyz", map(float, point), strict=True)) for point in body]
+    frames = [{"pose_world_landmarks": [{**p, "visibility": 0.9} for p in points]}] * 4
+    (source / "x.json").write_text(json.dumps(frames))
+    names = [name.replace(" ", "_") for name in COCO17.joints]
+    header = ",".join(f"{name}_{axis}" for name in names for axis in "xyz")
+    row = ",".join(map(str, np.linspace(0.1, 1.7, 51)))
+    (source / "sub/y.csv").write_text("\n".join([header, row, row, row]))
+    (source / "clips.csv").write_text(
+        HEADER + ROWS.replace("x.npy", "x.json").replace("y.npy", "y.csv")
+    )
+    assert run(source, "--graph", "coco17") == 0, capsys.readouterr().err
+    store = open_store("mine", source.parent / "data")
+    assert store.graph.joints == COCO17.joints and store.joints(1).shape == (3, 1, 17, 3)
+    np.testing.assert_allclose(store.joints(1)[0, 0].ravel(), np.linspace(0.1, 1.7, 51), rtol=1e-6)
+    nose = COCO17.joints.index("nose")
+    assert store.joints(0).shape == (4, 1, 17, 3)
+    assert abs(store.joints(0)[0, 0, nose, 1]) == pytest.approx(0.9)
+
+
+def test_a_format_without_the_graphs_joints_is_a_bad_row(source, capsys):
+    (source / "x.json").write_text('{"what": 1}')
+    (source / "clips.csv").write_text(HEADER + ROWS.replace("x.npy", "x.json"))
+    assert run(source) == 2
+    assert "no known format" in (source.parent / "data/mine/bad_files.json").read_text()
 
 
 class Payload:
@@ -88,7 +118,7 @@ BAD_ROWS = {
     "x,x.npy,wave,train,1,": "second row of this id",
     "z,x.npy,wave,train,one,": "subject is 'one'",
     "z,../outside.npy,wave,train,1,": "outside the folder",
-    "z,clips.csv,wave,train,1,": "not a readable .npy",
+    "z,clips.csv,wave,train,1,": "no columns",
     "z,sub,wave,train,1,": "not a plain file: ",
     "z,pipe.npy,wave,train,1,": "not a plain file: ",
     "z,none\\z.npy,wave,train,1,": "no such file: ",
