@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import fuzz_recordings
 from hocslm_jax.data.captions import read_captions
 from hocslm_jax.data.prepare import nw_ucla
 from hocslm_jax.data.prepare.archive import read_members
@@ -38,6 +39,7 @@ from hocslm_jax.data.prepare.importers.pyskl import own_recipe as own_pickle
 from hocslm_jax.data.prepare.ntu.bodies import actors
 from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import list_members, read_member
+from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.score_files import read_clip_list
 from hocslm_jax.evaluate.score_files import read_members as read_score_files
@@ -189,6 +191,9 @@ def targets() -> dict[str, Target]:
             "",
             both,
         ),
+    } | {
+        f"joints {suffix}": Target(read_recording, files, suffix)
+        for suffix, files in fuzz_recordings.seeds().items()
     }
 
 

@@ -1,10 +1,11 @@
 """The skeleton as data: joint names, bones and a root.
 
 A `Graph` flows into the streams (which joint is the parent of which) and into the encoders (the
-static adjacency that every topology starts from). NTU-25 and NW-UCLA-20 are built in; a user's own
-skeleton is a mapping with the same four fields, in a config or in a `graph.json`. NumPy only.
+static adjacency that every topology starts from). Common layouts are built in (`layout_tables`); a
+user's own skeleton is a mapping with the same fields, in a config or in a `graph.json`. NumPy only.
 """
 
+import collections
 import dataclasses
 import difflib
 import functools
@@ -12,9 +13,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from hocslm_jax.errors import UserError
+from hocslm_jax.errors import UserError, few
+from hocslm_jax.layout_tables import LAYOUTS, OTHER_NAMES, Layout
 
 MAX_JOINTS = 1000  # whole-body skeletons with hands and face have 133 to 543
+UPWARDS = ("x", "-x", "y", "-y", "z", "-z")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Graph:
       edges: the bones as (child, parent) pairs, 0-based, one for every joint but the root.
       root: index of the joint that has no parent.
       centre: index of the joint that clips in a sensor's coordinates are moved to; -1 = the root.
+      up: the axis that points up, of `UPWARDS`.
 
     Raises:
       UserError: when the edges do not form one tree over all joints.
@@ -37,6 +41,7 @@ class Graph:
     edges: tuple[tuple[int, int], ...]
     root: int
     centre: int = -1
+    up: str = "y"
 
     def __post_init__(self):
         _check_tree(self)
@@ -54,52 +59,76 @@ class Graph:
         return tuple(parents[v] for v in range(self.num_joints))
 
     def as_mapping(self) -> dict:
-        """The fields as plain JSON types, without a usual centre: `resolve_graph`'s inverse."""
+        """The fields as plain JSON types, without a usual centre or up: `resolve_graph`'s inverse.
+
+        What is usual is left out, so that an index written before these fields existed is equal.
+        """
         fields = {
             "name": self.name,
             "joints": list(self.joints),
             "edges": [list(edge) for edge in self.edges],
             "root": self.root,
         }
-        usual = self.centre == _usual_centre(self.joints, self.root)
-        return fields if usual else fields | {"centre": self.centre}
+        centre, up = _usual(self.joints, self.root)
+        fields |= {} if self.centre == centre else {"centre": self.centre}
+        return fields if self.up == up else fields | {"up": self.up}
 
 
 def resolve_graph(spec: str | Mapping | Graph) -> Graph:
     """Turns a built-in name or a mapping (`name`, `joints`, `edges`, `root`) into a Graph.
 
-    A mapping may also have `centre`; by default it is that of the built-in skeleton of these
-    joints, else the root.
+    Edges, root and centre of a mapping name joints or give their places from 0. It may also have
+    `centre` and `up`; by default they are those of the built-in skeleton of these joints, else the
+    root and y.
 
     Raises:
-      UserError: unknown name (with the nearest known one), a missing field, or edges that are no
-        tree.
+      UserError: unknown name (with the nearest known one), a missing field, an unknown joint, or
+        edges that are no tree.
     """
     if isinstance(spec, Graph):
         return spec
     if isinstance(spec, str):
-        if spec in GRAPHS:
-            return GRAPHS[spec]
-        near = difflib.get_close_matches(spec, GRAPHS, n=1)
-        hint = f", did you mean {near[0]!r}?" if near else f"; known: {', '.join(GRAPHS)}"
-        raise UserError(f"unknown graph {spec!r}{hint}")
+        return _built_in(spec)
     if not isinstance(spec, Mapping):
         raise UserError(f"a graph is a name or an object with joints, edges and root, not {spec!r}")
-    name = str(spec.get("name", "?"))[:50]
+    where = f"graph {str(spec.get('name', '?'))[:50]!r}"
     missing = {"joints", "edges", "root"} - set(spec)
     if missing:
-        raise UserError(f"graph {name!r} lacks {', '.join(sorted(missing))}")
+        raise UserError(f"{where} lacks {', '.join(sorted(missing))}")
     if not isinstance(spec["joints"], list | tuple) or len(spec["joints"]) > MAX_JOINTS:
-        raise UserError(f"graph {name!r}: joints must be a list of at most {MAX_JOINTS} names")
+        raise UserError(f"{where}: joints must be a list of at most {MAX_JOINTS} names")
+    joints = tuple(map(str, spec["joints"]))
+    places = {name: v for v, name in enumerate(joints)}
     try:
-        edges = tuple((int(child), int(parent)) for child, parent in spec["edges"])
-        joints, root = tuple(map(str, spec["joints"])), int(spec["root"])
-        centre = int(spec.get("centre", _usual_centre(joints, root)))
+        edges = tuple(
+            (_place(child, places), _place(parent, places)) for child, parent in spec["edges"]
+        )
+        root = _place(spec["root"], places)
+        centre, up = _usual(joints, root)
+        centre = _place(spec["centre"], places) if "centre" in spec else centre
+    except KeyError as error:
+        raise UserError(
+            f"{where}: {str(error.args[0])[:50]!r} is none of its joints: {few(joints)}"
+        ) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"graph {name!r}: edges must be [child, parent] index pairs ({error})"
+            f"{where}: edges must be [child, parent] pairs of joint names or places ({error})"
         ) from None
-    return Graph(str(spec.get("name", "custom")), joints, edges, root, centre)
+    return Graph(str(spec.get("name", "custom")), joints, edges, root, centre, spec.get("up", up))
+
+
+def _place(joint: object, places: Mapping[str, int]) -> int:
+    """Of a joint by its name or its place. Raises KeyError for an unknown name."""
+    return places[joint] if isinstance(joint, str) else int(joint)
+
+
+def _built_in(name: str) -> Graph:
+    name = OTHER_NAMES.get(name, name)
+    if name in GRAPHS:
+        return GRAPHS[name]
+    near = difflib.get_close_matches(name, (*GRAPHS, *OTHER_NAMES), n=1)
+    hint = f", did you mean {near[0]!r}?" if near else f"; known: {', '.join(GRAPHS)}"
+    raise UserError(f"unknown graph {name!r}{hint}")
 
 
 def parent_matrix(graph: Graph) -> np.ndarray:
@@ -150,90 +179,65 @@ def adjacency(graph: Graph) -> np.ndarray:
 
 
 def _check_tree(graph: Graph) -> None:
-    count = len(graph.joints)
-    children = [child for child, _ in graph.edges]
-    where = f"graph {graph.name!r}"
+    joints, count, where = graph.joints, len(graph.joints), f"graph {graph.name!r}"
     if not count:
         raise UserError(f"{where} has no joints")
-    if len(set(graph.joints)) != count:
-        raise UserError(f"{where}: joint names must be unique")
+    if twice := [name for name, times in collections.Counter(joints).items() if times > 1]:
+        raise UserError(f"{where}: two joints are named {twice[0]!r}; names must be unique")
     if not 0 <= graph.root < count:
         raise UserError(f"{where}: root {graph.root} is not one of the {count} joints (0-based)")
     if not -1 <= graph.centre < count:
         raise UserError(
             f"{where}: centre {graph.centre} is not one of the {count} joints (0-based)"
         )
+    if graph.up not in UPWARDS:
+        raise UserError(f"{where}: up is {str(graph.up)[:50]!r}, not one of {', '.join(UPWARDS)}")
     outside = [edge for edge in graph.edges if not all(0 <= v < count for v in edge)]
     if outside:
         raise UserError(f"{where}: edge {outside[0]} names a joint outside 0..{count - 1}")
-    if sorted(children) != [v for v in range(count) if v != graph.root]:
-        root = graph.joints[graph.root]
-        raise UserError(f"{where}: every joint but the root ({root}) needs exactly one parent")
-    parents = dict(graph.edges)
-    for start in children:
+    _check_parents(graph, where)
+
+
+def _check_parents(graph: Graph, where: str) -> None:
+    """Every joint but the root has one parent, and the way up from every joint ends at the root."""
+    joints, parents = graph.joints, {}
+    for child, parent in graph.edges:
+        if child == graph.root:
+            raise UserError(
+                f"{where}: the root {joints[child]!r} has the parent {joints[parent]!r}; "
+                "a bone is [child, parent]"
+            )
+        if child in parents:
+            both = f"{joints[parents[child]]!r} and {joints[parent]!r}"
+            raise UserError(f"{where}: joint {joints[child]!r} has two parents, {both}")
+        parents[child] = parent
+    for v, name in enumerate(joints):
+        if v != graph.root and v not in parents:
+            raise UserError(
+                f"{where}: joint {name!r} is unconnected: no edge gives it a parent, and the root "
+                f"is {joints[graph.root]!r}"
+            )
+    for start in parents:
         joint, steps = start, 0
-        while joint != graph.root and steps < count:
-            joint, steps = parents.get(joint, graph.root), steps + 1
+        while joint != graph.root and steps < len(joints):
+            joint, steps = parents[joint], steps + 1
         if joint != graph.root:
-            raise UserError(f"{where}: joint {graph.joints[start]!r} is on a cycle")
+            raise UserError(f"{where}: joint {joints[start]!r} is on a cycle")
 
 
-def _usual_centre(joints: tuple[str, ...], root: int) -> int:
-    same = (graph.centre for graph in GRAPHS.values() if graph.joints == joints)
-    return next(same, root)
+def _usual(joints: tuple[str, ...], root: int) -> tuple[int, str]:
+    """(centre, up) of the built-in skeleton of these joints, else the root and y."""
+    same = ((graph.centre, graph.up) for graph in GRAPHS.values() if graph.joints == joints)
+    return next(same, (root, "y"))
 
 
-def _one_based(pairs: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-    return tuple((child - 1, parent - 1) for child, parent in pairs)
+def _from_table(name: str, layout: Layout) -> Graph:
+    rows = [row.partition(":") for row in layout.joints.split(",")]
+    joints = tuple(joint.strip() for joint, _, _ in rows)
+    parents = [parent.strip() for _, _, parent in rows]
+    edges = tuple((v, joints.index(parent)) for v, parent in enumerate(parents) if parent)
+    return Graph(name, joints, edges, parents.index(""), joints.index(layout.centre), layout.up)
 
 
-# Kinect v2. Root: spine at the shoulders. The hand tips hang from the thumbs as in CTR-GCN's bone
-# list, a quirk that the published bone streams share (22 -> 23 -> 8 in 1-based joint numbers).
-NTU25 = Graph(
-    name="ntu25",
-    joints=(
-        *("base of spine", "mid spine", "neck", "head"),
-        *("left shoulder", "left elbow", "left wrist", "left hand"),
-        *("right shoulder", "right elbow", "right wrist", "right hand"),
-        *("left hip", "left knee", "left ankle", "left foot"),
-        *("right hip", "right knee", "right ankle", "right foot"),
-        *("shoulder spine", "left hand tip", "left thumb", "right hand tip", "right thumb"),
-    ),
-    edges=_one_based(
-        (
-            *((1, 2), (2, 21), (3, 21), (4, 3)),
-            *((5, 21), (6, 5), (7, 6), (8, 7)),
-            *((9, 21), (10, 9), (11, 10), (12, 11)),
-            *((13, 1), (14, 13), (15, 14), (16, 15)),
-            *((17, 1), (18, 17), (19, 18), (20, 19)),
-            *((22, 23), (23, 8), (24, 25), (25, 12)),
-        )
-    ),
-    root=20,
-    centre=1,
-)
-
-# Kinect v1, as in Northwestern-UCLA. Root: shoulder centre.
-UCLA20 = Graph(
-    name="ucla20",
-    joints=(
-        *("hip centre", "spine", "shoulder centre", "head"),
-        *("left shoulder", "left elbow", "left wrist", "left hand"),
-        *("right shoulder", "right elbow", "right wrist", "right hand"),
-        *("left hip", "left knee", "left ankle", "left foot"),
-        *("right hip", "right knee", "right ankle", "right foot"),
-    ),
-    edges=_one_based(
-        (
-            *((1, 2), (2, 3), (4, 3)),
-            *((5, 3), (6, 5), (7, 6), (8, 7)),
-            *((9, 3), (10, 9), (11, 10), (12, 11)),
-            *((13, 1), (14, 13), (15, 14), (16, 15)),
-            *((17, 1), (18, 17), (19, 18), (20, 19)),
-        )
-    ),
-    root=2,
-    centre=0,
-)
-
-GRAPHS = {graph.name: graph for graph in (NTU25, UCLA20)}
+GRAPHS = {name: _from_table(name, layout) for name, layout in LAYOUTS.items()}
+NTU25, UCLA20 = GRAPHS["ntu25"], GRAPHS["ucla20"]

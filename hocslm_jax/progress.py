@@ -13,7 +13,6 @@ import sys
 import time
 from typing import Any
 
-import jax
 from tqdm import tqdm
 
 REFRESH_S = 0.5  # of the bar
@@ -44,7 +43,7 @@ class Progress:
         leave: bool = True,
     ):
         self._total, self._unit, self._done = total, unit, start
-        self._silent = jax.process_index() != 0
+        self._silent = not _prints()
         self._bar, self._interval = None, every_s
         if not self._silent and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, leave=leave)
@@ -95,6 +94,12 @@ class Progress:
         if rate:
             parts.append(f"{tqdm.format_interval((self._total - self._done) / rate)} left")
         print("  ".join(parts), flush=True)
+
+
+def _prints() -> bool:
+    """Whether this is process 0; a program without JAX has one process, and keeps off the GPU."""
+    jax = sys.modules.get("jax")
+    return jax is None or jax.process_index() == 0
 
 
 def _shown(name: str, number: float) -> str:

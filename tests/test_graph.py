@@ -43,6 +43,11 @@ def test_subsets(graph):
     np.testing.assert_allclose(sums[parents.sum(axis=0) > 0], 1.0, rtol=1e-6)
 
 
+def test_a_mapping_may_name_its_joints():
+    named = {"edges": [["e", "s"], ["w", "e"]], "root": "s", "centre": "e"}
+    assert resolve_graph(BODY | named) == resolve_graph(BODY | {"centre": 1})
+
+
 def test_mapping_round_trip():
     graph = resolve_graph(BODY)
     assert resolve_graph(graph.as_mapping()) == graph
@@ -52,8 +57,14 @@ def test_mapping_round_trip():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"edges": [[1, 0]]}, "exactly one parent"),
+        ({"edges": [[1, 0]]}, "joint 'w' is unconnected"),
         ({"edges": [[1, 2], [2, 1]]}, "cycle"),
+        ({"edges": [[1, 0], [2, 1], [2, 0]]}, "'w' has two parents, 'e' and 's'"),
+        ({"edges": [[1, 0], [2, 1], [0, 1]]}, "root 's' has the parent 'e'"),
+        ({"edges": [["e", "s"], ["w", "elbow"]]}, "'elbow' is none of its joints"),
+        ({"root": "shoulder"}, "'shoulder' is none of its joints"),
+        ({"centre": "hip"}, "'hip' is none of its joints"),
+        ({"up": "w"}, "up is 'w'"),
         ({"edges": [[1, 0], [3, 0]]}, "outside 0..2"),
         ({"root": 3}, "root 3"),
         ({"joints": ["s", "s", "w"]}, "unique"),

@@ -322,3 +322,10 @@ def test_mutated_pickles_end_in_a_user_error_or_are_read(tmp_path_factory, seed,
     path = store(tmp_path_factory.getbasetemp() / "fuzz.pkl", bytes(data))
     with contextlib.suppress(UserError):
         read_pickle(path)
+
+
+def test_what_is_not_a_plain_file_is_one_line(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("pipe", "not a plain file"), ("absent", "no such file"), (".", "plain")):
+        with pytest.raises(UserError, match=reason):
+            read_pickle(tmp_path / name)

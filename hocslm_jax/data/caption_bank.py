@@ -16,7 +16,7 @@ TEMPLATE = "A person is performing the action: {}."
 
 @dataclasses.dataclass(frozen=True)
 class ClassText:
-    """What the bank says of a class.
+    """What the bank says about a class.
 
     Attributes:
       mentions: lower-case phrases; a text that holds one names the class.

@@ -38,18 +38,18 @@ class Caption:
 class CaptionTable:
     """Sentences as ids, and which of them describe a row of the store.
 
-    Row r has the sentences `start[r]` to `start[r] + count[r]`; rows that share their sentences,
-    such as those of a class in the bank, share the place too.
+    Row r of N has the sentences `start[r]` to `start[r] + count[r]` of all S; rows that share their
+    sentences, such as those of a class in the bank, have the same start.
 
     Attributes:
-      tokens: int32 [S, L], L the longest; behind the end `pad_id`.
+      tokens: int32 [S, L], L the longest; `pad_id` after the end.
       lengths: int32 [S], with EOS.
       start, count: int32 [N]; count is 0 for a row without a sentence.
-      texts: the sentences in full, [S].
+      texts: the whole sentences, [S].
       num_cut: sentences longer than the limit.
       num_from_bank: rows, of those asked for, described by the bank.
       num_stray: entries of captions.jsonl for ids that the store does not have.
-      template_classes: classes described by the stock sentence, for want of a better one.
+      template_classes: classes that are in no bank file, described by one stock sentence.
     """
 
     tokens: np.ndarray
@@ -73,7 +73,7 @@ class CaptionTable:
 
 
 def read_captions(path: str | Path) -> dict[str, list[Caption]]:
-    """The captions of every clip id, in the file's order; white space in them is made single.
+    """The captions of every clip id, in the file's order; runs of white space become one blank.
 
     Further keys and blank lines are ignored.
 
@@ -101,9 +101,9 @@ def caption_table(
     """Tokenizes the sentences of a dataset and says which are whose.
 
     Args:
-      limit: most ids of a sentence, with EOS; a longer one is cut behind a word.
+      limit: most ids of a sentence, with EOS; a longer one is cut after a word.
       source: "clips" for the dataset's captions.jsonl, "bank" for the shipped sentences of each
-        class, "auto" for the former where a clip has one and the latter elsewhere.
+        class, "auto" for a clip's own if it has any, else its class's.
       shuffled_seed: not None gives each row the sentences of another one, by a permutation of
         `rows` fixed by the seed: the control experiment. About one in C rows keeps its class.
       rows: those that need a sentence, e.g. the training split; default all.

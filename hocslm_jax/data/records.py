@@ -2,7 +2,7 @@
 
 In: the folder that TFDS wrote. Out: float32 [T, M, V, 3] of one record. The joints alone are parsed
 out of a record, in a tenth of the time that TFDS takes to decode it; a record that is laid out in
-another way than `data.builders` leaves it is given to TFDS.
+another way than `prepare.writer` leaves it is given to TFDS.
 """
 
 import dataclasses

@@ -30,7 +30,7 @@ class Tokenizer:
 
     Attributes:
       eos_id: what ends a caption.
-      pad_id: what fills a row behind its end; may be `eos_id`.
+      pad_id: what fills a row after its end; may be `eos_id`.
       size: largest id + 1. A language model's vocabulary may be larger, padded to a round number.
       backend: the `tokenizers` object behind it.
     """
@@ -151,8 +151,8 @@ def check_pair(
 def encode_caption(tokenizer: Tokenizer, text: str, limit: int) -> tuple[list[int], bool]:
     """Ids of a caption with EOS, at most `limit` of them, and whether that took a cut.
 
-    The cut is behind the last word that fits; in a caption whose first word is too long (a script
-    without spaces, for one) behind the last character.
+    The cut is after the last word that fits; if the first word is too long (in a script without
+    spaces, for example), after the last character that fits.
 
     Raises:
       UserError: a limit without room for a token and EOS.

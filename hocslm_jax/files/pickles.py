@@ -46,11 +46,11 @@ def read_pickle(path: Path) -> object:
       UserError: no such file, a damaged one, or one that holds anything else than arrays of
         numbers, booleans and text, and plain containers.
     """
+    if not path.is_file():  # a pipe would be waited for
+        raise UserError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data).load()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
     except Exception as error:  # a hostile file can make the reader raise anything
         known = isinstance(error, _Refused)
         reason = getattr(error, "strerror", None) or (str(error)[:150] if known else "damaged")

@@ -1,1 +1,1 @@
-"""The language model of HocSLM: opened, pretrained, asked to describe, and its sentences scored."""
+"""The frozen language model: opening and pretraining it, describing clips, scoring descriptions."""

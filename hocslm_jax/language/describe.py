@@ -14,15 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from hocslm_jax.data.caption_bank import ClassText, bank
+from hocslm_jax.data.caption_bank import ClassText, bank, named_class
 from hocslm_jax.data.store import Store
 from hocslm_jax.data.tokenizer import encode_caption
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.description_scores import (
-    class_from_likelihood,
-    description_rows,
-    score_descriptions,
-)
+from hocslm_jax.language.description_scores import class_from_likelihood, score_descriptions
 from hocslm_jax.losses import token_scores
 from hocslm_jax.models.hocslm import caption_states
 from hocslm_jax.models.qwen3 import generate, head_matrix
@@ -135,13 +131,22 @@ def summarise(
 
     Args:
         said, likelihood: of `describe_clips`.
-        references: row of the store -> reference sentences.
+        references: row of the store -> one or more reference sentences.
     """
-    labels = {store.ids[row]: store.classes[store.labels[row]] for row in said}
-    wanted = {store.ids[row]: references(row) for row in said}
-    generated = {store.ids[row]: said[row] for row in sorted(said)}
-    rows = description_rows(generated, wanted, labels, bank(store.classes))
-    guessed = class_from_likelihood(np.stack([likelihood[row] for row in sorted(said)]))
-    correct = int((guessed == store.labels[sorted(said)]).sum())
+    texts, order = bank(store.classes), sorted(said)
+    named = functools.cache(lambda text: named_class(text, texts))  # many clips, few sentences
+    wanted = [references(row) for row in order]
+    rows = [
+        {
+            "id": store.ids[row],
+            "truth": store.classes[store.labels[row]],
+            "generated": said[row],
+            "reference": sentences[0],
+            "named": named(said[row]),
+        }
+        for row, sentences in zip(order, wanted, strict=True)
+    ]
+    guessed = class_from_likelihood(np.stack([likelihood[row] for row in order]))
+    correct = int((guessed == store.labels[order]).sum())
     counts = {"likelihood_correct": correct, "likelihood_total": len(rows)}
     return rows, score_descriptions(rows, wanted) | counts

@@ -1,9 +1,8 @@
 """Scores of generated descriptions, and the file that keeps them.
 
-In: what a model said about clips, the reference sentences and the true class of those clips, and
-the caption bank. Out: one row a clip, written as JSON lines for figures and reports, and counts and
-scores as plain numbers. BLEU and chrF are sacrebleu's, ROUGE-L is rouge-score's; both are imported
-only when they are used.
+In: one row a clip with what a model said about it, and its reference sentences. Out: counts and
+scores as plain numbers; the rows as JSON lines, for figures and reports. BLEU and chrF are
+sacrebleu's, ROUGE-L is rouge-score's; both are imported only when they are used.
 """
 
 import functools
@@ -13,59 +12,33 @@ from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data.caption_bank import ClassText, named_class
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import write_text
 from hocslm_jax.files.text import parse_json, read_lines
 
 DESCRIPTIONS = "descriptions.jsonl"  # in the workdir of a run with language
-KEYS = ("id", "truth", "generated", "reference", "named")  # of one row
-
-
-def description_rows(
-    generated: Mapping[str, str],
-    references: Mapping[str, Sequence[str]],
-    true_class: Mapping[str, str],
-    bank: Mapping[str, ClassText],
-) -> list[dict]:
-    """What was said about each clip, beside its class and its first reference sentence.
-
-    Args:
-      generated, references, true_class: clip id -> sentence, reference sentences, class name.
-      bank: class name -> its mentions, for all classes of the dataset.
-
-    Returns:
-      A dict of `KEYS` for each clip; "named" is the class that the sentence mentions, or None.
-
-    Raises:
-      UserError: nothing generated, or a clip without reference or class.
-    """
-    if not generated:
-        raise UserError("no descriptions to score; generate some first")
-    for clip in generated:
-        if not references.get(clip) or clip not in true_class:
-            raise UserError(f"clip {clip} was described but has no reference sentence or class")
-    named = functools.cache(lambda text: named_class(text, bank))  # many clips, few sentences
-    return [
-        dict(zip(KEYS, (c, true_class[c], text, references[c][0], named(text)), strict=True))
-        for c, text in generated.items()
-    ]
+# Of one row: the clip, its class, the sentence, the first reference, and the class that the
+# sentence names or None.
+KEYS = ("id", "truth", "generated", "reference", "named")
 
 
 def score_descriptions(
-    rows: Sequence[Mapping], references: Mapping[str, Sequence[str]]
+    rows: Sequence[Mapping], references: Sequence[Sequence[str]]
 ) -> dict[str, int | float]:
-    """Compares the sentences of `description_rows` with the class and all references of each clip.
+    """Compares the sentence of each clip with its class and its reference sentences.
+
+    Args:
+      rows: dicts of `KEYS`, at least one.
+      references: one or more for each row.
 
     Returns:
-      clips; mention_correct of mention_total sentences that name the clip's class (by the longest
-      mention in them) and their share `mention` in [0, 1]; corpus `bleu` (13a tokens, exponential
-      smoothing) and `chrf` (chrF2), 0 to 100; `rouge_l` in [0, 1], the mean over clips of the F1
-      with the best reference.
+      clips; mention_correct of mention_total sentences that name the clip's class, and their share
+      `mention` in [0, 1]; corpus `bleu` (13a tokens, exponential smoothing) and `chrf` (chrF2), 0
+      to 100; `rouge_l` in [0, 1], the mean over clips of the F1 with the best reference.
     """
     correct = sum(row["named"] == row["truth"] for row in rows)
     texts = [row["generated"] for row in rows]
-    per_clip = [tuple(references[row["id"]]) for row in rows]
+    per_clip = [tuple(sentences) for sentences in references]
     return {
         "clips": len(texts),
         "mention_correct": correct,
@@ -102,7 +75,7 @@ def class_from_likelihood(loglik: np.ndarray) -> np.ndarray:
 
 
 def write_descriptions(path: str | Path, rows: Iterable[Mapping]) -> None:
-    """Writes rows of `description_rows` as JSON lines, all or nothing."""
+    """Writes rows as JSON lines, all or nothing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({key: row[key] for key in KEYS}, ensure_ascii=False) for row in rows)

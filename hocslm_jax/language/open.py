@@ -1,8 +1,8 @@
-"""The frozen language model of a run: weights on the devices, tokenizer, prompt, captions.
+"""Opens the frozen language model of a run, and the captions that it is to read.
 
-In: `config.lm`, a mesh, and for training the captions of the dataset. Out: a `Language`. The
-weights are bfloat16 or float32 arrays that the train step takes as an argument and gives back to
-nobody: no gradient, no optimiser state, no checkpoint.
+In: `config.lm`, a mesh, and for training the captions of the dataset. Out: a `Language` with its
+weights on the devices. They are bfloat16 or float32 arrays, an argument of the train step, and get
+no gradient, no optimiser state and no checkpoint.
 """
 
 import dataclasses
@@ -73,10 +73,10 @@ class LanguageSettings:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Language:
-    """A frozen language model, ready to be read from.
+    """A frozen language model.
 
     Attributes:
-      name: where it came from.
+      name: its folder or hub id.
       model: its architecture.
       params: its weights, placed on the mesh.
       tokenizer: of its vocabulary.
@@ -97,34 +97,38 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
 
     Args:
         lm: `config.lm`.
-        folder: what to load; `config.lm.name`, or where a pretrained one lies.
+        folder: what to load: `config.lm.name`, or the folder of one that was pretrained here.
 
     Raises:
         UserError: no such model, an architecture or a tokenizer that does not fit, or an option
             with an unknown value.
     """
-    sketch = sketch_language(lm, folder)
-    config, dtype = sketch.model.config, sketch.model.dtype
+    language = open_without_weights(lm, folder)
+    config, dtype = language.model.config, language.model.dtype
     platform = mesh.devices.flat[0].platform
-    model = sketch.model.clone(attention=attention_for(platform, config, dtype))
+    model = language.model.clone(attention=attention_for(platform, config, dtype))
     placed = sharding.tree_shardings(param_shapes(config), mesh, sharding.lm_rules(lm.fsdp))
     params = load_params(resolve(folder), config, shardings=placed, dtype=dtype)
-    words = np.asarray(sketch.tokenizer.encode(lm.prompt))
-    everywhere = sharding.replicated(mesh)  # each host reads both, none may hold the whole table
+    words = np.asarray(language.tokenizer.encode(lm.prompt))  # [P]
 
-    @functools.partial(jax.jit, out_shardings=everywhere)
-    def summary(table):
+    # Jitted and replicated, because no host need hold the whole table.
+    @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
+    def prompt_and_gain(table):  # [V, H]
         table = table.astype(jnp.float32)
         return table[words], jnp.sqrt(jnp.mean(jnp.square(table)))
 
-    prompt, gain = jax.device_get(summary(params["embed"]["embedding"]))
-    found = {"params": params, "prompt": prompt, "gain": float(gain)}
-    return dataclasses.replace(sketch, model=model, **found)
+    prompt, gain = jax.device_get(prompt_and_gain(params["embed"]["embedding"]))
+    return dataclasses.replace(
+        language, model=model, params=params, prompt=prompt, gain=float(gain)
+    )
 
 
-def sketch_language(lm, folder: str | Path) -> Language:
-    """A language model without its weights: enough to evaluate a run without describing."""
-    check(lm)
+def open_without_weights(lm, folder: str | Path) -> Language:
+    """A language model without its weights, which is enough to classify. Raises UserError as above.
+
+    Its prompt is zeros and its gain 1; a run's checkpoint restores what they are for.
+    """
+    check_language(lm)
     config, tokenizer = read_language(resolve(folder))
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
     words = tokenizer.encode(lm.prompt)
@@ -141,7 +145,7 @@ def read_language(folder: Path) -> tuple[Qwen3Config, Tokenizer]:
     Raises:
         UserError: they do not fit each other, or a file is not what its checksum says.
     """
-    check_seal(folder, None, "remove the folder to pretrain it anew, or fetch it again")
+    check_seal(folder, None, "remove the folder to pretrain it again, or fetch it again")
     config, tokenizer = read_config(folder), load_tokenizer(folder)
     check_pair(tokenizer, config.vocab_size, config.eos_token_ids, str(folder))
     return config, tokenizer
@@ -159,7 +163,7 @@ def fusion_config(lm, language: Language, classify_on: str) -> FusionConfig:
 
 
 def training_captions(config, store, language: Language, shuffled: bool) -> CaptionTable:
-    """The captions that a stage learns from; says where they come from and how many were cut."""
+    """The captions that a stage learns from; prints where they are from and how many were cut."""
     lm = config.lm
     seed = config.seed if shuffled else None
     rows = store.rows(config.data.protocol, "train")
@@ -177,9 +181,9 @@ def training_captions(config, store, language: Language, shuffled: bool) -> Capt
 
 
 def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -> Grid | None:
-    """Where `lm.pack` puts a batch's examples, by the lengths of the captions; says what it saves.
+    """The grid for packed captions (`lm.pack`), chosen by their lengths; prints what it saves.
 
-    None where it is off, and where the captions are too even to be worth it.
+    None if packing is off, or would save too little.
     """
     if not config.lm.pack:
         return None
@@ -192,15 +196,15 @@ def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -
     examples, whole = config.train.batch_size // shards, before + table.tokens.shape[1]
     grid = choose_grid(before + table.lengths, weights, examples, shards, whole)
     if grid is None:
-        say("captions are not packed: they are too even in length, or too few on a device")
+        say("captions are not packed: their lengths are too similar, or too few are on a device")
     else:
         share = grid.size / (examples * whole)
         say(f"captions are packed into {share:.0%} of the positions that a row for each would take")
     return grid
 
 
-def check(lm) -> None:
-    """Raises UserError for a value of `config.lm` that no other part would name."""
+def check_language(lm) -> None:
+    """Raises UserError for a value of `config.lm` that is unknown or out of range."""
     for name, known in (
         ("init", ("load", "pretrain")),
         ("dtype", ("", "bfloat16", "float32")),

@@ -2,7 +2,7 @@
 
 In: clips x [B, M, T, V, C]. Out: class logits [B, classes] and the prefix [v; P] of eq. 13,
 [B, 1 + P, H], one visual token and a prompt in the embedding space of a language model of width H.
-The language model is no part of it: it is frozen, and an argument of the objective.
+The language model is not part of it: it is frozen, and an argument of the objective.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class FusionConfig:
       prompt_length: P, number of prompt vectors.
       width: of the projector's hidden layer; the paper does not give it.
       gain: first value of the LayerNorm's scale. At 1 the visual token is some 30 times as long as
-        a word's embedding and drowns the prompt; the RMS of the embedding table puts it among them.
+        a word's embedding and hides the prompt; the RMS of the embedding table makes it as long.
       classify_on: "feature" (the pooled feature s) or "visual" (the token v, the paper's T1).
     """
 
@@ -70,8 +70,8 @@ class Projector(nn.Module):
 class HocSLM(nn.Module):
     """Encoder (eqs. 1-11), classifier, projector (eq. 12) and prompt (eq. 13), all in float32.
 
-    Returns (logits [B, classes], prefix [B, 1 + P, H]). Where only the logits are used, the
-    compiler leaves the projector out: describing costs classification nothing.
+    Returns (logits [B, classes], prefix [B, 1 + P, H]). If only the logits are used, the compiler
+    removes the projector, so that classification costs no more than without it.
     """
 
     graph: Graph
@@ -82,20 +82,20 @@ class HocSLM(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         fusion = self.fusion
-        feature = Encoder(self.graph, self.config, name="encoder")(x, train)
+        feature = Encoder(self.graph, self.config, name="encoder")(x, train)  # [B, D]
         projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
         visual = projector(feature)  # [B, H]
         shape = (fusion.prompt_length, fusion.lm_width)
-        # Replaced by a sentence's embeddings before training (language/open.py).
+        # Training begins with the embeddings of a sentence instead (language/open.py).
         prompt = self.param("prompt", nn.initializers.normal(0.02), shape)
         seen = visual if fusion.classify_on == "visual" else feature
         logits = classifier(seen, self.num_classes, self.config.dropout, train)
-        prompts = jnp.broadcast_to(prompt, (len(x), *shape))
+        prompts = jnp.broadcast_to(prompt, (len(x), *shape))  # [B, P, H]
         return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
 
 
 def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.Array) -> jax.Array:
-    """Eq. 13, Z = [v; P; E_cap], read by the language model under teacher forcing.
+    """Eq. 13: the language model reads Z = [v; P; E_cap], with teacher forcing.
 
     Args:
         lm: `qwen3.Qwen3`, or anything with its `embed` and its `(embeddings) -> hidden`.
@@ -107,7 +107,7 @@ def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.A
         Hidden states [B, L, H]; position t, made of [v; P; tokens before t], predicts token t.
     """
     words = lm.apply({"params": params}, tokens[:, :-1], method="embed")  # [B, L - 1, H]
-    read = jnp.concatenate([prefix.astype(words.dtype), words], axis=1)
+    read = jnp.concatenate([prefix.astype(words.dtype), words], axis=1)  # [B, P + L, H]
     hidden = lm.apply({"params": params}, read)  # [B, P + L, H]
     return hidden[:, prefix.shape[1] - 1 :]
 

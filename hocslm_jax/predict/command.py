@@ -92,7 +92,7 @@ def open_models(names: Sequence[str], lm: str | None = None) -> Predictor:
     use_compilation_cache()  # never one that a release names
     predictor = load_pretrained(names, lm)
     for member in predictor.members:
-        if not member.metadata["metrics"]:
+        if not member.metadata.get("metrics"):
             print(
                 f"{member.folder} is not finished; this is its latest checkpoint", file=sys.stderr
             )

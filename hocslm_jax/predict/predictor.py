@@ -118,11 +118,11 @@ class Predictor:
 
     def _checked(self, clips: np.ndarray | Sequence) -> tuple[bool, list[np.ndarray]]:
         """Whether it is one clip, and all of them as float32 [T, M, V, 3]."""
-        if hasattr(clips, "ndim"):
-            alone = clips.ndim < 5
-        else:  # a list of clips, or of frames [V, 3]
+        if not hasattr(clips, "ndim"):
             clips = list(clips)
-            alone = bool(clips) and np.ndim(clips[0]) == 2
+            alone = _depth(clips) == 3  # frames [V, 3]
+        else:
+            alone = clips.ndim < 5
         checked = []
         for number, clip in enumerate([clips] if alone else clips):
             try:
@@ -168,6 +168,14 @@ class Ensemble(Predictor):
     @property
     def language(self) -> Language:
         raise UserError("an ensemble does not describe clips: give one model, or no --describe")
+
+
+def _depth(value: object) -> int:
+    """The number of axes of nested lists and arrays, which need not be regular."""
+    depth = 0
+    while isinstance(value, list | tuple) and value:
+        value, depth = value[0], depth + 1
+    return depth + getattr(value, "ndim", 0)
 
 
 def usual_batch(clips: int, most: int = BATCH_SIZE) -> int:

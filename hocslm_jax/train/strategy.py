@@ -20,10 +20,10 @@ from hocslm_jax.files.atomic import LOCK, check_folder, held, make_folder
 from hocslm_jax.hosts import say
 from hocslm_jax.language.open import (
     Language,
-    check,
+    check_language,
     open_language,
+    open_without_weights,
     read_language,
-    sketch_language,
 )
 from hocslm_jax.language.pretrain import corpus, pretrain
 from hocslm_jax.models import build_model, encoder_config
@@ -114,7 +114,7 @@ def _evaluate(config, workdir: Path, build: Callable) -> int:
         folder = prepare_language(config, Path(workdir), opener)
         language = open_language(config.lm, setup.open_mesh(config), folder)
     elif fused(stages, len(stages) - 1):
-        language = sketch_language(config.lm, language_folder(config, Path(workdir)))
+        language = open_without_weights(config.lm, language_folder(config, Path(workdir)))
     run = setup.build_run(stage_config(config, len(stages) - 1), workdir, build, language, opener)
     return loop.evaluate(run, last_steps(run, language))
 
@@ -185,7 +185,7 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
     Raises:
         UserError: as `open_language`, or captions that cannot be used.
     """
-    check(config.lm)
+    check_language(config.lm)
     setup.open_mesh(config)
     store, lm, protocol = opener(), config.lm, config.data.protocol
     folder = language_folder(config, workdir)

@@ -1,6 +1,6 @@
 """The shipped captions, every one: well formed, about its own class, and there only once.
 
-A failure lists all offenders, so that they can be fixed in one go.
+A failure lists all offenders, so that they can be fixed at once.
 """
 
 import itertools
@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from hocslm_jax.data.caption_bank import bank, named_class
+from hocslm_jax.data.caption_bank import ClassText, bank, named_class
 from hocslm_jax.data.prepare import nw_ucla, quickstart
 from hocslm_jax.data.prepare.quickstart.sentences import describe
 
@@ -96,3 +96,39 @@ def test_the_captions_of_the_quickstart_clips_name_their_class_too():
         if (other := named_class(text, texts)) != name:
             wrong.add(f"[{name}] named {other!r}: {text!r}")
     assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_the_bank_is_asked_by_class_name():
+    texts = bank(["THROW", "moonwalk", "grab other person's stuff"])
+    assert list(texts) == ["THROW", "moonwalk", "grab other person's stuff"]
+    assert texts["THROW"] == bank(["throw"])["throw"] and len(texts["THROW"].captions) >= 12
+    assert texts["moonwalk"] == ClassText(
+        ("moonwalk",), ("A person is performing the action: moonwalk.",), template=True
+    )
+    assert not texts["grab other person's stuff"].template  # NTU spells it with a curly apostrophe
+    assert bank(["throw"])["throw"] == bank()["throw"]
+
+
+WORDS = {
+    "sit": ClassText(("sits down", "sitting"), ("A person sits down.",)),
+    "stand": ClassText(("stands up", "rises from sitting"), ("A person stands up.",)),
+    "five": ClassText(("high-five", "grab person’s hat"), ("Two people high-five.",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A person SITS DOWN slowly.", "sit"),
+        ("Someone rises from sitting on a chair.", "stand"),  # longer than "sitting"
+        ("Someone stands up, then sits down.", "stand"),  # equal length: the earlier
+        ("Someone sits down, then stands up.", "sit"),
+        ("They give each other a high five!", "five"),
+        ("They grab person's hat.", "five"),
+        ("A person is transitting.", None),
+        ("A person sits.", None),
+        ("", None),
+    ],
+)
+def test_the_longest_mention_names_the_class(text, name):
+    assert named_class(text, WORDS) == name

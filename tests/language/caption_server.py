@@ -28,7 +28,10 @@ def no_proxy(monkeypatch):
 
 @contextlib.contextmanager
 def serve(answer, models=("vlm",)):
-    """An OpenAI-compatible server; `answer(request, number)` gives text, or (status, body)."""
+    """An OpenAI-compatible server; `answer(request, number)` gives the reply.
+
+    That is a text, (status, body), or what writes to the handler itself.
+    """
     log = SimpleNamespace(requests=[], times=[], now=0, most=0, headers=[])
     lock = threading.Lock()
 
@@ -67,8 +70,11 @@ def serve(answer, models=("vlm",)):
             reply = answer(request, number)
             with lock:
                 log.now -= 1
-            with contextlib.suppress(ConnectionError):
-                self.send(*reply) if isinstance(reply, tuple) else self.send(200, chat(reply))
+            with contextlib.suppress(OSError):
+                if callable(reply):
+                    reply(self)
+                else:
+                    self.send(*reply) if isinstance(reply, tuple) else self.send(200, chat(reply))
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.handle_error = lambda *_: None  # a run that hangs up in mid-request

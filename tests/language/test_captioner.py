@@ -230,19 +230,6 @@ def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path, capsys):
     assert sorted(row["id"] for row in rows(tmp_path)) == [names[0], names[4]]
 
 
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        (("--base-url", "localhost:8000"), "not an address like http"),
-        (("--videos", "absent"), "no such folder"),
-    ],
-)
-def test_arguments_that_cannot_be_right(tmp_path, capsys, more, message):
-    clips(tmp_path / "videos", 1)
-    assert main(command(tmp_path, "http://127.0.0.1:9", *more)) == 2
-    assert message in capsys.readouterr().err
-
-
 def test_missing_packages_are_named(tmp_path, capsys, monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(

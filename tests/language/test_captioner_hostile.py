@@ -1,10 +1,6 @@
 """The verb `caption` against servers that mean harm, or are broken in ways that look like it."""
 
-import contextlib
 import gzip
-import http.server
-import json
-import threading
 import time
 
 import pytest
@@ -16,42 +12,13 @@ from hocslm_jax.language.caption.answers import MAX_CHARACTERS
 HASTE = ("--retries", "0", "--concurrency", "1")
 
 
-@contextlib.contextmanager
-def raw(write):
-    """A server that lists one model and answers questions with `write(handler)`."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *_):
-            pass
-
-        def do_GET(self):
-            body = json.dumps({"data": [{"id": "vlm"}]}).encode()
-            self.reply(200, {"Content-Length": len(body)}, body)
-
-        def do_POST(self):
-            self.rfile.read(int(self.headers["Content-Length"]))
-            self.close_connection = True
-            with contextlib.suppress(OSError):
-                write(self)
-
-        def reply(self, status, headers, body=b""):
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, str(value))
-            self.end_headers()
-            self.wfile.write(body)
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
 def drip(status):
+    """A reply of a megabyte, a byte at a time."""
+
     def write(handler):
-        handler.reply(status, {"Content-Length": 10**6})
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(10**6))
+        handler.end_headers()
         for _ in range(100):
             handler.wfile.write(b" ")
             time.sleep(0.1)
@@ -62,29 +29,22 @@ def drip(status):
 @pytest.mark.parametrize("status", [200, 500])
 def test_an_answer_that_never_ends_has_a_deadline(tmp_path, capsys, status):
     clips(tmp_path / "videos", 1)
-    with raw(drip(status)) as url:
+    with serve(lambda *_: drip(status)) as server:
         started = time.monotonic()
-        assert main(command(tmp_path, url, *HASTE, "--timeout", "1")) == 1
+        assert main(command(tmp_path, server.url, *HASTE, "--timeout", "1")) == 1
         assert time.monotonic() - started < 6
     out, err = capsys.readouterr()
     assert "1 failed" in out and "clip00: " in err and "in time" in err
-
-
-def flood(status, packed):
-    def write(handler):
-        body = gzip.compress(bytes(50 << 20)) if packed else bytes(50 << 20)
-        coding = {"Content-Encoding": "gzip"} if packed else {}
-        handler.reply(status, coding | {"Content-Length": len(body)}, body)
-
-    return write
 
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("status", [200, 500])
 def test_a_flood_is_not_kept(tmp_path, capsys, status, packed):
     clips(tmp_path / "videos", 1)
-    with raw(flood(status, packed)) as url:
-        assert main(command(tmp_path, url, *HASTE)) == 1
+    body = gzip.compress(bytes(50 << 20)) if packed else bytes(50 << 20)
+    flood = (status, body, {"Content-Encoding": "gzip"} if packed else {})
+    with serve(lambda *_: flood) as server:
+        assert main(command(tmp_path, server.url, *HASTE)) == 1
     assert ("over 4194304 bytes" if status == 200 else "status 500") in capsys.readouterr().err
 
 

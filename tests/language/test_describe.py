@@ -12,7 +12,7 @@ from hocslm_jax.data.caption_bank import ClassText
 from hocslm_jax.data.tokenizer import train_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.language import describe
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, init_params
+from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, param_shapes
 
 TEXTS = {
     "wave": ClassText(("waves",), ("A person waves.", "Someone waves a hand.")),
@@ -24,8 +24,17 @@ TEXTS = {
 def language():
     tokenizer = train_tokenizer([c for t in TEXTS.values() for c in t.captions], 280)
     config = Qwen3Config(tokenizer.size, 16, 32, 2, 2, 1, 8, eos_token_ids=(tokenizer.eos_id,))
-    params = init_params(config, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), "float32"), param_shapes(config)
+    )
     return types.SimpleNamespace(model=Qwen3(config, "float32"), params=params, tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="module")
+def prefix():
+    """[B, 1 + P, H]; the tests share its shape, and so what is compiled."""
+    return jax.random.normal(jax.random.key(1), (4, 2, 16))
 
 
 def test_class_sentences_are_padded_to_one_shape(language):
@@ -37,28 +46,27 @@ def test_class_sentences_are_padded_to_one_shape(language):
         assert language.tokenizer.decode(ids) == TEXTS[row].captions[place]
 
 
-def test_likelihoods_are_the_mean_over_each_sentences_tokens(language):
+def test_likelihoods_are_the_mean_over_each_sentences_tokens(language, prefix):
     tokens, lengths = describe.class_sentences(language, TEXTS, 2, 48)
-    prefix = jax.random.normal(jax.random.key(1), (3, 2, 16))
     flat = (tokens.reshape(4, -1), lengths.reshape(4))
-    got = describe.log_likelihoods(language.model, language.params, prefix, *flat, 4)
-    assert got.shape == (3, 4) and np.isnan(got[:, 3]).all()
+    got = describe.log_likelihoods(language.model, language.params, prefix, *flat)
+    assert got.shape == (4, 4) and np.isnan(got[:, 3]).all()
     table = language.params["embed"]["embedding"]
     read = jax.jit(lambda z: language.model.apply({"params": language.params}, z))
     for s in (0, 2):
         ids = flat[0][s, : flat[1][s]]
-        words = jnp.broadcast_to(table[ids[:-1]], (3, len(ids) - 1, 16))
+        words = jnp.broadcast_to(table[ids[:-1]], (4, len(ids) - 1, 16))
         states = read(jnp.concatenate([prefix, words], axis=1))
         logits = states[:, 1:] @ head_matrix(language.params).T
         logp = jax.nn.log_softmax(logits)[:, np.arange(len(ids)), ids]
         np.testing.assert_allclose(got[:, s], logp.mean(axis=1), rtol=1e-4)
 
 
-def test_descriptions_do_not_depend_on_the_batch(language):
-    prefix = jax.random.normal(jax.random.key(2), (4, 2, 16))
+def test_descriptions_do_not_depend_on_the_batch(language, prefix):
     decoding = describe.Decoding(max_new_tokens=6)
     together = describe.describe(language, prefix, decoding)
-    assert together[:2] == describe.describe(language, prefix[:2], decoding)
+    assert together == describe.describe(language, prefix[::-1], decoding)[::-1]
+    assert len(set(together)) > 1
     drawn = [
         describe.describe(language, prefix, describe.Decoding(6, 1.0, seed=seed))
         for seed in (0, 0, 1)
@@ -66,17 +74,16 @@ def test_descriptions_do_not_depend_on_the_batch(language):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_padding_is_not_described(language):
-    tokens = describe.class_sentences(language, TEXTS, 1, 48)
-    prefix = jax.random.normal(jax.random.key(3), (2, 2, 16))
-    batches = [{"row": np.array([5, -1])}, {"row": np.array([2, 3])}]
-    decoding = describe.Decoding(max_new_tokens=4)
+def test_padding_is_not_described(language, prefix):
+    tokens = describe.class_sentences(language, TEXTS, 2, 48)
+    batches = [{"row": np.array([5, 0, 1, -1])}, {"row": np.array([2, 3, -1, -1])}]
+    decoding = describe.Decoding(max_new_tokens=6)
     prefixes = lambda batch: (prefix, batch["row"])  # noqa: E731
     score = functools.partial(describe.log_likelihoods, language.model, language.params)
     rest = (decoding, tokens, score)
     said, likelihood = describe.describe_clips(language, prefixes, batches, *rest)
-    assert set(said) == set(likelihood) == {2, 3, 5}
-    assert said[5] == said[2] and likelihood[2].shape == (2, 1)
+    assert set(said) == set(likelihood) == {0, 1, 2, 3, 5}
+    assert said[5] == said[2] and likelihood[2].shape == (2, 2)
     with pytest.raises(UserError, match="no test clips"):
         describe.describe_clips(language, prefixes, [], *rest)
 

@@ -145,6 +145,8 @@ def test_one_clip_or_a_list(trained, loaded):
     one = loaded.predict(clip)
     assert one == loaded.predict([clip])[0] == loaded.predict(clip[:, 0].tolist())
     assert one == loaded.predict(clip[None])[0] == loaded.predict(list(clip[:, 0]))
+    with pytest.raises(UserError, match="clip 0"):
+        loaded.predict([[[[0, 1, 2]], [[0, 1, 2], [3]]], clip])
     assert one.top(2) == list(one.probabilities.items())[:2] and len(one.top()) == 4
     assert [name for name, _ in one.top(1)] == [one.name]
 

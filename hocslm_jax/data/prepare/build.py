@@ -83,19 +83,19 @@ def _build(
     """Builds in `target/.preparing`, then swaps the records in and writes the index."""
     staging = target / PREPARING
     done = _stage(recipe, staging)
-    told = _Told(bad, recipe)
+    gathered = _Notes(bad, recipe)
     with tqdm(
         total=recipe.expected, initial=done, unit=" clips", desc=recipe.name, disable=None
     ) as bar:
-        shards = [told.listen(shard, bar.update) for shard in recipe.shards]
+        shards = [gathered.listen(shard, bar.update) for shard in recipe.shards]
         joints = recipe.graph.num_joints
         try:
             if beam_options is not None:
                 beam.write_shards(recipe, staging / KEPT, beam_options)
-            records = write_records(recipe.name, joints, shards, staging, told.note)
+            records = write_records(recipe.name, joints, shards, staging, gathered.note)
         finally:
             notes = read_notes(staging)
-            bad[:] = told.everything(notes)
+            bad[:] = gathered.everything(notes)
             report_bad_files(bad, target)
     if bad and not allow_bad:
         raise UserError(
@@ -133,7 +133,7 @@ def _stage(recipe: Recipe, staging: Path) -> int:
     return sum(note["clips"] for note in read_notes(staging))
 
 
-class _Told:
+class _Notes:
     """What the shards report beside their clips, to be kept with each of them when it is done."""
 
     def __init__(self, bad: list[BadFile], recipe: Recipe):

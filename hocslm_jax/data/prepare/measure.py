@@ -1,7 +1,7 @@
 """What clips measure: the numbers that show other units, other axes, empty frames and equal clips.
 
 In: joints float32 [T, M, V, 3]. Out: the size of a skeleton, the range of its coordinates, and of a
-whole dataset a summary as JSON types, which its index keeps and `data.notices` puts into words.
+whole dataset a summary as JSON types, which its index keeps and `prepare.notices` puts into words.
 """
 
 import dataclasses

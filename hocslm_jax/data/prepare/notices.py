@@ -1,6 +1,6 @@
 """What is odd about a prepared dataset though it can be used: one line each.
 
-In: the index of a dataset and what its clips measure (`data.measure`). Out: sentences, which
+In: the index of a dataset and what its clips measure (`prepare.measure`). Out: sentences, which
 `prepare`, `prepare --check` and the start of a training print. Nothing here is an error.
 """
 

@@ -1,8 +1,8 @@
-"""RGB videos in, a few JPEG frames of each out: what a vision-language model is shown of a clip.
+"""Finds RGB videos and takes a few frames of each as JPEG, to show them to a model.
 
-Decoding is PyAV's, one thread per clip, and only the chosen frames are scaled and kept, so that
-a clip costs some hundred kilobytes however long it is. A video that is empty, cut off or
-damaged raises ValueError with the reason: half an action must not be described as a whole one.
+PyAV decodes, one thread per clip. Only the chosen frames are scaled and kept, so that a clip takes
+some hundred kilobytes however long it is. A video that is empty, cut off or damaged raises
+ValueError with the reason: half an action must not be described as a whole one.
 """
 
 import io
@@ -17,8 +17,8 @@ from hocslm_jax.files.text import read_lines
 
 SUFFIXES = (".avi", ".mp4", ".mkv")
 JPEG_QUALITY = 90
-WHOLE = 0.9  # of the stated frames and seconds must be there; headers are often off by a few
-SOUND_TAIL = 0.5  # seconds that sound may go on after the last frame
+MIN_SHARE = 0.9  # of the frames and seconds that the header states; headers are often a bit off
+SOUND_TAIL = 0.5  # seconds that sound may continue after the last frame
 TICKS = 1_000_000  # in a second of a container's stated length
 
 
@@ -114,14 +114,14 @@ def _measure(container) -> tuple[int, float]:
     stamps = [p.dts if p.pts is None else p.pts for p in container.demux(stream) if p.size]
     if not stamps:
         raise ValueError("no frames")
-    if len(stamps) < WHOLE * stream.frames:
+    if len(stamps) < MIN_SHARE * stream.frames:
         raise ValueError(f"cut off: {len(stamps)} of {stream.frames} frames")
     fps, tick = float(stream.average_rate or 0), float(stream.time_base or 0)
     if fps and tick and None not in stamps:
         seconds = (max(stamps) - min(stamps)) * tick + 1 / fps
         # Matroska states no number of frames, only one length for all its streams.
         stated = (stream.duration or 0) * tick or (container.duration or 0) / TICKS
-        if seconds < WHOLE * stated - SOUND_TAIL:
+        if seconds < MIN_SHARE * stated - SOUND_TAIL:
             raise ValueError(f"cut off: {seconds:.1f} of {stated:.1f} s")
     return len(stamps), fps
 
@@ -129,7 +129,7 @@ def _measure(container) -> tuple[int, float]:
 def _decode(container, indices: tuple[int, ...], size: int) -> Iterator[bytes]:
     """The frames at `indices` as JPEG, scaled so that the longer side is at most `size`."""
     stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1  # clips are decoded side by side; see the captioner
+    stream.codec_context.thread_count = 1  # several clips are decoded at once
     wanted = set(indices)
     for index, frame in enumerate(container.decode(stream)):
         if index in wanted:

@@ -1,6 +1,6 @@
 """Sizes of a dense Qwen3 language model: Hugging Face's `config.json` in, `Qwen3Config` out.
 
-What the port does not compute (mixture of experts, sliding windows, scaled RoPE, biases, quantised
+What this port does not support (mixture of experts, sliding windows, scaled RoPE, biases, quantised
 weights) is refused here, by name, before any weight is read.
 """
 
@@ -33,13 +33,9 @@ class Qwen3Config:
     max_positions: int = 40960
     eos_token_ids: tuple[int, ...] = ()
 
-    @property
-    def eos_token_id(self) -> int | None:
-        return self.eos_token_ids[0] if self.eos_token_ids else None
-
 
 def _published(hidden: int, mlp: int, layers: int, heads: int, tied: bool) -> Qwen3Config:
-    """What all released sizes share: the vocabulary, 8 key heads, 128 channels a head."""
+    """A released size: all share the vocabulary, 8 key-value heads and 128 channels a head."""
     return Qwen3Config(
         151936, hidden, mlp, layers, heads, 8, 128, tie_embeddings=tied, eos_token_ids=(151645,)
     )
@@ -54,7 +50,7 @@ SIZES: dict[str, Qwen3Config] = {
     "32B": _published(5120, 25600, 64, 64, tied=False),
 }
 
-MAX_LAYERS, MAX_SIZE = 256, 1 << 22  # of whatever calls itself a Qwen3
+MAX_LAYERS, MAX_SIZE = 256, 1 << 22  # that are accepted
 
 _COUNTS = {  # our field: its name in config.json
     "vocab_size": "vocab_size",
@@ -105,7 +101,7 @@ def to_hf(config: Qwen3Config) -> dict[str, Any]:
         "rope_scaling": None,
         "rms_norm_eps": config.rms_norm_eps,
         "tie_word_embeddings": config.tie_embeddings,
-        "eos_token_id": list(eos) if len(eos) > 1 else config.eos_token_id,
+        "eos_token_id": list(eos) if len(eos) > 1 else next(iter(eos), None),
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
@@ -147,7 +143,7 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
 
 
 def _unsupported(values: Mapping[str, Any]) -> list[str]:
-    """Features that change what the model computes and that this port leaves out."""
+    """Features that change what the model computes and that this port does not support."""
     rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
     rope_type = rope.get("rope_type", rope.get("type", "default"))
     layers = values.get("num_hidden_layers") or 0

@@ -1,4 +1,4 @@
-"""Text from a prefix of embeddings: greedy or sampled, batched, in one compiled loop.
+"""Generates text after a prefix of embeddings: greedy or sampled, batched, in one compiled loop.
 
 In: `Qwen3`, its parameters and a prefix [B, P, D], such as a visual token and a prompt. Out: token
 ids [B, max_new_tokens] and how many of them come before the end-of-text token. The loop keeps a
@@ -16,7 +16,7 @@ from hocslm_jax.models.qwen3.model import Qwen3, init_cache
 
 
 class Options(NamedTuple):
-    """What the compiled loop is compiled for; the temperature and the key are arguments of it."""
+    """The static arguments of the compiled loop; temperature and key are traced."""
 
     max_new_tokens: int
     eos_ids: tuple[int, ...]
@@ -125,6 +125,7 @@ def _next_token(logits, ended, key, temperature, options: Options):
 
 @functools.partial(jax.jit, static_argnames=("model", "options"))
 def _run(model: Qwen3, options: Options, params, prefix, starts, key, temperature):
+    """(tokens [B, max_new_tokens], lengths [B]); `starts` [B] are the lengths of the prefixes."""
     batch, width, most = prefix.shape[0], prefix.shape[1], options.max_new_tokens
     apply = functools.partial(model.apply, {"params": params})
 
@@ -132,23 +133,23 @@ def _run(model: Qwen3, options: Options, params, prefix, starts, key, temperatur
         logits = apply(hidden, method="logits")
         return _next_token(logits, ended, jax.random.fold_in(key, step), temperature, options)
 
-    def is_going_on(state):
+    def unfinished(state):
         step, _, ended, *_ = state
         return (step < most) & ~jnp.all(ended)
 
     def body(state):
         step, token, ended, lengths, tokens, cache = state
-        embeddings = apply(token[:, None], method="embed")
+        embeddings = apply(token[:, None], method="embed")  # [B, 1, D]
         hidden, cache = apply(embeddings, cache, starts + step - 1, method="decode")
         token, ended = choose(hidden[:, 0], ended, step)
         tokens = jax.lax.dynamic_update_index_in_dim(tokens, token, step, axis=1)
         return step + 1, token, ended, lengths + ~ended, tokens, cache
 
     cache = init_cache(model.config, batch, width + most, model.dtype)
-    hidden, cache = apply(prefix, cache, jnp.zeros_like(starts), method="decode")
+    hidden, cache = apply(prefix, cache, jnp.zeros_like(starts), method="decode")  # [B, P, D]
     last = jnp.take_along_axis(hidden, starts[:, None, None] - 1, axis=1)[:, 0]  # [B, D]
     token, ended = choose(last, jnp.zeros(batch, bool), 0)
     tokens = jnp.full((batch, most), options.pad_id, jnp.int32).at[:, 0].set(token)
     state = (1, token, ended, jnp.int32(~ended), tokens, cache)
-    _, _, _, lengths, tokens, _ = jax.lax.while_loop(is_going_on, body, state)
+    _, _, _, lengths, tokens, _ = jax.lax.while_loop(unfinished, body, state)
     return tokens, lengths

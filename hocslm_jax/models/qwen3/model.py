@@ -2,8 +2,11 @@
 
 Layers are scanned (parameters stacked along a leading layer axis) and rematerialised. Attention is
 grouped-query, causal, with per-head RMSNorm on queries and keys before RoPE. Right padding needs no
-mask: a causal model never looks at what comes later. Inputs are embeddings rather than tokens, so
-that a visual token can stand among the words; the model knows nothing of devices.
+mask, since a causal model does not see what comes later. Inputs are embeddings rather than tokens,
+so that a visual token can stand before the words; the model knows nothing of devices.
+
+Axes: B rows, T tokens, D width, V vocabulary, N heads, K key-value heads, H channels of a head,
+F width of the MLP, L layers, S slots of a cache.
 """
 
 import functools
@@ -32,15 +35,15 @@ Cache = dict[str, jax.Array]
 
 
 class Qwen3(nn.Module):
-    """The language model without tokens: see `embed` and `logits` for its two ends.
+    """The layers of the language model; `embed` and `logits` are its two ends.
 
     Attributes:
         dtype: of the computation; parameters are cast to it where they are used and keep their own.
             RMSNorm, RoPE and softmax are computed in float32.
         remat: recompute each layer in the backward pass instead of keeping its activations.
         attention: `implementation` of `jax.nn.dot_product_attention`, see `attention_for`.
-        gather: `{"params": layer} -> {"params": layer}`, applied to every layer where it is used,
-            to bring together what is split. Implies `remat`: gathered layers are not kept.
+        gather: `{"params": layer} -> {"params": layer}`, applied to every layer before its use, to
+            gather split weights. Implies `remat`: gathered layers are not kept.
     """
 
     config: Qwen3Config
@@ -78,15 +81,15 @@ class Qwen3(nn.Module):
         """Hidden states [B, T, D] after the final norm of embeddings [B, T, D].
 
         Args:
-            positions: [T] or [B, T], turn the queries and keys; by default 0, 1, 2, ...
-            segments: int [B, T]; a token sees those of its own segment only. One row can so hold
+            positions: [T] or [B, T], for RoPE; by default 0, 1, 2, ...
+            segments: int [B, T]; a token sees those of its own segment only. So one row can hold
                 several texts, each with positions of its own.
         """
         positions = jnp.arange(embeddings.shape[1]) if positions is None else positions
         seen = None
         if segments is not None:
             seen = (segments[:, :, None] == segments[:, None])[:, None]  # [B, 1, T, T]
-        x = embeddings.astype(self.dtype)
+        x = embeddings.astype(self.dtype)  # [B, T, D]
         x, _ = self.blocks(x, rope_angles(positions, self.config), (seen, None), None)
         hidden = self.norm(x)
         if self.is_initializing():  # the two ends have parameters too
@@ -107,21 +110,21 @@ class Qwen3(nn.Module):
         return jnp.einsum("...d,vd->...v", hidden, table, preferred_element_type=jnp.float32)
 
     def decode(self, embeddings: jax.Array, cache: Cache, start: jax.Array):
-        """Continues every row where it stands: the prefix at once, then token by token.
+        """Continues every row from its position in the cache; for generation.
 
         Args:
             embeddings: [B, t, D], the next t tokens of each row.
             cache: from `init_cache`, or from the last call.
-            start: int32 [B], how many tokens of each row the cache holds. What lies beyond is
-                overwritten and not looked at, so a ragged, right-padded prefix needs no more.
+            start: int32 [B], how many tokens of each row the cache holds. What is beyond them is
+                overwritten and not read, so a right-padded prefix needs no mask.
 
         Returns:
             (hidden [B, t, D] after the final norm, cache).
         """
         positions = start[:, None] + jnp.arange(embeddings.shape[1])  # [B, t]
-        slots = jnp.arange(cache["k"].shape[2])
+        slots = jnp.arange(cache["k"].shape[2])  # [S]
         seen = slots <= positions[:, None, :, None]  # [B, 1, t, S]
-        x = embeddings.astype(self.dtype)
+        x = embeddings.astype(self.dtype)  # [B, t, D]
         x, cache = self.blocks(x, rope_angles(positions, self.config), (seen, start), cache)
         return self.norm(x), cache
 
@@ -140,22 +143,22 @@ class Block(nn.Module):
         groups = (config.num_kv_heads, config.head_dim)
         norm = functools.partial(RMSNorm, config.rms_norm_eps)
 
-        y = norm(name="input_norm")(x)
+        y = norm(name="input_norm")(x)  # [B, T, D]
         query = norm(name="q_norm")(Linear((width, *heads), name="q")(y))  # [B, T, N, H]
         key = norm(name="k_norm")(Linear((width, *groups), name="k")(y))  # [B, T, K, H]
-        value = Linear((width, *groups), name="v")(y)
+        value = Linear((width, *groups), name="v")(y)  # [B, T, K, H]
         query, key = rotate(query, rope), rotate(key, rope)
         seen, start = window
         if cache is None:
-            y = causal_attention(query, key, value, self.attention, seen)
+            y = causal_attention(query, key, value, self.attention, seen)  # [B, T, N, H]
         else:
             cache = {"k": write(cache["k"], key, start), "v": write(cache["v"], value, start)}
-            keys, values = (cache[name].astype(self.dtype) for name in ("k", "v"))
+            keys, values = (cache[name].astype(self.dtype) for name in ("k", "v"))  # [B, S, K, H]
             y = jax.nn.dot_product_attention(query, keys, values, mask=seen)
-        x = x + Linear((*heads, width), inputs=2, name="o")(y)
+        x = x + Linear((*heads, width), inputs=2, name="o")(y)  # [B, T, D]
 
         y = norm(name="post_norm")(x)
-        gate = Linear((width, config.intermediate_size), name="gate")(y)
+        gate = Linear((width, config.intermediate_size), name="gate")(y)  # [B, T, F]
         up = Linear((width, config.intermediate_size), name="up")(y)
         x = x + Linear((config.intermediate_size, width), name="down")(jax.nn.silu(gate) * up)
         return x, cache
@@ -174,13 +177,13 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array, out=None) -> jax.Array:
         kernel = self.param("kernel", nn.initializers.normal(0.02), self.shape).astype(x.dtype)
         width = math.prod(self.shape[: self.inputs])
-        rows, matrix = x.reshape(-1, width), kernel.reshape(width, -1)
+        rows, matrix = x.reshape(-1, width), kernel.reshape(width, -1)  # [R, in], [in, out]
         y = jnp.dot(rows, matrix, preferred_element_type=out or x.dtype)
         return y.reshape(*x.shape[: -self.inputs], *self.shape[self.inputs :])
 
 
 class Embedding(nn.Module):
-    """The table [V, D] itself, which serves both ends of a tied model."""
+    """The table [V, D] itself, which both ends of a tied model use."""
 
     vocab_size: int
     width: int
@@ -215,7 +218,7 @@ def rope_angles(positions: jax.Array, config: Qwen3Config) -> tuple[jax.Array, j
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
     """Rotary position embedding of x [B, T, N, H]; channel i pairs with channel i + H / 2."""
     cos, sin = rope
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)  # [B, T, N, H / 2] each
     turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return turned.astype(x.dtype)
 
@@ -234,8 +237,8 @@ def causal_attention(
 ) -> jax.Array:
     """softmax(QK' / sqrt(H)) V over earlier positions: [B, T, N, H], grouped keys [B, T, K, H].
 
-    A mask `seen`, bool [B, 1, T, T], narrows them; XLA's attention alone takes one without making
-    it a bias for every head.
+    The mask `seen`, bool [B, 1, T, T], excludes more of them; with one, XLA's attention is used,
+    since cuDNN's would make it a bias for every head.
     """
     if seen is not None:
         implementation = "xla"
@@ -245,12 +248,9 @@ def causal_attention(
 
 
 def write(cache: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
-    """Puts new [B, t, K, H] into cache [B, S, K, H], each row from its own `start` on."""
-
-    def row(cache, new, start):
-        return jax.lax.dynamic_update_slice_in_dim(cache, new.astype(cache.dtype), start, axis=0)
-
-    return jax.vmap(row)(cache, new, start)
+    """Puts new [B, t, K, H] into cache [B, S, K, H], each row from its own start [B] on."""
+    row = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+    return jax.vmap(row)(cache, new.astype(cache.dtype), start)
 
 
 def init_cache(config: Qwen3Config, batch: int, length: int, dtype="bfloat16") -> Cache:

@@ -55,17 +55,6 @@ def test_zip_and_folder_yield_in_name_order(tmp_path):
     assert read(make_folder(tmp_path / "folder", FILES)) == wanted
 
 
-def test_nothing_is_written_beside_the_source(tmp_path):
-    source = make_tar(tmp_path / "a.tar", FILES)
-    read(source)
-    assert list(tmp_path.iterdir()) == [source]
-
-
-def test_macos_folder_is_ignored(tmp_path):
-    source = make_zip(tmp_path / "a.zip", {"__MACOSX/set/a.json": b"x", "set/a.json": b"a"})
-    assert read(source) == [("set/a.json", b"a")]
-
-
 @pytest.mark.parametrize("name", ["/etc/x.json", "../x.json", "a/../../x.json", "C:\\x.json"])
 @pytest.mark.parametrize("make", [make_tar, make_zip])
 def test_names_that_leave_the_archive_are_refused(tmp_path, make, name):

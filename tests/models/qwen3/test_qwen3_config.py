@@ -42,12 +42,9 @@ def test_transformers_reads_the_written_config():
     assert from_hf(json.loads(theirs.to_json_string(use_diff=False))) == TINY
 
 
-@pytest.mark.parametrize(
-    ("eos", "ids", "first"), [(None, (), None), (5, (5,), 5), ([6, 5], (6, 5), 6)]
-)
-def test_end_of_text_may_be_one_id_several_or_none(eos, ids, first):
-    config = from_hf(to_hf(TINY) | {"eos_token_id": eos})
-    assert (config.eos_token_ids, config.eos_token_id) == (ids, first)
+@pytest.mark.parametrize(("eos", "ids"), [(None, ()), (5, (5,)), ([6, 5], (6, 5))])
+def test_end_of_text_may_be_one_id_several_or_none(eos, ids):
+    assert from_hf(to_hf(TINY) | {"eos_token_id": eos}).eos_token_ids == ids
 
 
 def test_both_spellings_of_the_rope_base():
@@ -64,7 +61,6 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
     ("change", "reason"),
     [
         ({"model_type": "qwen3_moe", "num_experts": 128}, "model_type is 'qwen3_moe'"),
-        ({"model_type": "llama"}, "model_type is 'llama'"),
         ({"model_type": None}, "model_type is None"),
         ({"num_experts": 8}, "mixture of experts"),
         ({"rope_scaling": YARN}, "RoPE scaling 'yarn'"),
@@ -88,14 +84,6 @@ def test_what_is_not_supported_is_refused_by_name(change, reason):
     with pytest.raises(UserError, match=r"config\.json") as caught:
         from_hf(to_hf(TINY) | change)
     assert reason in str(caught.value)
-
-
-def test_all_reasons_are_in_one_line():
-    with pytest.raises(UserError) as caught:
-        from_hf(to_hf(TINY) | {"attention_bias": True, "vocab_size": 0, "rope_scaling": YARN})
-    message = str(caught.value)
-    assert all(part in message for part in ("attention_bias", "vocab_size", "yarn"))
-    assert "\n" not in message
 
 
 def test_an_unused_sliding_window_is_fine():

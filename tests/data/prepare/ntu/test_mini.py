@@ -1,7 +1,6 @@
 """`prepare ntu120_mini`: 120 and 60 real clips of 60 classes, whatever else the source holds."""
 
 import numpy as np
-import pytest
 from skeleton_files import solo
 from test_reader import packed
 
@@ -42,10 +41,3 @@ def test_the_real_clips(shared, tmp_path, capsys):
     batch = next(train_iterator(store, "xsub", feed, batch_size=4, seed=0, threads=0))
     assert batch["x"].shape == (4, 2, 64, 25, 3)
     assert run("--check", "--data-dir", tmp_path) == 0
-
-
-def test_a_source_is_needed(tmp_path, capsys):
-    assert run("--data-dir", tmp_path) == 2
-    assert "Name it with --source" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        run("--source", tmp_path, "--compat", "align=on")

@@ -1,0 +1,1 @@
+"""Readers of skeleton files as sensors, pose estimators and people write them."""

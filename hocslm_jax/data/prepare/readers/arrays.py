@@ -1,0 +1,171 @@
+"""Arrays of joints in .npy and .npz files, whose axes are declared or can only be read one way.
+
+In: a path, or an array. Out: a Recording. Axes are written as letters, e.g. `TVC` or `CTVM`: T
+frames, M persons, V joints, C coordinates: 2, 3, or 4 with a confidence as the last.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from hocslm_jax.data.prepare.readers.recording import Recording, check_size, guess_unit
+from hocslm_jax.files.npy import read_npy, read_npz
+from hocslm_jax.graph import Graph
+
+ORDERS = {
+    3: ("TVC", "TCV", "VTC", "VCT", "CTV", "CVT"),
+    4: ("TMVC", "MTVC", "TVMC", "TVCM", "CTVM", "CTMV", "MCTV"),
+}
+MOST_PERSONS = 10  # and the fewest joints, where axes are not declared
+JOINTS = ("keypoint", "keypoints", "joints", "skeleton", "skeletons", "poses", "positions", "data")
+CONFIDENCE = ("keypoint_score", "keypoint_scores", "confidence", "scores", "visibility")
+
+
+def read_npy_file(path: Path, axes: str | None = None, layout: Graph | None = None) -> Recording:
+    """The array of a .npy file; see `from_array`."""
+    return from_array(read_npy(path), axes, layout)
+
+
+def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = None) -> Recording:
+    """The joints of an .npz file, and their confidence and `fps` where it has them.
+
+    Joints are the array of a usual name (`JOINTS`), else the only one of three or four dimensions.
+
+    Raises:
+      ValueError: no such array, several, or as `from_array`.
+    """
+    arrays = read_npz(path)
+    fps = arrays.get("fps")
+    name = pick({key: array.shape for key, array in arrays.items() if array.dtype.kind in "fiu"})
+    scores = next((arrays[key] for key in CONFIDENCE if key in arrays), None)
+    fps = float(fps) if fps is not None and fps.size == 1 and fps.dtype.kind in "fiu" else None
+    return from_array(arrays[name], axes, layout, scores, fps)
+
+
+def pick(shapes: dict[str, tuple[int, ...]]) -> str:
+    """The name of the array that holds the joints, by names and shapes of a file's numeric arrays.
+
+    Raises:
+      ValueError: none, or several.
+    """
+    found = {key: shape for key, shape in shapes.items() if len(shape) in ORDERS}
+    found = {key: shape for key, shape in found.items() if key not in CONFIDENCE}
+    known = [key for key in JOINTS if key in found]
+    if known:
+        return known[0]
+    if len(found) == 1:
+        return next(iter(found))
+    there = ", ".join(f"{key[:30]!r} {shape}" for key, shape in [*shapes.items()][:4]) or "none"
+    many = "several arrays" if found else "no numeric array"
+    raise ValueError(f"{many} of 3 or 4 dimensions: {there}; name the joints {JOINTS[0]!r}")
+
+
+def from_array(
+    array: np.ndarray,
+    axes: str | None = None,
+    layout: Graph | None = None,
+    confidence: np.ndarray | None = None,
+    fps: float | None = None,
+) -> Recording:
+    """A Recording of an array of three or four dimensions.
+
+    Four coordinates are x, y, z and a confidence. Three are x, y and a confidence where the first
+    two are pixels and the third lies between 0 and 1.
+
+    Args:
+      axes: the order of the axes; None = the only one that fits the shape.
+      layout: whose joints they are; None = not known.
+      confidence: of the same axes but C, if there is one.
+
+    Raises:
+      ValueError: no numbers, axes that do not fit or cannot be told, or as `Recording`.
+    """
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"an array of {array.dtype}, expected numbers")
+    check_size(array.shape)
+    axes = _checked(axes, array.shape, layout) if axes else _only_order(array.shape, layout)
+    with np.errstate(over="ignore", invalid="ignore"):
+        joints = _ordered(np.asarray(array, np.float32), axes, "TMVC")
+    if confidence is not None:
+        short = axes.replace("C", "")
+        if confidence.ndim != len(short) or confidence.dtype.kind not in "fiu":
+            raise ValueError(f"a confidence of shape {confidence.shape}, expected the axes {short}")
+        confidence = _ordered(np.asarray(confidence, np.float32), short, "TMV")
+        if confidence.shape != joints.shape[:3]:
+            raise ValueError(f"confidence {confidence.shape} does not fit joints {joints.shape}")
+    joints, confidence = _split(joints, confidence)
+    planar = joints.shape[3] == 2
+    up = layout.up if layout else None
+    return Recording(
+        joints,
+        confidence,
+        layout=layout,
+        unit=guess_unit(joints),
+        up="-y" if planar else up,
+        fps=fps if fps and 0 < fps < 1e4 else None,
+    )
+
+
+def _split(joints: np.ndarray, confidence: np.ndarray | None):
+    """(joints of 2 or 3 coordinates, confidence), which the last coordinate can be."""
+    count = joints.shape[3]
+    if confidence is None and count > 2 and joints.size:
+        last, box = joints[..., -1], joints[..., :2].reshape(-1, 2)
+        scores = bool(np.all(np.isnan(last) | ((last >= 0) & (last <= 1)))) and last.any()
+        if count == 4 and not scores:
+            raise ValueError("4 coordinates, of which the last is no confidence between 0 and 1")
+        with np.errstate(over="ignore", invalid="ignore"):
+            pixels = (np.fmax.reduce(box) - np.fmin.reduce(box) > 20).all()
+        if scores and (count == 4 or pixels):
+            return joints[..., :-1], last
+    if count == 4:
+        raise ValueError("4 coordinates and a confidence besides")
+    return joints, confidence
+
+
+def _checked(axes: str, shape: tuple[int, ...], layout: Graph | None) -> str:
+    axes = axes.upper()
+    if not re.fullmatch(r"[TMVC]+", axes) or not {*"TVC"} <= {*axes} or len({*axes}) != len(axes):
+        raise ValueError(
+            f"axes {axes[:20]!r}: write T, V, C and, if there is one, M in their order, e.g. TMVC"
+        )
+    sizes = dict(zip(axes, shape, strict=False))
+    if len(axes) != len(shape):
+        raise ValueError(f"shape {shape} has {len(shape)} axes, {axes} has {len(axes)}")
+    if sizes["C"] not in (2, 3, 4):
+        raise ValueError(f"shape {shape} read as {axes} has {sizes['C']} coordinates, not 2 to 4")
+    if layout and sizes["V"] != layout.num_joints:
+        raise ValueError(
+            f"shape {shape} read as {axes} has {sizes['V']} joints, {layout.name} has "
+            f"{layout.num_joints}"
+        )
+    return axes
+
+
+def _only_order(shape: tuple[int, ...], layout: Graph | None) -> str:
+    """The one order of axes that an array of this shape can have."""
+    if len(shape) not in ORDERS:
+        raise ValueError(
+            f"shape {shape}, expected three axes or four: frames, persons, joints, xyz"
+        )
+    fits = []
+    for axes in ORDERS[len(shape)]:
+        sizes = dict(zip(axes, shape, strict=True))
+        joints = sizes["V"] == layout.num_joints if layout else sizes["V"] > MOST_PERSONS
+        if sizes["C"] in (2, 3, 4) and joints and sizes.get("M", 1) <= MOST_PERSONS:
+            fits.append(axes)
+    if len(fits) == 1:
+        return fits[0]
+    what = (
+        f"can be {' or '.join(fits[:3])}" if fits else "is none of frames, joints and coordinates"
+    )
+    known = "" if layout else ", and which layout it has"
+    raise ValueError(f"shape {shape} {what}; say in which order its axes are, e.g. TMVC{known}")
+
+
+def _ordered(array: np.ndarray, axes: str, order: str) -> np.ndarray:
+    """The array with its axes in another order; persons that are not there are one."""
+    if "M" not in axes:
+        array, axes = array[None], "M" + axes
+    return np.ascontiguousarray(array.transpose([axes.index(letter) for letter in order]))
