@@ -116,7 +116,7 @@ def test_python_runs(text, names):
 def names(monkeypatch, tmp_path):
     """What the blocks take as given. Runs are stand-ins, the language model is small."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(encoder, "SPATIAL", dict(encoder.SPATIAL))
+    monkeypatch.setitem(encoder.SPATIAL, "static", None)  # removed again after the test
     monkeypatch.setattr(load_model, "load_pretrained", lambda source: stand_in(TrainedModel))
     monkeypatch.setattr(clip_files, "load_clip", lambda path: np.zeros((8, 1, 20, 3), np.float32))
     small = Qwen3Config(32, 8, 16, 1, 2, 1, 4)

@@ -9,9 +9,9 @@ from benchmarks import tables
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_documents_hold_the_results():
-    argv = ["--results", str(ROOT / "results"), "--docs", str(ROOT / "docs"), "--check"]
-    assert tables.main(argv) == 0
+def test_the_documents_hold_the_results(monkeypatch):
+    monkeypatch.chdir(ROOT)  # README shows the paths of releases
+    assert tables.main(["--check"]) == 0
 
 
 def test_a_new_result_changes_the_document(tmp_path, capsys):
