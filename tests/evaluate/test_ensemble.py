@@ -210,7 +210,7 @@ class Evil:
         ({"clip00": Evil()}, "refused"),
         ({"clip00": 3.0}, "not a pickle of scores"),
         ([], "not a pickle of scores"),
-        (dict.fromkeys("abcdefgh", np.zeros(1000, np.float32)), "share one array"),
+        (dict.fromkeys("abcdefgh", np.zeros(1000, np.float32)), "share their arrays"),
         ({"clip00": np.zeros(3), "clip01": np.zeros(4)}, "do not fit together"),
         ([("clip00", np.zeros(3)), ("clip00", np.zeros(3))], "one clip twice"),
     ],

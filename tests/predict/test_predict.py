@@ -18,6 +18,7 @@ import tiny_run
 from hocslm_jax import __main__
 from hocslm_jax.data.tokenizer import save_tokenizer, train_tokenizer
 from hocslm_jax.errors import UserError
+from hocslm_jax.graph import UCLA20
 from hocslm_jax.language.describe import Decoding, describe
 from hocslm_jax.language.open import open_language
 from hocslm_jax.models.qwen3 import Qwen3Config, init_params, save_params
@@ -42,6 +43,7 @@ FUSED = {
 
 
 class Store(tiny_run.TinyStore):
+    graph = UCLA20  # whose files are read
     path = Path("nowhere/1.0.0")  # no captions of its own
 
 

@@ -61,7 +61,9 @@ def test_float32_gives_the_run_back_exactly(workdir, dataset, tmp_path):
     assert said.startswith(f"{found['correct']}/{found['total']}") and size > 1000
     clip = tiny_run.TinyStore().joints(40)
     assert loaded.predict([clip]) == original.predict([clip])
-    logits = loaded.model.apply(loaded.variables, np.zeros((2, 1, 8, 20, 3)), train=False)
+    logits = loaded.model.apply(
+        loaded.variables, np.zeros((2, 1, 4, tiny_run.GRAPH.num_joints, 3)), train=False
+    )
     assert logits.shape == (2, 4)
 
 
@@ -138,7 +140,7 @@ def test_verb_evaluate(workdir, dataset, tmp_path, capsys, monkeypatch):
     fused, own = load_scores(out), load_scores(workdir / "scores.npz")
     assert fused.ids == own.ids and fused.classes == tuple("abcd")
     np.testing.assert_allclose(fused.logits, 2 * own.logits, rtol=1e-4, atol=1e-5)
-    others = dataclasses.make_dataclass("Others", [], bases=(tiny_run.TinyStore,))
+    others = dataclasses.make_dataclass("Others", [], bases=(tiny_run.TinyStore,), frozen=True)
     others.labels = (others.labels + 1) % 4
     monkeypatch.setattr(accuracy, "open_store", lambda *_: others())
     assert __main__.main(["evaluate", names[0], "--data-dir", str(dataset)]) == 2

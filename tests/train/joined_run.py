@@ -19,11 +19,8 @@ from pathlib import Path
 
 import jax
 import tiny_run
-from absl import app
 
-import launch
-from hocslm_jax import terminal
-from hocslm_jax.train import environment, setup, strategy
+from hocslm_jax.train import command, environment, setup, strategy
 
 NOTES, DISTURB = Path(sys.argv.pop(1)), json.loads(sys.argv.pop(1))
 PROCESS = os.environ["JAX_PROCESS_ID"]
@@ -89,6 +86,6 @@ if __name__ == "__main__":
     if PROCESS == "1" and "late_s" in DISTURB:
         look_late(DISTURB["late_s"])
     try:
-        sys.exit(terminal.run(lambda: app.run(launch.main, flags_parser=launch.parse)))
+        sys.exit(command.main(sys.argv))
     finally:
         (NOTES / f"files{PROCESS}.json").write_text(json.dumps(sorted(written)))

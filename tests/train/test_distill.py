@@ -148,7 +148,7 @@ def test_a_run_without_scores_of_its_training_clips_says_how_to_make_them(tmp_pa
         ({"distill.share": 0.5}, "T0", "go together"),
         ({"distill.teacher": "runs/six"}, "T0", "go together"),
         ({"distill.share": 1.5, "distill.teacher": "x"}, "T0", r"distill\.share=1\.5"),
-        ({"distill.share": 1.0, "distill.teacher": "nowhere*"}, "T0", "there is no such run"),
+        ({"distill.share": 1.0, "distill.teacher": "nowhere*"}, "T0", "no run found"),
         (
             {"distill.share": 1.0, "distill.teacher": "x", "distill.temperature": 0.0},
             "T0",

@@ -39,7 +39,8 @@ def test_a_run_learns_and_leaves_its_files(tmp_path):
     names = "config.json model.json scores.npz per_class.json confusion.json confusion.png"
     assert all((tmp_path / name).stat().st_size for name in names.split())
     model = json.loads((tmp_path / "model.json").read_text())
-    assert model["parameters"] == 2 * 60 + 60 * 16 + 16 + 16 * 4 + 4
+    inputs = 3 * tiny_run.GRAPH.num_joints
+    assert model["parameters"] == 2 * inputs + inputs * 16 + 16 + 16 * 4 + 4
     assert model["train_step_flops"] > 8 * model["forward_flops_per_clip"] > 0
 
 

@@ -32,8 +32,8 @@ GRAPH = Graph("toy", _NAMES, ((1, 0), (2, 1), (3, 1), (4, 0), (5, 0)), 0)
 HGLNET = {
     "model.encoder": "hglnet",
     "model.width": 8,
-    "model.stages": (1, 1),
-    "data.frames": 8,
+    "model.stages": (1,),
+    "data.frames": 4,
     "optim.lr": 0.01,
 }
 
@@ -62,7 +62,7 @@ class TinyStore:
     def joints(self, row: int) -> np.ndarray:
         time.sleep(self.read_s)
         rng = np.random.default_rng(row)
-        clip = rng.normal(size=(5 + row % 7, 1, GRAPH.num_joints, 3)).astype(np.float32)
+        clip = rng.normal(size=(5 + row % 7, 1, self.graph.num_joints, 3)).astype(np.float32)
         clip[:, :, : 1 + self.labels[row]] += 3
         return clip * np.float32(1e30 if row == self.poisoned else 1)
 
