@@ -1,7 +1,6 @@
 """Releases: the weights, count and predictions of the run come back, and nothing else is needed."""
 
 import argparse
-import dataclasses
 import json
 import shutil
 import sys
@@ -138,11 +137,13 @@ def test_verb_evaluate(workdir, dataset, tmp_path, capsys, monkeypatch):
     fused, own = load_scores(out), load_scores(workdir / "scores.npz")
     assert fused.ids == own.ids and fused.classes == tuple("abcd")
     np.testing.assert_allclose(fused.logits, 2 * own.logits, rtol=1e-4, atol=1e-5)
-    others = dataclasses.make_dataclass("Others", [], bases=(tiny_run.TinyStore,))
-    others.labels = (others.labels + 1) % 4
-    monkeypatch.setattr(accuracy, "open_store", lambda *_: others())
+
+    class Others(tiny_run.TinyStore):
+        labels = (tiny_run.TinyStore.labels + 1) % 4
+
+    monkeypatch.setattr(accuracy, "open_store", lambda *_: Others())
     assert __main__.main(["evaluate", names[0], "--data-dir", str(dataset)]) == 2
-    others.classes = tuple("abce")
+    Others.classes = tuple("abce")
     assert __main__.main(["evaluate", names[1], "--data-dir", str(dataset)]) == 2
     errors = capsys.readouterr().err
     assert "other labels" in errors and "other classes" in errors
