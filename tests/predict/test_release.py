@@ -1,7 +1,6 @@
 """Releases: the weights, count and predictions of the run come back, and nothing else is needed."""
 
 import argparse
-import dataclasses
 import json
 import shutil
 import sys
@@ -61,9 +60,8 @@ def test_float32_gives_the_run_back_exactly(workdir, dataset, tmp_path):
     assert said.startswith(f"{found['correct']}/{found['total']}") and size > 1000
     clip = tiny_run.TinyStore().joints(40)
     assert loaded.predict([clip]) == original.predict([clip])
-    logits = loaded.model.apply(
-        loaded.variables, np.zeros((2, 1, 4, tiny_run.GRAPH.num_joints, 3)), train=False
-    )
+    joints = tiny_run.GRAPH.num_joints
+    logits = loaded.model.apply(loaded.variables, np.zeros((2, 1, 4, joints, 3)), train=False)
     assert logits.shape == (2, 4)
 
 
@@ -140,11 +138,13 @@ def test_verb_evaluate(workdir, dataset, tmp_path, capsys, monkeypatch):
     fused, own = load_scores(out), load_scores(workdir / "scores.npz")
     assert fused.ids == own.ids and fused.classes == tuple("abcd")
     np.testing.assert_allclose(fused.logits, 2 * own.logits, rtol=1e-4, atol=1e-5)
-    others = dataclasses.make_dataclass("Others", [], bases=(tiny_run.TinyStore,), frozen=True)
-    others.labels = (others.labels + 1) % 4
-    monkeypatch.setattr(accuracy, "open_store", lambda *_: others())
+
+    class Others(tiny_run.TinyStore):
+        labels = (tiny_run.TinyStore.labels + 1) % 4
+
+    monkeypatch.setattr(accuracy, "open_store", lambda *_: Others())
     assert __main__.main(["evaluate", names[0], "--data-dir", str(dataset)]) == 2
-    others.classes = tuple("abce")
+    Others.classes = tuple("abce")
     assert __main__.main(["evaluate", names[1], "--data-dir", str(dataset)]) == 2
     errors = capsys.readouterr().err
     assert "other labels" in errors and "other classes" in errors
