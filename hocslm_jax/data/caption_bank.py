@@ -12,6 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 
 TEMPLATE = "A person is performing the action: {}."
+_NTU = ("ntu_a001_a060", "ntu_a061_a120")
+FILES = {  # of each dataset, in bank/
+    "ntu60": _NTU,
+    "ntu120": _NTU,
+    "ntu120_mini": _NTU,
+    "nw_ucla": ("nw_ucla",),
+    "quickstart": ("quickstart",),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,19 +37,28 @@ class ClassText:
     template: bool = False
 
 
-def bank(classes: Iterable[str] | None = None) -> dict[str, ClassText]:
+def bank(classes: Iterable[str] | None = None, dataset: str = "") -> dict[str, ClassText]:
     """The bank's text for each class name, in that order; None for all that is shipped.
 
-    Names are compared without regard to case and the kind of apostrophe. Entries of one name in
-    several files are joined. A class that no file has gets a stock sentence and `template=True`.
+    Each dataset has files of its own. A class is looked for there first, then in the others in
+    alphabetical order; the first file that has it gives all its sentences. Names are compared
+    without regard to case and the kind of apostrophe. A class that no file has gets a stock
+    sentence and `template=True`.
+
+    Args:
+      dataset: as `prepare` calls it, e.g. "nw_ucla"; other names have no files of their own.
     """
-    shipped = _shipped()
+    own = FILES.get(dataset, ())
+    files = _shipped()
+    found: dict[str, tuple[str, ClassText]] = {}
+    for name in (*own, *(name for name in files if name not in own)):
+        found = {**files[name], **found}
     if classes is None:
-        return dict(shipped.values())
+        return dict(found.values())
     texts = {}
     for name in classes:
         stock = ClassText((name.lower(),), (TEMPLATE.format(name),), template=True)
-        texts[name] = shipped.get(_key(name), (name, stock))[1]
+        texts[name] = found.get(_key(name), (name, stock))[1]
     return texts
 
 
@@ -62,17 +79,17 @@ def named_class(text: str, bank: Mapping[str, ClassText]) -> str | None:
 
 
 @functools.cache
-def _shipped() -> dict[str, tuple[str, ClassText]]:
-    """Key -> class name and its text, over all bank files."""
-    shipped: dict[str, tuple[str, ClassText]] = {}
+def _shipped() -> dict[str, dict[str, tuple[str, ClassText]]]:
+    """File name -> key -> class name and its text, of all bank files in alphabetical order."""
     folder = importlib.resources.files("hocslm_jax.data") / "bank"
+    shipped = {}
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".json"):
-            for name, entry in json.loads(file.read_text(encoding="utf-8")).items():
-                name, known = shipped.get(_key(name), (name, ClassText((), ())))
-                mentions = dict.fromkeys([*known.mentions, *entry["mentions"]])
-                captions = dict.fromkeys([*known.captions, *entry["captions"]])
-                shipped[_key(name)] = name, ClassText(tuple(mentions), tuple(captions))
+            entries = json.loads(file.read_text(encoding="utf-8")).items()
+            shipped[file.name.removesuffix(".json")] = {
+                _key(name): (name, ClassText(tuple(entry["mentions"]), tuple(entry["captions"])))
+                for name, entry in entries
+            }
     return shipped
 
 

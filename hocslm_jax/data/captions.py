@@ -118,7 +118,7 @@ def caption_table(
     missing = rows[~np.isin(rows, list(own))]
     if source == "clips":
         _check_complete(store, rows, missing)
-    texts = {} if source == "clips" else bank(store.classes)
+    texts = {} if source == "clips" else bank(store.classes, store.name)
     of_class = [texts[name].captions if texts else () for name in store.classes]
     of_row = [own.get(row, of_class[label]) for row, label in enumerate(store.labels.tolist())]
     groups: dict[tuple[str, ...], int] = {}  # rows with the same sentences are one group

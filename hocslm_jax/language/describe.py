@@ -133,7 +133,7 @@ def summarise(
         said, likelihood: of `describe_clips`.
         references: row of the store -> one or more reference sentences.
     """
-    texts, order = bank(store.classes), sorted(said)
+    texts, order = bank(store.classes, store.name), sorted(said)
     named = functools.cache(lambda text: named_class(text, texts))  # many clips, few sentences
     wanted = [references(row) for row in order]
     rows = [

@@ -105,7 +105,7 @@ def corpus(store, protocol: str, source: str) -> list[tuple[str, str]]:
     Args:
         source: `config.lm.captions`; "bank" leaves the clips' own out.
     """
-    texts = bank(store.classes)
+    texts = bank(store.classes, store.name)
     pairs = [(name, sentence) for name, text in texts.items() for sentence in text.captions]
     path = store.path.parent / CAPTIONS
     if source != "bank" and path.is_file():

@@ -32,7 +32,7 @@ def describe(run: Run, language: Language, variables: dict) -> dict:
         make_prefixes(run, variables),
         run.test_batches(lm.describe),
         Decoding(max_new_tokens=lm.max_tokens),
-        class_sentences(language, bank(store.classes), SENTENCES, lm.max_tokens),
+        class_sentences(language, bank(store.classes, store.name), SENTENCES, lm.max_tokens),
         make_likelihoods(language),
     )
     table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions)
