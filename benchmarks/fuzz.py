@@ -168,7 +168,7 @@ def targets() -> dict[str, Target]:
         ),
         "clip list": Target(read_clip_list, (b"a 1\nb 2\n", b"a;1\r\n"), ".txt"),
         "graph": Target(lambda p: resolve_graph(read_json(p)), (_json(NTU25.as_mapping()),)),
-        "npy": Target(lambda p: read_clip(p, 25), (_npy(2), _npy(1, "<f8")), ".npy", both),
+        "npy": Target(lambda p: read_clip(p, NTU25), (_npy(2), _npy(1, "<f8")), ".npy", both),
         "scores": Target(load_scores, (_scores(True), _scores(False)), ".npz"),
         "npz clips": Target(lambda p: clips(own_npz("own", p, bad, NTU25)), (npz_clips,), ".npz"),
         "score pickle": Target(

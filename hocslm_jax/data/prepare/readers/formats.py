@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
 from hocslm_jax.data.prepare.readers.arrays import read_npy_file, read_npz_file
@@ -69,7 +71,8 @@ def read_recording(
     path = Path(path)
     graph = resolve_graph(layout) if layout is not None else None
     try:
-        recording = _read(path, axes, graph)
+        with np.errstate(all="ignore"):  # damaged numbers are refused later, by name
+            recording = _read(path, axes, graph)
         if graph is None or recording.layout == graph:
             return recording
         return _as_declared(recording, graph)
