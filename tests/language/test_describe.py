@@ -90,7 +90,7 @@ def test_padding_is_not_described(language, prefix):
 
 def test_the_summary_counts_names_and_likelihoods():
     store = types.SimpleNamespace(
-        ids=("a", "b", "c"), labels=np.array([0, 1, 1]), classes=("wave", "kick")
+        name="toy", ids=("a", "b", "c"), labels=np.array([0, 1, 1]), classes=("wave", "kick")
     )
     said = {0: "Someone waves a hand.", 2: "A person waves."}
     likelihood = {0: np.array([[-1.0], [-2.0]]), 2: np.array([[-3.0], [-2.0]])}
