@@ -45,5 +45,5 @@ def test_a_packed_run_has_the_losses_of_an_unpacked_one(tmp_path, monkeypatch, c
 def test_captions_of_one_length_stay_unpacked(tmp_path, capsys):
     changes = {**COMMON, "lm.pack": True, "finetune.epochs": 1}
     assert tiny_run.train_strategy(tmp_path, "T4", changes) == 0
-    assert "too even in length" in capsys.readouterr().out
+    assert "captions are not packed" in capsys.readouterr().out
     assert "train/packed" not in reports(tmp_path)[0]
