@@ -21,7 +21,6 @@ from hocslm_jax.data.prepare.ntu.classes import CLASSES as NTU_CLASSES
 from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_name, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
 from hocslm_jax.data.prepare.readers.clips import SUFFIXES, read_as
-from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.npy import read_npy
 from hocslm_jax.files.text import read_bytes
@@ -158,9 +157,9 @@ def _read(
         if path.suffix in READERS:
             found = READERS[path.suffix](path)
         elif path.suffix == ".json" and (graph is None or graph.joints == UCLA20.joints):
-            found = _nw_ucla_or_other(path, graph or UCLA20)
+            found = _nw_ucla_or_other(path, graph)
         else:
-            found = read_as(path, graph) if graph else read_recording(path).joints
+            found = read_as(path, graph)
     except OSError as error:
         raise ValueError(error.strerror or "cannot be read") from None
     except UserError as error:
@@ -168,7 +167,7 @@ def _read(
     return of_skeleton(found) if isinstance(found, Skeleton) else found
 
 
-def _nw_ucla_or_other(path: Path, graph: Graph) -> np.ndarray:
+def _nw_ucla_or_other(path: Path, graph: Graph | None) -> np.ndarray:
     """A JSON file as NW-UCLA's own reader reads it, else as one of the other formats."""
     try:
         return nw_ucla.parse_joints(read_bytes(path, nw_ucla.LIMITS.member_bytes))

@@ -25,6 +25,7 @@ from hocslm_jax.language.pretrain import PretrainSettings
 from hocslm_jax.models.encoder import EncoderConfig
 from hocslm_jax.sharding import MeshSettings
 from hocslm_jax.train.augmented_test import ViewSettings
+from hocslm_jax.train.checkpoint import flat
 from hocslm_jax.train.distill import Distillation
 from hocslm_jax.train.loop import Schedule
 from hocslm_jax.train.optim import Finetune, Optimizer
@@ -123,13 +124,9 @@ def _with_tuples(value):
     return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
-def flatten(config: ConfigDict, prefix: str = "") -> dict:
+def flatten(config: ConfigDict) -> dict:
     """{"optim.lr": 0.1, …} of a nested config."""
-    flat = {}
-    for key, value in config.items():
-        nested = isinstance(value, ConfigDict)
-        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return flat
+    return flat(config.to_dict())
 
 
 def apply(config: ConfigDict, arg: str) -> ConfigDict:

@@ -66,6 +66,5 @@ def _known_result(run: Run) -> str:
 
 def make_folder(workdir: Path) -> None:
     """Process 0 makes the workdir. Raises UserError if it cannot, or if a process sees none."""
-
     hosts.on_first(lambda: atomic.make_folder("--workdir", workdir))
     hosts.wait_to_see(workdir)

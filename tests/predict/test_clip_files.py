@@ -113,6 +113,7 @@ def test_a_table_of_another_layout_is_mapped_to_the_models(tmp_path):
     assert found.shape == (4, 1, 20, 3)
     here, there = UCLA20.joints.index("left elbow"), NTU25.joints.index("left elbow")
     np.testing.assert_allclose(found[:, 0, here], joints[:, there], rtol=1e-5)
+    assert load_clip(tmp_path / "clip.csv").shape == (4, 1, 25, 3)  # no model: its own joints
 
 
 def test_a_folder_without_clips(tmp_path):

@@ -75,7 +75,7 @@ def read_recording(
             recording = _read(path, axes, graph)
         if graph is None or recording.layout == graph:
             return recording
-        return _as_declared(recording, graph)
+        return as_declared(recording, graph)
     except UserError as error:
         raise UserError(_named(path, error)) from None
     except (ValueError, OSError) as error:
@@ -119,7 +119,7 @@ def _read(path: Path, axes: str | None, layout: Graph | None) -> Recording:
     raise ValueError(f"{describe(content)}, which is no known format; read are {signs}")
 
 
-def _as_declared(recording: Recording, layout: Graph) -> Recording:
+def as_declared(recording: Recording, layout: Graph) -> Recording:
     """The recording in the layout that its reader could not know."""
     if recording.names:
         return in_order_of(recording, layout)
