@@ -26,7 +26,7 @@ from hocslm_jax.language.caption.video import Frames, read_frames
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-for package in ("av", "httpx2", "fastapi", "uvicorn", "typer", "accelerate"):
+for package in ("av", "httpx2", "fastapi", "uvicorn", "openai", "accelerate"):
     pytest.importorskip(package)
 
 CLIP = "S001C001P001R001A001"
