@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy.optimize import minimize
+import scipy  # which loads scipy.optimize at its first use
 from scipy.special import log_softmax, logsumexp, softmax
 
 from hocslm_jax.data.streams import PAPER_STREAMS
@@ -81,7 +81,7 @@ def fit_weights(held_out: Sequence[Member], space: str = "logits") -> np.ndarray
         slope = (np.exp(logs) * stack).sum(axis=2).mean(axis=1) - truth.mean(axis=1)
         return value, slope + 2 * RIDGE * weights
 
-    found = minimize(loss, np.ones(members), jac=True, bounds=[(0, None)] * members)
+    found = scipy.optimize.minimize(loss, np.ones(members), jac=True, bounds=[(0, None)] * members)
     return found.x / found.x.mean() if found.x.any() else np.ones(members)
 
 

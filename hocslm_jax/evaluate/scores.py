@@ -15,7 +15,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from hocslm_jax.data.store import Store
-from hocslm_jax.draw.confusion import save_confusion
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import replaced, write_json
 from hocslm_jax.files.npy import read_npz
@@ -197,6 +196,8 @@ def write_report(workdir: str | Path, scores: Scores, classes: Sequence[str]) ->
     Raises:
         UserError: another number of class names than of logits.
     """
+    from hocslm_jax.draw.confusion import save_confusion  # here, as matplotlib takes a second
+
     if len(classes) != scores.logits.shape[1]:
         raise UserError(f"{len(classes)} class names for {scores.logits.shape[1]} logits")
     workdir = Path(workdir)

@@ -5,7 +5,7 @@ clips that one classifier gets right and the other wrong.
 """
 
 import numpy as np
-from scipy.stats import binomtest
+import scipy  # which loads scipy.stats at its first use; that takes a second
 
 from hocslm_jax.evaluate.scores import Scores
 
@@ -16,13 +16,15 @@ DRAWS = 10_000
 
 def accuracy_interval(correct: int, total: int) -> list[float]:
     """Wilson's 95 % interval of an accuracy, [low, high] in [0, 1]."""
-    interval = binomtest(correct, total).proportion_ci(LEVEL, method="wilson")
+    interval = scipy.stats.binomtest(correct, total).proportion_ci(LEVEL, method="wilson")
     return [float(interval.low), float(interval.high)]
 
 
 def beats_chance(correct: int, total: int, classes: int) -> bool:
     """Whether a count is significantly more than guessing among the classes gives (p < 1 %)."""
-    return bool(binomtest(correct, total, 1 / classes, alternative="greater").pvalue < CHANCE)
+    return bool(
+        scipy.stats.binomtest(correct, total, 1 / classes, alternative="greater").pvalue < CHANCE
+    )
 
 
 def compare(first: Scores, second: Scores, draws: int = DRAWS, seed: int = 0) -> dict:
@@ -47,7 +49,9 @@ def compare(first: Scores, second: Scores, draws: int = DRAWS, seed: int = 0) ->
         "total": total,
         "only_this": gained,
         "only_other": lost,
-        "p_value": float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0,
+        "p_value": float(scipy.stats.binomtest(gained, gained + lost).pvalue)
+        if gained + lost
+        else 1.0,
         "difference": (gained - lost) / total,
         "interval": [float(low), float(high)],
     }

@@ -24,6 +24,7 @@ from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
 from hocslm_jax.train import checkpoint, optim, state, step, stream_axis
 from hocslm_jax.train.check_settings import check_values
+from hocslm_jax.train.environment import init_options
 from hocslm_jax.train.jitted import gathered, gathering, jit_step, make_predict
 from hocslm_jax.train.stages import (
     Stage,
@@ -229,8 +230,10 @@ def make_programs(
     placed = jax.tree.map(lambda a: a.sharding, abstract)
     update = step.make_train_step(objective, tx, config.optim.ema)
     update = stream_axis.stacked_update(update, streams, stream_axis.takes_turns(mesh))
+    options = init_options(mesh.devices.flat[0].platform)
+    init = stream_axis.stacked_init(init, streams)
     return {
-        "init": jax.jit(stream_axis.stacked_init(init, streams), out_shardings=placed),
+        "init": jax.jit(init, out_shardings=placed, compiler_options=options),
         "abstract_state": abstract,
         "train_step": jit_step(update, placed, mesh, language),
         "predict": make_predict(

@@ -24,6 +24,8 @@ from hocslm_jax.models import HocSLM, Projector, build_model
 from hocslm_jax.train import experiment, loop, setup, strategy
 from hocslm_jax.train.stages import stage_config
 
+sys.modules.setdefault("tensorboardX", None)  # it imports PyTorch, which takes seconds
+
 TRAIN, TEST, VAL, CLASSES = 32, 16, 8, 4
 # Few joints: XLA:CPU takes long to compile a graph network, and longer the more joints there are.
 _NAMES = ("hip centre", "head", "left hand", "right hand", "left foot", "right foot")
