@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import crash_run
+from benchmarks import crash_caption, crash_run
 from benchmarks.crash_compare import differences, notes, outcome
 from benchmarks.crash_run import Kill
 from benchmarks.record import measured_here, one_line_errors, read_result, write_result
@@ -175,6 +175,28 @@ def kill_prepare(campaign: Campaign, source: Path, kills: int) -> None:
             campaign.fault("prepare: wrong: other clips")
 
 
+def kill_caption(campaign: Campaign, kills: int) -> None:
+    """`caption`, killed at any time; what it had written stays, and the rest follows."""
+    videos, ready = campaign.folder / "videos", multiprocessing.get_context("fork").Queue()
+    campaign.ended(campaign.start(crash_caption.write_videos, videos), None, "videos")
+    server = campaign.start(crash_caption.serve, ready)
+    url, start = ready.get(timeout=60), time.monotonic()
+    whole = campaign.folder / "whole.jsonl"
+    campaign.ended(campaign.start(crash_caption.caption, videos, whole, url), None, "caption")
+    seconds, before, tries = time.monotonic() - start, campaign.kills.total(), 0
+    while campaign.kills.total() - before < kills and campaign.in_time():
+        out, tries = campaign.folder / f"captions{tries}.jsonl", tries + 1
+        kill = Kill("any", delay=campaign.rng.uniform(0, seconds), signal=_any(campaign))
+        process = campaign.start(crash_caption.caption, videos, out, url, kill)
+        campaign.ended(process, kill, "caption")
+        kept = crash_caption.read_lines(out)
+        campaign.ended(campaign.start(crash_caption.caption, videos, out, url), None, "caption")
+        for text in crash_caption.differences(out, kept):
+            campaign.fault(f"caption: {text}")
+    server.terminate()
+    server.join()
+
+
 def _any(campaign: Campaign) -> int:
     return campaign.rng.choice(SIGNALS)
 
@@ -250,7 +272,7 @@ def main(argv: list[str] | None = None) -> int:
     return int(bool(campaign.faults))
 
 
-SHARES = {"two processes": 0.05, "prepare": 0.15, "training": 0.8}
+SHARES = {"two processes": 0.05, "caption": 0.1, "prepare": 0.15, "training": 0.7}
 
 
 def _part(campaign: Campaign, part: str, source: Path, data: Path, kills: int) -> None:
@@ -258,6 +280,8 @@ def _part(campaign: Campaign, part: str, source: Path, data: Path, kills: int) -
         kill_training(campaign, data, kills)
     elif part == "two processes":
         kill_training(campaign, data, kills, processes=2)
+    elif part == "caption":
+        kill_caption(campaign, kills)
     else:
         kill_prepare(campaign, source, kills)
 

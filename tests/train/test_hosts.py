@@ -19,7 +19,7 @@ import tiny_run
 from processes import ROOT, reports
 
 from hocslm_jax import sharding
-from hocslm_jax.evaluate.scores import load_scores
+from hocslm_jax.evaluate.scores import Scores, load_scores, save_scores
 from hocslm_jax.train import identity, strategy
 from hocslm_jax.train.strategies import STRATEGIES
 
@@ -144,6 +144,25 @@ def test_streams_in_one_program_stop_by_a_signal_to_one_and_go_on(folder):
             for run in (workdir, folder / "streams_alone")
         )
         assert found["correct"] == wanted["correct"] and found["best_epoch"] == wanted["best_epoch"]
+
+
+def test_a_student_of_two_processes_learns_what_one_learns(folder):
+    store, train = tiny_run.TinyStore(), slice(tiny_run.TRAIN)
+    logits = np.random.default_rng(0).normal(size=(tiny_run.TRAIN, 4)).astype(np.float32)
+    (folder / "teacher").mkdir()
+    taught = Scores(store.ids[train], store.labels[train], 4 * logits)
+    save_scores(folder / "teacher/scores_train.npz", taught)
+    changes = {
+        "distill.teacher": str(folder / "teacher"),
+        "distill.share": 0.7,
+        "model.dropout": 0.0,
+        "train.epochs": 1,
+        "train.log_every": 1,
+    }
+    processes.run(folder / "student", folder / "student_notes", changes, **SLOW)
+    alone(strategy.train, folder / "student_alone", changes)
+    same_lines(folder / "student", folder / "student_alone")
+    assert any("train/teacher" in line for line in reports(folder / "student"))
 
 
 def test_hosts_that_were_given_different_settings_end_with_one_line(folder):

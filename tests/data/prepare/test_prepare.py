@@ -45,6 +45,14 @@ def test_prepare_then_open(tmp_path, capsys):
     assert store.rows("xview", "test").tolist() == [2]
 
 
+@pytest.mark.parametrize("name", ["data[1]", "d*?{a,b}", "a b%20#$HOME", "-d", "数据'\""])
+def test_a_dataset_folder_may_have_any_name(tmp_path, capsys, name):
+    source, data = make_ucla(tmp_path / "set.zip"), tmp_path / name
+    assert run("nw_ucla", "--source", source, "--data-dir", data) == 0
+    assert run("nw_ucla", "--check", "--data-dir", data) == 0
+    assert open_store("nw_ucla", data).joints(2).shape == (2, 1, 20, 3)
+
+
 def test_second_prepare_does_nothing_and_force_rebuilds(tmp_path, capsys):
     source = make_ucla(tmp_path / "set.zip")
     arguments = ("nw_ucla", "--source", source, "--data-dir", tmp_path)
