@@ -1,8 +1,11 @@
 """One of two processes that try, without a model, all that they can do as one: `hosts.py`.
 
-Prints a line of JSON; then process 1 meets a mistake of the user while process 0 waits for it.
+The argument is a folder for a dataset. Prints a line of JSON; then process 1 meets a mistake of the
+user while process 0 waits for it.
 """
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -11,11 +14,12 @@ import time
 
 import jax
 import numpy as np
+import tiny_run
 from jax.experimental import multihost_utils
 
 from hocslm_jax import hosts, sharding
 from hocslm_jax.errors import UserError
-from hocslm_jax.train import environment, signals
+from hocslm_jax.train import environment, setup, signals
 from hocslm_jax.train.identity import checksum
 
 SILENCE_S = 4
@@ -61,6 +65,15 @@ def check_weights(other):
     hosts.check_same("the weights", lambda: {"checksum": checksum({"w": weights(other)})})
 
 
+def prepared(folder):
+    """The clips of a dataset that process 0 has to prepare first, and what this process says."""
+    changes = {"data.data_dir": folder, "data.dataset": "quickstart", "data.auto_prepare": True}
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        store = setup.open_data(tiny_run.make_config(changes).data)
+    return [len(store), said.getvalue()]
+
+
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
     environment.SILENCE_S = SILENCE_S
@@ -73,6 +86,7 @@ if __name__ == "__main__":
         "same": refusal(hosts.check_same, "settings", lambda: {"a": 1}),
         "other": refusal(hosts.check_same, "settings", lambda: {"a": 1, "optim.lr": number}),
         "stop": stop_together(),
+        "prepared": prepared(sys.argv[1]),
         "weights": [refusal(check_weights, 0), refusal(check_weights, 1e-7)],
     }
     print(json.dumps(found), flush=True)

@@ -206,9 +206,10 @@ def test_a_process_whose_others_never_come_says_so_in_time(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def tried():
+def tried(folder):
     """What each of two processes found in joined_script.py, and how both ended."""
-    command = [sys.executable, str(ROOT / "tests/train/joined_script.py")]
+    script, data = ROOT / "tests/train/joined_script.py", folder / "data"
+    command = [sys.executable, str(script), str(data)]
     statuses, said = processes.ended(processes.spawn([command, command]))
     lines = [[line for line in text.splitlines() if "Gloo" not in line] for text in said]
     return statuses, [json.loads(found) for found, *_ in lines], [rest for _, *rest in lines]
@@ -232,6 +233,12 @@ def test_what_differs_is_named_on_all_processes(tried):
         assert found["same"] is None
         assert "optim.lr (1 there, 0 on process 0)" in found["other"]
         assert found["weights"][0] is None and "checksum" in found["weights"][1]
+
+
+def test_a_missing_dataset_is_prepared_by_one_process(tried):
+    (first, built), (second, silent) = (found["prepared"] for found in tried[1])
+    assert first == second > 0
+    assert "quickstart" in built and silent == ""
 
 
 def test_a_mistake_that_one_process_meets_ends_all_with_its_line(tried):
