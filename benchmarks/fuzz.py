@@ -33,12 +33,12 @@ from benchmarks import fuzz_recordings
 from hocslm_jax.data.captions import read_captions
 from hocslm_jax.data.prepare import nw_ucla
 from hocslm_jax.data.prepare.archive import read_members
-from hocslm_jax.data.prepare.folder import read_clip
 from hocslm_jax.data.prepare.importers.ctrgcn_npz import own_recipe as own_npz
 from hocslm_jax.data.prepare.importers.pyskl import own_recipe as own_pickle
 from hocslm_jax.data.prepare.ntu.bodies import actors
 from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import list_members, read_member
+from hocslm_jax.data.prepare.readers.clips import read_clip
 from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.score_files import read_clip_list

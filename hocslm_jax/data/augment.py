@@ -1,8 +1,9 @@
 """Random changes of training clips, and the fixed views of test clips (test-time augmentation).
 
 Clips go in and come out as float32 [M, T, V, C], the raw joints of `random_crop` and `change_view`
-as [T, M, V, C]. Every function is pure: the result depends on its arguments and the state of the
-generator it is given, and the clip is never changed in place. NumPy only.
+as [T, M, V, C]; the first two or three of C are coordinates (`data.channels`). Every function is
+pure: the result depends on its arguments and the state of the generator it is given, and the clip
+is never changed in place. NumPy only.
 """
 
 import dataclasses
@@ -10,6 +11,8 @@ import itertools
 import math
 
 import numpy as np
+
+from hocslm_jax.data.channels import on_coordinates
 
 DROPPED_JOINTS = (4, 12)  # inclusive bounds, as in SkateFormer
 DROPPED_FRAMES = (16, 32)
@@ -45,6 +48,25 @@ def random_view(rng: np.random.Generator, bound: int = 60) -> np.ndarray:
     return rotation(math.radians(about_x), math.radians(about_y))
 
 
+def random_roll(rng: np.random.Generator, bound: float = 0.3) -> np.ndarray:
+    """A turn about the view axis, [2, 2], of an angle uniform in [-bound, bound] radians.
+
+    The only turn that coordinates in an image can make.
+    """
+    return roll(rng.uniform(-bound, bound))
+
+
+def roll(angle: float) -> np.ndarray:
+    """A turn about the view axis, float32 [2, 2], with the sign of `rotation`."""
+    return rotation(0, 0, angle)[:2, :2]
+
+
+def turned(x: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """The clip [..., C] with its coordinates turned by a matrix [2, 2] or [3, 3]."""
+    count = len(turn)
+    return on_coordinates(lambda x: (x.reshape(-1, count) @ turn.T).reshape(x.shape), x, count)
+
+
 def random_crop(joints: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
     """The frames [T, M, V, C] without up to `share` of them, from both ends, uniformly."""
     if not share:
@@ -59,24 +81,32 @@ def augment(x: np.ndarray, rng: np.random.Generator, feed, swap: np.ndarray | No
     """What happens to a training clip [M, T, V, C] between the feeder and the stream.
 
     Args:
-      feed: with the probabilities `mirror`, `drop_axis`, `drop_joints`, and `scale` and `jitter`,
-        see `feeder.Feed`. One that is 0 leaves the draws of the others as they are.
+      feed: with the probabilities `mirror`, `drop_axis`, `drop_joints`, and `scale`, `jitter` and
+        `coordinates`, see `feeder.Feed`. One that is 0 leaves the draws of the others as they are.
       swap: int [V], the joint on the other side of every joint; needed to mirror.
     """
     if feed.mirror and rng.random() < feed.mirror:
         x = mirror(x, swap)
     if feed.scale:
-        x = x * rng.uniform(1 - feed.scale, 1 + feed.scale, size=3).astype(np.float32)
+        size = rng.uniform(1 - feed.scale, 1 + feed.scale, size=feed.coordinates)
+        x = on_coordinates(lambda x: x * size.astype(np.float32), x, feed.coordinates)
     if feed.jitter:
-        there = x.any(axis=(2, 3), keepdims=True)  # a person who is absent stays so
-        x = x + np.float32(feed.jitter) * there * rng.standard_normal(x.shape, np.float32)
-    x = drop_axis(x, rng, feed.drop_axis)
+        x = on_coordinates(lambda x: jitter(x, rng, feed.jitter), x, feed.coordinates)
+    x = on_coordinates(lambda x: drop_axis(x, rng, feed.drop_axis), x, feed.coordinates)
     return drop_joints(x, rng, feed.drop_joints)
 
 
 def mirror(x: np.ndarray, swap: np.ndarray) -> np.ndarray:
     """The mirror image [..., V, C] of a body: x negated, the joints of left and right exchanged."""
-    return x[..., swap, :] * np.array([-1, 1, 1], np.float32)
+    sign = np.ones(x.shape[-1], np.float32)
+    sign[0] = -1
+    return x[..., swap, :] * sign
+
+
+def jitter(x: np.ndarray, rng: np.random.Generator, deviation: float) -> np.ndarray:
+    """Gaussian noise on every joint of those who are there."""
+    there = x.any(axis=(2, 3), keepdims=True)  # a person who is absent stays so
+    return x + np.float32(deviation) * there * rng.standard_normal(x.shape, np.float32)
 
 
 def drop_axis(x: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
@@ -109,7 +139,7 @@ class ClipView:
     """One view of a test clip, for test-time augmentation.
 
     Attributes:
-      degrees: by which it is turned about the vertical axis.
+      degrees: by which it is turned about the vertical axis; in 2D, about the view axis.
       start: share of the frames before the part that is used.
       length: share of the frames that is used.
       mirrored: whether left and right are exchanged.
@@ -136,17 +166,22 @@ def views_of(views: int, angle: float, crops: int, mirrored: bool) -> tuple[Clip
     )
 
 
-def change_view(joints: np.ndarray, view: ClipView, swap: np.ndarray | None) -> np.ndarray:
+def change_view(
+    joints: np.ndarray, view: ClipView, swap: np.ndarray | None, coordinates: int = 3
+) -> np.ndarray:
     """Raw joints [T, M, V, C] in that view; absent persons stay zero.
 
     Args:
       swap: int [V], the joint on the other side of every joint; needed if the view is mirrored.
+      coordinates: how many of the channels are.
     """
     length = min(max(round(len(joints) * view.length), MIN_CROP), len(joints))
     start = min(round(len(joints) * view.start), len(joints) - length)
     joints = joints[start : start + length]
     if view.degrees:
-        joints = joints @ rotation(0, math.radians(view.degrees)).T
+        angle = math.radians(view.degrees)
+        turn = rotation(0, angle) if coordinates == 3 else roll(angle)
+        joints = on_coordinates(lambda x: x @ turn.T, joints, coordinates)
     return mirror(joints, swap) if view.mirrored else joints
 
 

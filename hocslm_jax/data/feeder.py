@@ -13,7 +13,22 @@ import numpy as np
 
 from hocslm_jax.data.augment import ClipView, augment, change_view, random_crop
 from hocslm_jax.data.captions import CaptionTable
-from hocslm_jax.data.sampling import FEEDERS, SECOND_PERSON, centred, fit_persons, with_somebody
+from hocslm_jax.data.channels import (
+    CHANNELS,
+    USUAL,
+    check_chosen,
+    chosen,
+    coordinates_of,
+    on_coordinates,
+)
+from hocslm_jax.data.sampling import (
+    FEEDERS,
+    SECOND_PERSON,
+    centred,
+    fit_persons,
+    of_size_one,
+    with_somebody,
+)
 from hocslm_jax.data.streams import STREAMS, check_choice, make_stream
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, other_side, resolve_graph
@@ -32,8 +47,11 @@ class Feed:
       stream: one of `streams.STREAMS`.
       streams: several of them, side by side, in the place of `stream`; () for that one alone.
       num_persons: length of the person axis.
+      channels: what the network sees of a clip, one of `channels.CHANNELS`; without its "c" the
+        confidence is dropped.
       origin: "body" moves the origin of every clip to the graph's centre joint
-        (`sampling.centred`); "" and "kept" leave it.
+        (`sampling.centred`), and scales 2D clips to bodies of size 1 (`sampling.of_size_one`); ""
+        and "kept" leave both.
       repeat: passes over the training clips in one epoch.
       p_interval: share of the frames a training crop keeps (ntu).
       test_interval: share of the frames, centred, that a test clip keeps (ntu).
@@ -57,6 +75,7 @@ class Feed:
     stream: str = "joint"
     streams: tuple[str, ...] = ()
     num_persons: int = 1
+    channels: str = USUAL
     origin: str = ""
     repeat: int = 1
     p_interval: tuple[float, float] = (0.5, 1.0)
@@ -79,6 +98,7 @@ class Feed:
         check_value("data.streams", self.streams, not twice, "different streams")
         check_choice("second_person", self.second_person, SECOND_PERSON)
         check_choice("data.origin", self.origin, ORIGINS)
+        check_choice("data.channels", self.channels, CHANNELS)
         for name in ("frames", "num_persons", "repeat"):
             check_value(f"data.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
         for name in ("crop", "mirror", "scale", "drop_axis", "drop_joints"):
@@ -97,15 +117,28 @@ class Feed:
     def from_config(cls, data: Mapping[str, Any], store=None) -> "Feed":
         """Takes the fields it knows from `config.data` and ignores the rest.
 
-        Where `num_persons` is 0 or `origin` is "", the dataset `store` decides: as many persons as
-        its clips have, and clips that were not made for this feeder are centred.
+        Where `num_persons` is 0 or `channels` or `origin` is "", the dataset `store` decides: as
+        many persons and the channels that its clips have, and clips that were not made for this
+        feeder are centred.
+
+        Raises:
+          UserError: channels that the clips of `store` do not have.
         """
         known = {f.name: data[f.name] for f in dataclasses.fields(cls) if f.name in data}
         if known.get("num_persons") == 0:
             known["num_persons"] = store.num_persons if store else 1
         if store and not known.get("origin"):
             known["origin"] = "" if store.feeder == known["feeder"] else "body"
+        if not known.get("channels"):
+            known["channels"] = channels_of(store)
+        elif store and known["channels"] in CHANNELS:
+            check_chosen(store.name, channels_of(store), known["channels"])
         return cls(**known)
+
+    @property
+    def coordinates(self) -> int:
+        """How many of the channels are coordinates, 2 or 3."""
+        return coordinates_of(self.channels)
 
     def graph_of(self, store) -> Graph:
         """The skeleton of the stream: the feed's own or the dataset's."""
@@ -119,7 +152,12 @@ class Feed:
 
     def clip_shape(self, graph: Graph) -> tuple[int, int, int, int]:
         """(M, T, V, C) of one stream of a clip."""
-        return (self.num_persons, self.frames, graph.num_joints, 3)
+        return (self.num_persons, self.frames, graph.num_joints, len(self.channels))
+
+
+def channels_of(store) -> str:
+    """The channels of its clips; a store that does not say has x, y and z."""
+    return getattr(store, "channels", USUAL)
 
 
 def with_captions(build, captions: CaptionTable, seed: int, draws: list) -> Batch:
@@ -154,8 +192,13 @@ def build_batch(
             rng = None if seed is None else _generator(seed, turn, row)
             joints = _load(store, row, feed, graph, rng, view)
             for name, out in zip(names, x, strict=True):
-                fit_persons(make_stream(joints, name, graph), out, feed.second_person)
+                fit_persons(_stream(joints, name, graph, feed), out, feed.second_person)
     return batch if feed.streams else batch | {"x": batch["x"][:, 0]}
+
+
+def _stream(joints: np.ndarray, name: str, graph: Graph, feed: Feed) -> np.ndarray:
+    """A stream of the coordinates, with the confidence of the joints beside it."""
+    return on_coordinates(lambda x: make_stream(x, name, graph), joints, feed.coordinates)
 
 
 def _generator(*key: int) -> np.random.Generator:
@@ -173,30 +216,41 @@ def _load(
     """The joints of one clip's persons as drawn, float32 [M, T, V, C]."""
     joints = store.joints(row)
     _check_clip(joints, store, row)
+    joints = chosen(joints, channels_of(store), feed.channels)
     joints = with_somebody(joints[:, : feed.num_persons])
     if feed.origin == "body":
-        joints = centred(joints, graph.centre)
-    options = {"frames": feed.frames, "num_persons": feed.num_persons}
+        joints = on_coordinates(lambda x: _of_body(x, graph), joints, feed.coordinates)
+    options = {name: getattr(feed, name) for name in ("frames", "num_persons", "coordinates")}
     if feed.feeder == "ntu":
         options |= {"p_interval": feed.p_interval, "test_interval": feed.test_interval}
+    else:
+        options["masked"] = feed.origin == "body"
     if feed.rotation:
         options["rotation"] = max(feed.rotation, 0.0)
     if rng is not None:
         joints = random_crop(joints, rng, feed.crop)
     elif view is not None:
-        joints = change_view(joints, view, other_side(graph) if view.mirrored else None)
+        swap = other_side(graph) if view.mirrored else None
+        joints = change_view(joints, view, swap, feed.coordinates)
     x = FEEDERS[feed.feeder](joints, rng, **options)
     if rng is not None:  # before the stream, as in SkateFormer: a bone to a lost joint is long
         x = augment(x, rng, feed, other_side(graph) if feed.mirror else None)
     return x
 
 
+def _of_body(x: np.ndarray, graph: Graph) -> np.ndarray:
+    """Coordinates [T, M, V, 2 or 3] about the body, in 2D with bodies of size 1."""
+    x = centred(x, graph.centre)
+    return of_size_one(x) if x.shape[-1] == 2 else x
+
+
 def _check_clip(joints: np.ndarray, store, row: int) -> None:
-    wanted = store.graph.num_joints
-    if joints.ndim != 4 or joints.shape[2:] != (wanted, 3) or 0 in joints.shape:
+    wanted = (store.graph.num_joints, len(channels_of(store)))
+    if joints.ndim != 4 or joints.shape[2:] != wanted or 0 in joints.shape:
         raise UserError(
             f"clip {store.ids[row]}: joints have shape {joints.shape}, expected [frames, persons, "
-            f"{wanted}, 3] with at least one frame and person; prepare the dataset again"
+            f"{wanted[0]}, {wanted[1]}] with at least one frame and person; prepare the dataset "
+            "again"
         )
     # The sum of the squares tells at a third of the cost, unless it overflows.
     if not math.isfinite(np.vdot(joints, joints)) and not np.isfinite(joints).all():

@@ -1,9 +1,10 @@
 """From a raw clip to the encoder's fixed window, by CTR-GCN's protocols for NTU and NW-UCLA.
 
-In: joints float32 [T, M, V, 3] of one clip (only real frames and persons) and a random generator,
-or None for test mode. Out: float32 [M, frames, V, 3] of the first `num_persons` persons, the joint
-stream from which all others are made; `fit_persons` adds the absent ones at the end. Pure functions
-of their arguments; NumPy only.
+In: joints float32 [T, M, V, C] of one clip (only real frames and persons) and a random generator,
+or None for test mode. C is two or three coordinates, and perhaps a confidence, which only takes
+part in the choice of frames. Out: float32 [M, frames, V, C] of the first `num_persons` persons, the
+joint stream from which all others are made; `fit_persons` adds the absent ones at the end. Pure
+functions of their arguments; NumPy only.
 """
 
 import functools
@@ -11,7 +12,9 @@ import math
 
 import numpy as np
 
-from hocslm_jax.data.augment import random_rotation, random_view
+from hocslm_jax.data.augment import random_roll, random_rotation, random_view, turned
+from hocslm_jax.data.channels import on_coordinates
+from hocslm_jax.data.prepare.measure import skeleton_size
 
 MIN_CROP = 64  # frames; CTR-GCN never crops below its window of 64
 SECOND_PERSON = ("zeros", "copy")
@@ -26,21 +29,23 @@ def ntu(
     p_interval: tuple[float, float] = (0.5, 1.0),
     test_interval: float = 0.95,
     rotation: float = math.degrees(0.3),
+    coordinates: int = 3,
 ) -> np.ndarray:
     """CTR-GCN's NTU feeder: crop, resize to `frames` by linear interpolation, rotate when training.
 
     Args:
-      joints: [T, M, V, 3] in metres, origin at the mid spine of the first frame (`centred`). Frames
+      joints: [T, M, V, C] in metres, origin at the mid spine of the first frame (`centred`). Frames
         without anybody are left out.
       rng: generator for the crop and the rotation; None takes the central `test_interval` of the
         frames.
       num_persons: persons beyond these are left out, the first ones are kept.
       p_interval: share of the frames that a training crop keeps, uniform; never fewer than 64
         frames.
-      rotation: bound of the training turns about each axis, degrees.
+      rotation: bound of the training turns about each axis, in 2D about the view axis; degrees.
+      coordinates: how many of the channels are.
 
     Returns:
-      float32 [min(M, num_persons), frames, V, 3]. Like the reference, blends a person who enters or
+      float32 [min(M, num_persons), frames, V, C]. Like the reference, blends a person who enters or
       leaves with the zeros beside it.
     """
     joints = with_somebody(joints[:, :num_persons])
@@ -51,10 +56,10 @@ def ntu(
     else:
         length = min(max(int(valid * rng.uniform(*p_interval)), MIN_CROP), valid)
         start = int(rng.integers(valid - length, endpoint=True))
-    x = _resize(joints[start : start + length], frames)  # [frames, M, V, 3]
+    x = _resize(joints[start : start + length], frames)  # [frames, M, V, C]
     if rng is not None:
-        turn = random_rotation(rng, math.radians(rotation))
-        x = (x.reshape(-1, 3) @ turn.T).reshape(x.shape)
+        draw = random_rotation if coordinates == 3 else random_roll
+        x = turned(x, draw(rng, math.radians(rotation)))
     return x.swapaxes(0, 1)
 
 
@@ -64,7 +69,9 @@ def nw_ucla(
     *,
     frames: int = 52,
     num_persons: int = 1,
-    rotation: float = 60,
+    rotation: float | None = None,
+    coordinates: int = 3,
+    masked: bool = False,
 ) -> np.ndarray:
     """CTR-GCN's NW-UCLA feeder: rotate when training, min-max each axis to [-1, 1], sample frames.
 
@@ -72,22 +79,39 @@ def nw_ucla(
     out. Frames are drawn without replacement from 100 copies of the clip and sorted; in test mode
     evenly spaced.
 
-    Args and result as in `ntu`, but for `rotation`: whole degrees, about x and y alone. An axis on
-    which every joint of every frame is equal becomes 0, the middle of the box, where the reference
-    divides 0 by 0 and feeds NaN. One-frame clips repeat that frame.
+    Args and result as in `ntu`, but for `rotation`: whole degrees, about x and y alone, None = 60;
+    in 2D about the view axis, None = 17 (0.3 rad). An axis on which every joint of every frame is
+    equal becomes 0, the middle of the box, where the reference divides 0 by 0 and feeds NaN.
+    One-frame clips repeat that frame.
+
+    Args:
+      masked: what is missing (exactly 0) is left out of the box and becomes 0 again.
     """
     joints = joints[:, :num_persons]
-    length, persons, num_joints, _ = joints.shape
-    points = (joints - joints[0, 0, 0]).reshape(-1, 3).T  # [3, T*M*V], centred for float32's sake
-    if rng is not None:
+    x = on_coordinates(lambda x: _boxed(x, rng, rotation, masked), joints, coordinates)
+    return x[_pick_frames(len(x), frames, rng)].swapaxes(0, 1)
+
+
+def _boxed(
+    x: np.ndarray, rng: np.random.Generator | None, rotation: float | None, masked: bool
+) -> np.ndarray:
+    """Coordinates [T, M, V, 2 or 3], turned when training, with each axis in [-1, 1]."""
+    count = x.shape[-1]
+    points = (x - x[0, 0, 0]).reshape(-1, count).T  # [C, T*M*V], centred for float32's sake
+    if rng is not None and count == 3:
         # The protocol multiplies rows: points.T @ (Ry Rx).
-        points = random_view(rng, int(rotation)).T @ points
-    low, high = points.min(axis=1, keepdims=True), points.max(axis=1, keepdims=True)
+        points = random_view(rng, 60 if rotation is None else int(rotation)).T @ points
+    elif rng is not None:
+        bound = 0.3 if rotation is None else math.radians(rotation)
+        points = random_roll(rng, bound) @ points
+    seen = x.any(axis=-1).ravel() if masked else np.array(True)
+    inside = points if seen.all() or not seen.any() else points[:, seen]
+    low, high = inside.min(axis=1, keepdims=True), inside.max(axis=1, keepdims=True)
     extent = high - low
     points = (points - low) * (2 / np.where(extent > 0, extent, 1)) - (extent > 0)
-    picked = _pick_frames(length, frames, rng)
-    x = points.reshape(3, length, persons, num_joints)[:, picked]  # [3, frames, M, V]
-    return x.transpose(2, 1, 3, 0)
+    if inside.shape != points.shape:
+        points[:, ~seen] = 0
+    return points.T.reshape(x.shape)
 
 
 def fit_persons(x: np.ndarray, out: np.ndarray, second_person: str) -> None:
@@ -105,7 +129,7 @@ def fit_persons(x: np.ndarray, out: np.ndarray, second_person: str) -> None:
 
 
 def with_somebody(joints: np.ndarray) -> np.ndarray:
-    """The frames [T', M, V, 3] that hold anybody, or all where none does.
+    """The frames [T', M, V, C] that hold anybody, or all where none does.
 
     CTR-GCN takes as many of the first frames as hold anybody, which is the same in its own data,
     where empty frames come last. Other data has them anywhere, and would lose its poses.
@@ -135,6 +159,15 @@ def centred(joints: np.ndarray, joint: int) -> np.ndarray:
         return joints  # the joint is at the origin, which is within the body
     origin = joints[found[0], person, joint] if len(found) else (low + high) / 2
     return np.where(seen[..., None], joints - origin, np.float32(0))
+
+
+def of_size_one(joints: np.ndarray) -> np.ndarray:
+    """The clip [T, M, V, 2] in units of its own `skeleton_size`, so that a body is about 1 long.
+
+    Coordinates in an image are pixels or shares of it, and depend on how far away the camera is.
+    """
+    size = skeleton_size(joints)
+    return joints / np.float32(size) if size else joints
 
 
 FEEDERS = {"ntu": ntu, "nw_ucla": nw_ucla}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hocslm_jax.data.channels import CHANNELS, USUAL
 from hocslm_jax.data.protocols import validation
 from hocslm_jax.data.records import Damaged, Joints, Pinned, open_joints, pin
 from hocslm_jax.errors import UserError
@@ -59,6 +60,9 @@ class Store:
       path: the folder with the records.
       feeder: the one that takes its clips as they are, since they were prepared for its protocol;
         "" where none does.
+      channels: of the clips, one of `channels.CHANNELS`.
+      reading: how the files of an own dataset were read, where that is unusual; see
+        `readers.clips.Reading`.
       compat: how NTU's files were read, the fields of `ntu.bodies.Compat`; {} of other files.
       measured: what the clips measure, see `measure.Census`; {} where the index does not say.
       content: sha256 of all clips' joints; "" where an older version prepared the dataset.
@@ -75,6 +79,8 @@ class Store:
     protocols: dict[str, dict[str, np.ndarray]]
     path: Path
     feeder: str = ""
+    channels: str = USUAL
+    reading: dict = dataclasses.field(default_factory=dict)
     compat: dict = dataclasses.field(default_factory=dict)
     measured: dict = dataclasses.field(default_factory=dict)
     content: str = ""
@@ -86,10 +92,13 @@ class Store:
     @property
     def about(self) -> dict:
         """What prediction has to know of the clips that a run has seen, as JSON types."""
-        return {"compat": self.compat, "size": self.measured.get("size", [0.0, 0.0, 0.0])[1]}
+        size = self.measured.get("size", [0.0, 0.0, 0.0])[1]
+        unusual = {"reading": self.reading} if self.reading else {}
+        unusual |= {} if self.channels == USUAL else {"channels": self.channels}
+        return {"compat": self.compat, "size": size, **unusual}
 
     def joints(self, row: int) -> np.ndarray:
-        """The clip of that row, float32 [T, M, V, 3] in metres. Thread-safe.
+        """The clip of that row, float32 [T, M, V, C], as prepared. Thread-safe.
 
         A fresh array, or with cache "ram" a read-only view.
         """
@@ -125,8 +134,9 @@ class Store:
         if not self.cache:
             return joints
         frames = int(self.columns["num_frames"].sum())
+        numbers = self.num_persons * self.graph.num_joints * len(self.channels)
         try:
-            return pin(joints, frames * self.num_persons * self.graph.num_joints * 3)
+            return pin(joints, frames * numbers)
         except Damaged as error:
             raise self._damaged(error.args[0]) from None
 
@@ -174,6 +184,8 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
         protocols=protocols | validation(index["dataset"], protocols, columns),
         path=folder / index["version"],
         feeder=index.get("feeder", FEEDER_OF.get(index["dataset"], "")),
+        channels=index.get("channels", USUAL),
+        reading=index.get("reading", {}),
         compat=index["source"].get("compat", {}),
         measured=index.get("measured", {}),
         content=index.get("content", ""),
@@ -232,6 +244,9 @@ def _check_index(index: dict) -> None:
         raise ValueError("a name that is not text")
     if type(index["num_persons"]) is not int or index["num_persons"] < 1:
         raise ValueError("a number of persons that cannot be")
+    reading = index.get("reading", {})
+    if index.get("channels", USUAL) not in CHANNELS or not isinstance(reading, dict):
+        raise ValueError("channels or a reading that cannot be")
     for key in ("label", *COLUMNS):
         np.asarray(index["columns"][key], np.int32)
     for splits in index["protocols"].values():

@@ -1,9 +1,9 @@
 """Skeleton files for prediction: from paths, folders and patterns to clips of a model's skeleton.
 
-In: NTU `.skeleton` files, NW-UCLA `.json` files, `.npy` arrays [T, M, V, 3] or [T, V, 3] in metres,
-and the formats of `data.prepare.readers`, whose joints are mapped to the model's by their names.
-Out: joints float32 [T, M, V, 3], each read as `prepare` reads it for training, or the reason why
-not. Whether clips are then centred is up to the model's `Feed`, as in training.
+In: NTU `.skeleton` files, NW-UCLA `.json` files, `.npy` arrays [T, M, V, C] or [T, V, C], and the
+formats of `data.prepare.readers`, whose joints are mapped to the model's by their names. Out:
+joints float32 [T, M, V, C], each read as `prepare` reads it for training, or the reason why not.
+Whether clips are then centred is up to the model's `Feed`, as in training.
 """
 
 import dataclasses
@@ -14,13 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
+from hocslm_jax.data.channels import USUAL, coordinates_of
 from hocslm_jax.data.prepare import nw_ucla
-from hocslm_jax.data.prepare.folder import MAX_NUMBERS, as_clip
 from hocslm_jax.data.prepare.ntu.bodies import Compat, actors, actors_of
 from hocslm_jax.data.prepare.ntu.classes import CLASSES as NTU_CLASSES
 from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_name, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
-from hocslm_jax.data.prepare.readers.clips import SUFFIXES, read_as
+from hocslm_jax.data.prepare.readers.clips import (
+    SUFFIXES,
+    USUAL_READING,
+    Reading,
+    as_clip,
+    channels_in,
+    read_clip,
+)
+from hocslm_jax.data.prepare.readers.recording import MAX_NUMBERS
+from hocslm_jax.data.sampling import of_size_one
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.npy import read_npy
 from hocslm_jax.files.text import read_bytes
@@ -33,6 +42,7 @@ class Clips:
 
     clips: Sequence[np.ndarray]
     graph: Graph
+    channels: str = USUAL
 
     @property
     def ids(self) -> list[str]:
@@ -70,56 +80,77 @@ def find_files(arguments: Iterable[str]) -> list[Path]:
 
 
 def load_clip(path: str | Path) -> np.ndarray:
-    """The joints in a skeleton file, float32 [T, M, V, 3], for `Predictor.predict`.
+    """The joints in a skeleton file, float32 [T, M, V, C], for `Predictor.predict`.
 
-    T frames, M persons, V joints, in the unit and at the place that the file gives; of a
-    `.skeleton` file all bodies, from which a model of NTU chooses as in training.
+    T frames, M persons, V joints, in the unit and at the place that the file gives, C as
+    `readers.clips.channels_in` finds it; of a `.skeleton` file all bodies, from which a model of
+    NTU chooses as in training.
 
     Raises:
         UserError: no such file, another kind of file, or a damaged one.
     """
     path = Path(os.path.expanduser(path))
     try:
-        joints = _read(path, _bodies)
+        known = path.suffix in SUFFIXES and path.suffix != ".skeleton" and path.is_file()
+        reading = Reading(channels_in(path, USUAL_READING)) if known else USUAL_READING
+        joints = _read(path, _bodies, None, reading)
         if joints.ndim not in (3, 4):
-            raise ValueError(f"shape {joints.shape}, expected [T, M, V, 3] or [T, V, 3]")
-        return as_clip(joints, joints.shape[-2])
+            raise ValueError(f"shape {joints.shape}, expected [T, M, V, C] or [T, V, C]")
+        return as_clip(joints, joints.shape[-2], reading)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
 
 
-def read_joints(path: Path, graph: Graph, compat: Compat | None = None) -> np.ndarray:
-    """One file's clip, float32 [T, M, V, 3]; arguments as of `check_clip`.
+def read_joints(
+    path: Path, graph: Graph, compat: Compat | None = None, reading: Reading = USUAL_READING
+) -> np.ndarray:
+    """One file's clip, float32 [T, M, V, C]; arguments as of `check_clip`.
 
     Raises:
         ValueError: with the reason, when the file cannot be used.
     """
-    joints = _read(path, lambda skeleton: actors(skeleton, compat or Compat()), graph)
-    return check_clip(joints, graph, compat)
+    joints = _read(path, lambda skeleton: actors(skeleton, compat or Compat()), graph, reading)
+    return check_clip(joints, graph, compat, reading)
 
 
-def check_clip(joints: np.ndarray, graph: Graph, compat: Compat | None = None) -> np.ndarray:
-    """A clip [T, M, V, 3] or [T, V, 3] as float32 [T, M, V, 3], like those of the training set.
+def check_clip(
+    joints: np.ndarray,
+    graph: Graph,
+    compat: Compat | None = None,
+    reading: Reading = USUAL_READING,
+) -> np.ndarray:
+    """A clip [T, M, V, C] or [T, V, C] as float32 [T, M, V, C], like those of the training set.
 
     Args:
         graph: the skeleton that it must have.
         compat: how the files of NTU were read for a model trained on them, None for others. In a
             clip in the sensor's coordinates the actors are then chosen and centred likewise.
+        reading: the channels, and what is missing and filled, as in the training set.
 
     Raises:
         ValueError: with the reason, when it cannot be a clip of this skeleton.
     """
     joints = np.asarray(joints)
     numbers = joints.dtype.kind in "fiu" and joints.size
-    if not numbers or joints.ndim not in (3, 4) or joints.shape[-1] != 3:
-        raise ValueError(f"{joints.dtype} of shape {joints.shape} is not a clip [T, M, V, 3]")
+    if not numbers or joints.ndim not in (3, 4):
+        shape = f"[T, M, V, {len(reading.channels)}]"
+        raise ValueError(f"{joints.dtype} of shape {joints.shape} is not a clip {shape}")
     if joints.shape[-2] != graph.num_joints:
         raise ValueError(
             f"it has {joints.shape[-2]} joints, this model's skeleton {graph.name} "
             f"{graph.num_joints}"
         )
-    clip = as_clip(joints, graph.num_joints)
+    clip = as_clip(joints, graph.num_joints, reading)
     return actors_of(clip, compat) if compat else clip
+
+
+def to_draw(clip: np.ndarray, graph: Graph, channels: str) -> np.ndarray:
+    """A clip [T, M, V, C] as [T, M, V, 3], y upwards, in the size of a person."""
+    if coordinates_of(channels) == 3:
+        return clip[..., :3]
+    flat = of_size_one(clip[..., :2]) * np.float32(1.7)
+    flat = flat * np.array([1, -1 if graph.up == "-y" else 1], np.float32)
+    return np.concatenate([flat, 0 * flat[..., :1]], axis=-1)
 
 
 def true_class(path: Path, classes: tuple[str, ...]) -> str | None:
@@ -144,7 +175,10 @@ READERS: dict[str, Callable[[Path], np.ndarray | Skeleton]] = {
 
 
 def _read(
-    path: Path, of_skeleton: Callable[[Skeleton], np.ndarray], graph: Graph | None = None
+    path: Path,
+    of_skeleton: Callable[[Skeleton], np.ndarray],
+    graph: Graph | None,
+    reading: Reading,
 ) -> np.ndarray:
     """The array in a file, in the joints of `graph`. Raises ValueError with the reason."""
     try:
@@ -154,12 +188,13 @@ def _read(
             raise ValueError("no such file")
         if path.suffix not in SUFFIXES:
             raise ValueError(f"not one of {', '.join(SUFFIXES)}")
-        if path.suffix in READERS:
+        declared = reading.axes or reading.layout
+        if path.suffix in READERS and not declared:
             found = READERS[path.suffix](path)
         elif path.suffix == ".json" and (graph is None or graph.joints == UCLA20.joints):
-            found = _nw_ucla_or_other(path, graph)
+            found = _nw_ucla_or_other(path, graph, reading)
         else:
-            found = read_as(path, graph)
+            found = read_clip(path, graph, reading)
     except OSError as error:
         raise ValueError(error.strerror or "cannot be read") from None
     except UserError as error:
@@ -167,13 +202,13 @@ def _read(
     return of_skeleton(found) if isinstance(found, Skeleton) else found
 
 
-def _nw_ucla_or_other(path: Path, graph: Graph | None) -> np.ndarray:
+def _nw_ucla_or_other(path: Path, graph: Graph | None, reading: Reading) -> np.ndarray:
     """A JSON file as NW-UCLA's own reader reads it, else as one of the other formats."""
     try:
         return nw_ucla.parse_joints(read_bytes(path, nw_ucla.LIMITS.member_bytes))
     except ValueError as error:
         try:
-            return read_as(path, graph)
+            return read_clip(path, graph, reading)
         except (ValueError, UserError):
             raise error from None
 

@@ -15,10 +15,13 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+from hocslm_jax.data.prepare.readers.arrays import check_axes
+from hocslm_jax.data.prepare.readers.clips import Reading
 from hocslm_jax.draw.skeletons import check_picture, render_clip
 from hocslm_jax.errors import UserError, brief
+from hocslm_jax.graph import resolve_graph
 from hocslm_jax.language.describe import Decoding
-from hocslm_jax.predict.clip_files import find_files, read_joints, true_class
+from hocslm_jax.predict.clip_files import find_files, read_joints, to_draw, true_class
 from hocslm_jax.predict.load_model import load_pretrained
 from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, reseeded, usual_batch
 from hocslm_jax.train.environment import use_compilation_cache
@@ -38,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="PICTURE", help="draw the clip and its classes: .png or .gif")
     add("--top", type=int, default=5, help="classes to show (default 5)")
     add("--json", action="store_true", help="one JSON object a line on the standard output")
+    add("--layout", default="", metavar="NAME", help="whose joints arrays hold, if not the model's")
+    add("--axes", default="", metavar="LETTERS", help="order of the axes of arrays, e.g. MTVC")
     add("--batch-size", type=int, default=BATCH_SIZE, help="clips at a time (default 64)")
     add("--describe", action="store_true", help="also describe each clip in a sentence")
     add("--lm", metavar="NAME", help="folder or hub id of the language model, if it moved")
@@ -70,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
         bad.append(path)
         print(brief(f"{path}: {reason}"), file=sys.stderr)
 
+    how = dataclasses.replace(predictor.reading, layout=args.layout, axes=check_axes(args.axes))
     for path, clip, prediction in predict_files(
-        predictor, files, decoding, args.batch_size, report
+        predictor, files, decoding, args.batch_size, report, how
     ):
         for note in prediction.notes:
             print(f"{path}: {note}", file=sys.stderr)
@@ -80,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
         print(shown(path, prediction, args.top, truth), flush=True)
         if args.out:
             shares = prediction.probabilities
-            render_clip(clip, predictor.graph, args.out, probabilities=shares, true_class=truth)
+            joints = to_draw(clip, predictor.graph, predictor.reading.channels)
+            render_clip(joints, predictor.graph, args.out, probabilities=shares, true_class=truth)
             print(f"wrote {args.out}", file=sys.stderr)
     if len(bad) == len(files):
         raise UserError("not one file could be used; the reasons are above")
@@ -108,12 +115,18 @@ def predict_files(
     decoding: Decoding | None,
     batch_size: int,
     on_bad: Callable[[Path, str], None],
+    reading: Reading | None = None,
 ) -> Iterator[tuple[Path, np.ndarray, Prediction]]:
-    """The clips and predictions of the good files, in order; holds one batch of clips at a time."""
+    """The clips and predictions of the good files, in order; holds one batch of clips at a time.
+
+    Args:
+        reading: how the files are read, if not as the model's training set was.
+    """
+    reading = reading or predictor.reading
     size, group, turn = usual_batch(len(files), batch_size), {}, 0
     for left, path in zip(reversed(range(len(files))), files, strict=True):
         try:
-            group[path] = read_joints(path, predictor.graph, predictor.compat)
+            group[path] = read_joints(path, predictor.graph, predictor.compat, reading)
         except ValueError as error:
             on_bad(path, str(error))
         if group and (len(group) == size or not left):
@@ -149,6 +162,9 @@ def _check(args: argparse.Namespace, files: Sequence[Path]) -> None:
     for option in ("top", "batch_size"):
         if (value := getattr(args, option)) < 1:
             raise UserError(f"--{option.replace('_', '-')} {value}: at least 1 is needed")
+    check_axes(args.axes)
+    if args.layout:
+        resolve_graph(args.layout)
     if not args.describe and args.lm:
         raise UserError("--lm is for describing: add --describe")
     if not args.temperature and (args.top_k or args.top_p != 1):

@@ -17,8 +17,10 @@ from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
+from hocslm_jax.data.channels import USUAL, check_chosen
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat
 from hocslm_jax.data.prepare.ntu.classes import MINI
+from hocslm_jax.data.prepare.readers.clips import Reading, reading_of
 from hocslm_jax.data.streams import PAPER_STREAMS, STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.results import read_result
@@ -105,7 +107,8 @@ def load_run(
         # Split as in training, as far as the devices here allow.
         mesh = sharding.make_mesh(model=math.gcd(config.mesh.model, jax.device_count()))
         abstract = _abstract(network, (1, *feed.clip_shape(graph)), mesh)
-        usual_size, compat = _read_clips(about["model"], config.data.dataset, graph)
+        usual_size, compat, reading = _read_clips(about["model"], config.data.dataset, graph)
+        check_chosen(str(folder), reading.channels, feed.channels)
     restore = release_files.read_variables if is_release else checkpoint.restore_variables
     return TrainedModel(
         folder=folder,
@@ -114,6 +117,7 @@ def load_run(
         classes=classes,
         graph=graph,
         compat=compat,
+        reading=reading,
         usual_size=usual_size,
         feed=feed,
         model=network,
@@ -178,21 +182,25 @@ def _read_model(
         ) from None
 
 
-def _read_clips(model: dict, dataset: str, graph: Graph) -> tuple[float, Compat | None]:
-    """Of the training clips the usual size, 0 if unknown, and, if they are NTU's, how it was read.
+def _read_clips(model: dict, dataset: str, graph: Graph) -> tuple[float, Compat | None, Reading]:
+    """Of the training clips the usual size, 0 if unknown, how NTU's were read, and how any were.
 
     Runs of older versions did not note these.
+
+    Raises:
+        ValueError: damaged.
     """
     clips = model.get("clips")
     clips = clips if isinstance(clips, dict) else {}
     size = clips.get("size")
     size = size if isinstance(size, float) and 0 < size < math.inf else 0.0
+    reading = reading_of(clips.get("reading"), clips.get("channels", USUAL))
     if dataset not in NTU or graph.num_joints != NTU25.num_joints:
-        return size, None
+        return size, None, reading
     try:
-        return size, Compat(**clips["compat"])
+        return size, Compat(**clips["compat"]), reading
     except (KeyError, TypeError):
-        return size, COMPAT.get(dataset, Compat())
+        return size, COMPAT.get(dataset, Compat()), reading
 
 
 def _fusion(config: ConfigDict, shapes: dict[str, list[int]]) -> FusionConfig | None:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import softmax
 
+from hocslm_jax.data.channels import coordinates_of
 from hocslm_jax.data.prepare.measure import coordinate_range, skeleton_size
 from hocslm_jax.data.prepare.ntu.bodies import Compat
+from hocslm_jax.data.prepare.readers.clips import Reading
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.describe import Decoding, describe
@@ -59,7 +61,8 @@ class Predictor:
       members: the models; of a single model itself alone.
       graph: the skeleton of the clips.
       classes: class names in the order of the logits.
-      compat: how clips are read, see `clip_files.check_clip`.
+      compat: how clips of NTU are read, see `clip_files.check_clip`.
+      reading: how clips are read, and their channels.
       language: the language model that describes clips; raises UserError where there is none.
     """
 
@@ -67,6 +70,7 @@ class Predictor:
     graph: Graph
     classes: tuple[str, ...]
     compat: Compat | None
+    reading: Reading
     language: Language
 
     def predict(
@@ -126,13 +130,14 @@ class Predictor:
         checked = []
         for number, clip in enumerate([clips] if alone else clips):
             try:
-                checked.append(check_clip(clip, self.graph, self.compat))
+                checked.append(check_clip(clip, self.graph, self.compat, self.reading))
             except ValueError as error:
                 raise UserError(f"clip {number}: {error}") from None
         return alone, checked
 
     def _prediction(self, clip: np.ndarray, shares: np.ndarray, text: str | None) -> Prediction:
         order = np.argsort(-shares, kind="stable")
+        coordinates = clip[..., : coordinates_of(self.reading.channels)]
         probabilities = {self.classes[label]: float(shares[label]) for label in order}
         return Prediction(
             name=self.classes[order[0]],
@@ -141,8 +146,8 @@ class Predictor:
             frames=len(clip),
             persons=clip.shape[1],
             persons_used=max(min(clip.shape[1], m.feed.num_persons) for m in self.members),
-            size=skeleton_size(clip),
-            coordinates=coordinate_range(clip),
+            size=skeleton_size(coordinates),
+            coordinates=coordinate_range(coordinates),
             notes=tuple(dict.fromkeys(note for m in self.members for note in m.notes(clip))),
         )
 
@@ -156,7 +161,7 @@ class Ensemble(Predictor):
 
     def __init__(self, members: Sequence[Predictor]):
         self.members, first = tuple(members), members[0]
-        for name in ("classes", "graph", "compat"):
+        for name in ("classes", "graph", "compat", "reading"):
             setattr(self, name, getattr(first, name))
             for other in self.members:
                 if getattr(other, name) != getattr(first, name):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import logging
 
+from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.store import dataset_folder
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import check_folder, write_text
@@ -45,15 +46,15 @@ tags: [skeleton-action-recognition, jax]
   and nothing else; {epochs} epochs in the last stage. The data is for research; the weights too.
 - **These weights**, on all test clips of that protocol: {released}.
 - **The run** they come from, after its last epoch: {trained}. Seeds differ; this is one of them.
-- **Input**: {joints} joints in metres, as the dataset has them. **Output**: one of {classes}.
+- **Input**: {joints}. **Output**: one of {classes}.
 - Other sensors, rooms, people and actions than the dataset's are untested.
 
 ```python
 import hocslm_jax
 
 loaded = hocslm_jax.load_pretrained("{name}")  # this folder, or its name on the hub
-loaded.predict([joints])  # joints [T, M, V, 3]
-logits = loaded.model.apply(loaded.variables, x, train=False)  # x [B, M, T, V, 3], one stream
+loaded.predict([joints])  # joints [T, M, V, C]
+logits = loaded.model.apply(loaded.variables, x, train=False)  # x [B, M, T, V, C], one stream
 ```
 
 ```bash
@@ -160,7 +161,15 @@ def card(name: str, loaded: TrainedModel, dtype: str, found: str) -> str:
         protocol=data.protocol,
         released=found,
         trained=share(result["correct"], result["total"]),
-        joints=loaded.graph.num_joints,
+        joints=_input(loaded),
         classes=", ".join(loaded.classes),
         command=result.get("command", "(an unknown command)"),
     )
+
+
+def _input(loaded: TrainedModel) -> str:
+    """What a clip holds, in a few words."""
+    count, channels = loaded.graph.num_joints, loaded.reading.channels
+    if channels == USUAL:
+        return f"{count} joints in metres, as the dataset has them"
+    return f"{count} joints, channels {channels}, as the dataset has them"

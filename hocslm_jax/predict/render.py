@@ -18,6 +18,7 @@ from hocslm_jax.draw.skeletons import render_clip
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.language.description_scores import DESCRIPTIONS, read_descriptions
+from hocslm_jax.predict.clip_files import to_draw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +59,8 @@ def _draw_clip(args: argparse.Namespace, store: Store, out: Path) -> None:
     if args.workdir:
         options = {"probabilities": predicted(Path(args.workdir), store, args.clip)}
     options |= {"true_class": true_class, "poses": args.poses}
-    render_clip(store.joints(row), store.graph, out, **options)
+    joints = to_draw(store.joints(row), store.graph, store.channels)
+    render_clip(joints, store.graph, out, **options)
 
 
 def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
@@ -99,7 +101,8 @@ def draw_examples(workdir: str | Path, store: Store, count: int, path: Path) -> 
             f"{workdir} describes {strangers[0]}, which is not in {store.name}; name the dataset "
             "the run was trained on"
         )
-    clips = [store.joints(place[row["id"]]) for row in chosen]
+    found = [store.joints(place[row["id"]]) for row in chosen]
+    clips = [to_draw(joints, store.graph, store.channels) for joints in found]
     correct = sum(row["named"] == row["truth"] for row in rows)
     title = f"{correct} of {len(rows)} sentences about test clips name the class"
     render_descriptions(chosen, clips, store.graph, path, f"{store.name}: {title}")

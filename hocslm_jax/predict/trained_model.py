@@ -17,8 +17,9 @@ from ml_collections import ConfigDict
 from hocslm_jax import sharding
 from hocslm_jax.data import pipeline
 from hocslm_jax.data.prepare.measure import skeleton_size
-from hocslm_jax.data.prepare.notices import odd_size
+from hocslm_jax.data.prepare.notices import named, odd_size
 from hocslm_jax.data.prepare.ntu.bodies import Compat
+from hocslm_jax.data.prepare.readers.clips import Reading
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.open import Language, open_language
@@ -54,6 +55,7 @@ class TrainedModel(Predictor):
     classes: tuple[str, ...]
     graph: Graph
     compat: Compat | None
+    reading: Reading
     usual_size: float
     feed: pipeline.Feed
     model: nn.Module
@@ -69,7 +71,8 @@ class TrainedModel(Predictor):
 
     def batches(self, function: Callable, clips: Sequence, size: int | None) -> Iterator:
         """`function(variables, x)` of each batch of clips; the end of the last one is padding."""
-        store, size = Clips(clips, self.graph), self.batch_size(size or usual_batch(len(clips)))
+        store = Clips(clips, self.graph, self.reading.channels)
+        size = self.batch_size(size or usual_batch(len(clips)))
         for batch in pipeline.eval_batches(store, "", "", self.feed, batch_size=size):
             yield function(self.variables, self.placed(batch["x"]))
 
@@ -113,15 +116,18 @@ class TrainedModel(Predictor):
         return jax.jit(function, out_shardings=rows, compiler_options=options)
 
     def notes(self, clip: np.ndarray) -> Iterator[str]:
-        """What is odd about a clip [T, M, V, 3] for this model."""
+        """What is odd about a clip [T, M, V, C] for this model."""
         persons, used = clip.shape[1], self.feed.num_persons
         if persons > used:
             yield f"{persons - used} of {persons} persons are left out, this model sees {used}"
         if empty := int((~clip.any(axis=(1, 2, 3))).sum()):
             yield f"{empty} of {len(clip)} frames hold nobody and are left out"
-        size = skeleton_size(clip)
-        if self.feed.feeder != "nw_ucla" and (odd := odd_size(size, self.usual_size)):
-            yield odd  # the other feeder takes any unit
+        lost = np.flatnonzero(~clip.any(axis=(0, 1, 3)))
+        if names := [self.graph.joints[v] for v in lost if v != self.graph.centre]:
+            yield f"{named(names, 'joint')} of {self.graph.name} missing: at no time in the clip"
+        any_unit = self.feed.feeder == "nw_ucla" or self.feed.coordinates == 2
+        if not any_unit and (odd := odd_size(skeleton_size(clip[..., :3]), self.usual_size)):
+            yield odd
 
     @functools.cached_property
     def language(self) -> Language:

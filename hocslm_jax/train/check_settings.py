@@ -87,7 +87,8 @@ _SCRATCH = "a stage that trains from scratch (others take finetune.*)"
 _FINETUNE = "a stage that starts from trained weights or uses language"
 _BY_CONDITION = {
     ALWAYS: """seed strategy stages compilation_cache data.dataset data.data_dir data.protocol
-        data.streams data.feeder data.frames data.num_persons data.repeat data.rotation data.crop
+        data.streams data.feeder data.frames data.num_persons data.channels data.repeat
+        data.rotation data.crop
         data.mirror data.scale data.jitter data.drop_axis data.drop_joints data.threads data.cache
         data.origin data.graph data.auto_prepare model.encoder model.spatial model.temporal
         model.width model.stages model.pair_mode model.dtype model.remat optim.ema distill.share

@@ -53,6 +53,7 @@ FREE_TO_CHANGE = (
 )
 # Settings that came after the first version, with what a run that is older than them did.
 ADDED = {
+    "data.channels": "xyz",
     "data.crop": 0.0,
     "data.jitter": 0.0,
     "data.mirror": 0.0,

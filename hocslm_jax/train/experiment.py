@@ -81,8 +81,8 @@ def defaults() -> ConfigDict:
         name: {k: v for part in parts for k, v in dataclasses.asdict(part()).items()}
         for name, parts in SECTIONS.items()
     }
-    # The dataset decides on the number of persons, the encoder on its spatial and temporal parts.
-    sections["data"] |= {"num_persons": 0, "repeat": 5}
+    # The dataset decides on persons and channels, the encoder on its spatial and temporal parts.
+    sections["data"] |= {"num_persons": 0, "channels": "", "repeat": 5}
     sections["model"] |= {"encoder": "hglnet", "spatial": "", "temporal": ""}
     sections["lm"]["pretrain"] = dataclasses.asdict(PretrainSettings())
     return ConfigDict(

@@ -185,7 +185,7 @@ def build_run(
     feed = pipeline.Feed.from_config(config.data, store)
     graph = feed.graph_of(store)
     # What the dataset decided belongs to the run: prediction and evaluation take it from there.
-    config.data.update(num_persons=feed.num_persons, origin=feed.origin)
+    config.data.update({key: getattr(feed, key) for key in ("num_persons", "channels", "origin")})
     fusion = {}
     if fused(stages, config.stage):
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)

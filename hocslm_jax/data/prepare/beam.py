@@ -34,7 +34,7 @@ def write_shards(recipe: Recipe, folder: Path, options: str) -> None:
     except ImportError:
         raise UserError("--beam needs Apache Beam: pip install apache-beam") from None
     write_tasks(recipe, folder)
-    work = functools.partial(write_task, folder.absolute(), recipe.graph.num_joints)
+    work = functools.partial(write_task, folder.absolute(), recipe.point)
     with beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
         numbers = pipeline | beam.Create(range(len(recipe.portable))) | beam.Reshuffle()
         _ = numbers | beam.Map(work)
@@ -47,10 +47,10 @@ def write_tasks(recipe: Recipe, folder: Path) -> None:
         (folder / f"{number:05}{_TASK}").write_text(json.dumps(shard), encoding="utf-8")
 
 
-def write_task(folder: Path, num_joints: int, number: int) -> None:
+def write_task(folder: Path, point: tuple[int, int], number: int) -> None:
     """What a worker does: one shard of `folder`, with its note."""
     task = read_json(folder / f"{number:05}{_TASK}", limit=MAX_BYTES)
     bad: list[BadFile] = []
     clips = functools.partial(read_task, task, lambda *what: bad.append(bad_file(*what)))
     note = functools.partial(dict, bad=bad, captions=[])
-    write_shard(clips, num_joints, folder, number, note)
+    write_shard(clips, point, folder, number, note)

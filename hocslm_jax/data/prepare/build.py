@@ -48,7 +48,8 @@ def prepare(
 
     Args:
       bad: filled by the recipe's shards with {"file", "line", "reason"} while they run.
-      allow_bad: install the dataset without the bad files instead of failing.
+      allow_bad: install the dataset without the bad files instead of failing. Clips in which
+        nobody is are left out anyway, and named.
       force: build it anew even if it is complete.
       beam_options: let Apache Beam write the shards, with these options.
 
@@ -88,18 +89,18 @@ def _build(
         total=recipe.expected, initial=done, unit=" clips", desc=recipe.name, disable=None
     ) as bar:
         shards = [gathered.listen(shard, bar.update) for shard in recipe.shards]
-        joints = recipe.graph.num_joints
         try:
             if beam_options is not None:
                 beam.write_shards(recipe, staging / KEPT, beam_options)
-            records = write_records(recipe.name, joints, shards, staging, gathered.note)
+            records = write_records(recipe.name, recipe.point, shards, staging, gathered.note)
         finally:
             notes = read_notes(staging)
             bad[:] = gathered.everything(notes)
             report_bad_files(bad, target)
-    if bad and not allow_bad:
+    faulty = [entry for entry in bad if not entry.get("empty")]
+    if faulty and not allow_bad:
         raise UserError(
-            f"{len(bad)} bad files, listed in {target / BAD_FILES}, nothing was "
+            f"{len(faulty)} bad files, listed in {target / BAD_FILES}, nothing was "
             "prepared; fix or remove them, or leave them out with --allow-bad"
         )
     index = make_index(recipe, records)

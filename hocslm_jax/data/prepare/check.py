@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data import protocols
+from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.clip import check_joints
 from hocslm_jax.data.prepare.measure import Census
 from hocslm_jax.data.prepare.notices import shared_clips
@@ -34,7 +35,7 @@ def check(
     """
     folder = dataset_folder(dataset, data_dir)
     index = read_index(folder)
-    census = Census()
+    census = Census(index.get("channels", USUAL))
     wrong = list(_wrong_files(folder / index["version"], index))
     wrong += [] if wrong else _wrong_records(folder / index["version"], index, census)
     wrong += _wrong_protocols(dataset, index)
@@ -64,7 +65,8 @@ def _wrong_files(records: Path, index: dict) -> Iterator[str]:
 
 def _wrong_records(records: Path, index: dict, census: Census) -> list[str]:
     """The first record of each kind of fault; counts every clip."""
-    columns, joints = index["columns"], resolve_graph(index["graph"]).num_joints
+    columns = index["columns"]
+    point = (resolve_graph(index["graph"]).num_joints, len(census.channels))
     source, wrong = open_records(records), {}
     if len(source) != len(columns["id"]):
         return [f"{len(source)} records, but {len(columns['id'])} rows in the index"]
@@ -78,7 +80,7 @@ def _wrong_records(records: Path, index: dict, census: Census) -> list[str]:
         expected = {key: columns[key][row] for key in ("label", *COLUMNS)}
         if record["id"].decode() != name or any(record[k] != v for k, v in expected.items()):
             wrong.setdefault("row", f"record {row} is not row {row} of the index, {name}")
-        if clip.shape[0] != expected["num_frames"] or clip.shape[2:] != (joints, 3):
+        if clip.shape[0] != expected["num_frames"] or clip.shape[2:] != point:
             wrong.setdefault("shape", f"{name} has shape {clip.shape}")
         elif not 0 < clip.shape[1] <= index["num_persons"]:
             wrong.setdefault("persons", f"{name} has {clip.shape[1]} persons")

@@ -67,7 +67,7 @@ def build_dataset(
     make_recipe, _, _ = DATASETS[kind]
     if beam is not None and options.get("made_by"):
         raise UserError("--beam is for raw files; leave it out with --from")
-    on_bad = lambda file, reason: bad.append(bad_file(file, reason))  # noqa: E731
+    on_bad = lambda *what: bad.append(bad_file(*what))  # noqa: E731
     recipe = make_recipe(name or kind, on_bad, **options)
     data_dir = Path(data_dir)
     print(prepare(recipe, data_dir, bad, allow_bad=allow_bad, force=force, beam_options=beam))
@@ -78,6 +78,6 @@ def build_dataset(
 def tell(index: dict, measured: dict | None) -> None:
     """Prints what the clips measure, and a line for everything odd about the dataset."""
     if measured:
-        print(f"note: {measures(measured)}", file=sys.stderr)
+        print(f"note: {measures(index, measured)}", file=sys.stderr)
         for line in notices(index, measured):
             print(f"note: {line}", file=sys.stderr)

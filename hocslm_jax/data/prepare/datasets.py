@@ -1,22 +1,25 @@
 """The datasets that `prepare` knows: their options, and a Recipe from the options' values."""
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hocslm_jax.data import protocols
+from hocslm_jax.data.channels import CHANNELS
+from hocslm_jax.data.gaps import LONGEST
 from hocslm_jax.data.prepare import folder, nw_ucla, quickstart
 from hocslm_jax.data.prepare.archive import fingerprint
 from hocslm_jax.data.prepare.importers import ctrgcn_npz, pyskl
 from hocslm_jax.data.prepare.ntu import reader as ntu
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, change
 from hocslm_jax.data.prepare.quickstart.recordings import SUBJECTS
-from hocslm_jax.data.prepare.writer import Recipe
+from hocslm_jax.data.prepare.readers.arrays import check_axes
+from hocslm_jax.data.prepare.readers.clips import Reading
+from hocslm_jax.data.prepare.writer import OnBad, Recipe
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import read_json, read_lines
 from hocslm_jax.graph import NTU25, UCLA20, resolve_graph
-
-OnBad = Callable[[str, str], None]
 
 # NTU files that others have made -> a Recipe of one, from (dataset, file, on_bad)
 FOREIGN = {"ctrgcn-npz": ctrgcn_npz.recipe, "pyskl": pyskl.recipe}
@@ -90,11 +93,23 @@ def _folder(
     graph: str | None = None,
     made_by: tuple[str, str] | None = None,
     classes: str | None = None,
+    channels: str = "",
+    missing: float | None = None,
+    gap: int = LONGEST,
+    layout: str = "",
+    axes: str = "",
 ) -> Recipe:
+    if gap < 0:
+        raise UserError(f"--gap {gap}: a number of frames is needed, 0 fills nothing")
+    if missing is not None and not math.isfinite(missing):
+        raise UserError(f"--missing {missing}: a number is needed; NaN is missing anyway")
+    if layout:
+        resolve_graph(layout)
+    reading = Reading(missing=missing, gap=gap, layout=layout, axes=check_axes(axes))
     if not made_by:
         if classes:
             raise UserError("--classes is for --from; a folder has its own classes.txt")
-        return folder.recipe(name, _needed(source), graph, on_bad)
+        return folder.recipe(name, _needed(source), graph, on_bad, reading, channels)
     kind, path = made_by
     if kind not in FOREIGN or source or not graph:
         raise UserError(
@@ -103,7 +118,10 @@ def _folder(
         )
     skeleton = resolve_graph(read_json(graph) if graph.endswith(".json") else graph)
     names = [line for _, line in read_lines(classes)] if classes else []
-    return OWN[kind](name, Path(path), on_bad, skeleton, names)
+    if axes or layout or (kind != "pyskl" and (channels or reading != Reading())):
+        raise UserError(f"--axes and --layout are for --source; {kind} files say them themselves")
+    options = {"reading": reading, "channels": channels} if kind == "pyskl" else {}
+    return OWN[kind](name, Path(path), on_bad, skeleton, names, **options)
 
 
 def _needed(source):
@@ -173,7 +191,34 @@ DATASETS: dict[str, tuple[Callable[..., Recipe], str, dict]] = {
         | {
             "--name": dict(required=True, help="what to call the dataset"),
             "--graph": dict(
-                metavar="NAME", help="ntu25 or ucla20 instead of graph.json; with --from a file too"
+                metavar="NAME",
+                help="a layout (docs/formats.md) instead of graph.json; with --from a file too",
+            ),
+            "--channels": dict(
+                default="",
+                choices=("", *CHANNELS),
+                help="what to keep of each joint, c is the confidence; default: as the first file",
+            ),
+            "--layout": dict(
+                metavar="NAME",
+                default="",
+                help="whose joints the files hold, to be mapped to those of the graph by name",
+            ),
+            "--axes": dict(
+                metavar="LETTERS",
+                default="",
+                help="order of the axes of arrays, e.g. TVC, MTVC, CTVM (docs/formats.md)",
+            ),
+            "--missing": dict(
+                type=float,
+                metavar="VALUE",
+                help="what the files write for each coordinate of a missing joint, besides NaN",
+            ),
+            "--gap": dict(
+                type=int,
+                default=LONGEST,
+                metavar="FRAMES",
+                help="longest gap of missing joints that is filled (default: %(default)s)",
             ),
             "--from": _NTU["--from"],
             "--classes": dict(metavar="FILE", help="with --from: a class name a line, by label"),

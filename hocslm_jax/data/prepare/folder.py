@@ -1,30 +1,30 @@
 """A dataset of one's own: a folder of clips, a table of them and a skeleton.
 
 In: DIR with `clips.csv` (columns id, file, label, split; optionally subject, camera, setup,
-replication, caption), the files it names (.npy of [T, M, V, 3] or [T, V, 3] in metres, or any
-format of `readers`) and a `graph.json` (name, joints, edges, root); optionally a `classes.txt`, a
-class name a line, in the order of the labels. Out: a Recipe with the protocol "split". A row that
-cannot be used is reported and skipped.
+replication, caption), the files it names (.npy of [T, M, V, C] or [T, V, C], or any format of
+`readers`) and a `graph.json` (name, joints, edges, root); optionally a `classes.txt`, a class name
+a line, in the order of the labels. Out: a Recipe with the protocol "split". A row that cannot be
+used is reported and skipped.
 """
 
+import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data.clip import Clip, check_joints
+from hocslm_jax.data.channels import USUAL
+from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.prepare.archive import fingerprint
-from hocslm_jax.data.prepare.readers.clips import read_as
-from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Columns, Protocols, Recipe
+from hocslm_jax.data.prepare.readers.clips import USUAL_READING, Reading, channels_in, read_clip
+from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Columns, OnBad, Protocols, Recipe, tell_bad
 from hocslm_jax.errors import UserError
-from hocslm_jax.files.npy import read_npy
 from hocslm_jax.files.text import find_inside, read_json, read_lines, read_table
 from hocslm_jax.graph import Graph, resolve_graph
 
 TABLE, CLASSES = "clips.csv", "classes.txt"
-MAX_NUMBERS = 1 << 24  # in a clip: two hours of 25 joints
 SPLITS = ("train", "val", "test")
 _REQUIRED = ("id", "file", "label", "split")
 _NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
@@ -32,7 +32,12 @@ _NUMBERS = ("subject", "camera", "setup", "replication")
 
 
 def recipe(
-    name: str, source: Path, graph: str | None, on_bad: Callable[[str, str], None]
+    name: str,
+    source: Path,
+    graph: str | None,
+    on_bad: OnBad,
+    reading: Reading = USUAL_READING,
+    channels: str = "",
 ) -> Recipe:
     """The Recipe of the dataset in folder `source`.
 
@@ -41,6 +46,8 @@ def recipe(
     Args:
       graph: a built-in skeleton instead of the folder's graph.json.
       on_bad: called with (row, reason) for every row that is skipped.
+      reading: how its files are read; its channels are those of the dataset.
+      channels: of the dataset; "" = those of the first file that can be read.
 
     Raises:
       UserError: no folder, no usable table or no usable skeleton.
@@ -52,7 +59,9 @@ def recipe(
     classes = _read_classes(source / CLASSES)
     good = list(_good_rows(rows, classes, on_bad))
     classes = classes or in_order(row["label"] for _, row in rows if row["label"])
-    read = functools.partial(_read_clips, source, skeleton, classes, on_bad)
+    channels = channels or _first_channels(source, good, reading)
+    reading = dataclasses.replace(reading, channels=channels)
+    read = functools.partial(_read_clips, source, skeleton, reading, classes, on_bad)
     splits = {row["id"]: row["split"] for _, row in good}
     return Recipe(
         name=name,
@@ -63,60 +72,29 @@ def recipe(
             for start in range(0, len(good), SHARD_CLIPS)
         ],
         protocols=functools.partial(_split_protocol, splits),
-        source=fingerprint(source) | {"graph": skeleton.as_mapping()},
+        source=fingerprint(source) | {"graph": skeleton.as_mapping()} | _changed(reading),
         expected=len(rows),
         captions="user" if any(row.get("caption") for _, row in good) else "",
+        channels=channels,
+        reading=reading.noted(),
     )
 
 
-def read_clip(path: Path, graph: Graph) -> np.ndarray:
-    """One file as float32 [T, M, V, 3] in the joints of `graph`.
-
-    Raises:
-      ValueError: with the reason: missing, of no known format, or as `as_clip`.
-      UserError: a file that is not .npy cannot be read.
-    """
-    if path.suffix != ".npy":
-        return as_clip(read_as(path, graph), graph.num_joints)
-    array = read_npy(path)
-    if array.dtype.kind not in "fiu":
-        raise ValueError("not a .npy file of numbers")
-    return as_clip(array, graph.num_joints)
+def _changed(reading: Reading) -> dict:
+    """How the files are read, where that is unusual: part of what a dataset is made from."""
+    fields, usual = dataclasses.asdict(reading), dataclasses.asdict(USUAL_READING)
+    changed = {key: value for key, value in fields.items() if value != usual[key]}
+    return {"reading": changed} if changed else {}
 
 
-def as_clip(array: np.ndarray, num_joints: int) -> np.ndarray:
-    """An array [T, M, V, 3] or [T, V, 3] as float32 [T, M, V, 3], without persons of zeros alone.
-
-    Raises:
-      ValueError: another shape, axes in another order, or what `clip.check_joints` refuses.
-    """
-    if array.ndim == 3:
-        array = array[:, None]
-    if array.ndim != 4 or array.shape[2:] != (num_joints, 3):
-        raise ValueError(
-            f"shape {array.shape}, expected (T, {num_joints}, 3) or (T, M, {num_joints}, 3)"
-        )
-    if not array.size:
-        raise ValueError("no frames or no persons")
-    if array.size > MAX_NUMBERS:
-        raise ValueError(f"{array.size} numbers, too many for a clip")
-    with np.errstate(over="ignore", invalid="ignore"):
-        joints = np.array(array, np.float32)
-    check_joints(joints)
-    joints = np.ascontiguousarray(joints[:, joints.any(axis=(0, 2, 3))])
-    frames, persons = joints.shape[:2]
-    if persons > 2 and (persons > frames or _smoother_by_person(joints)):
-        raise ValueError(
-            f"shape {array.shape} read as (frames, persons, joints, 3) is {frames} frames of "
-            f"{persons} persons, but the second axis looks like time; put time first"
-        )
-    return joints
-
-
-def _smoother_by_person(joints: np.ndarray) -> bool:
-    """Whether poses change far less from one person to the next than from frame to frame."""
-    by_frame, by_person = (np.median(np.abs(np.diff(joints, axis=axis))) for axis in (0, 1))
-    return bool(by_person < by_frame / 2)
+def _first_channels(source: Path, rows: Sequence, reading: Reading) -> str:
+    """The channels of the first file that can be read; each of the others is told of later."""
+    for _, row in rows:
+        try:
+            return channels_in(find_inside(source, row["file"]), reading)
+        except (ValueError, UserError):
+            continue
+    return USUAL
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -141,18 +119,20 @@ def _read_classes(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _read_clips(source, graph: Graph, classes, on_bad, rows: Sequence) -> Iterator[Clip]:
+def _read_clips(
+    source, graph: Graph, reading: Reading, classes, on_bad: OnBad, rows: Sequence
+) -> Iterator[Clip]:
     for where, row in rows:
         try:
             yield Clip(
                 id=row["id"],
-                joints=read_clip(find_inside(source, row["file"]), graph),
+                joints=read_clip(find_inside(source, row["file"]), graph, reading),
                 label=classes.index(row["label"]),
                 caption=row.get("caption") or "",
                 **{key: int(row.get(key) or 0) for key in _NUMBERS},
             )
         except (ValueError, UserError) as error:
-            on_bad(where, str(error))
+            tell_bad(on_bad, where, error)
 
 
 def _read_table(path: Path) -> list[tuple[str, dict[str, str]]]:

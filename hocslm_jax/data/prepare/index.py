@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.prepare.measure import Census
 from hocslm_jax.data.prepare.writer import VERSION, Columns, Recipe
 from hocslm_jax.data.records import add_joints, open_records
@@ -18,7 +19,7 @@ from hocslm_jax.files.checksums import sha256
 
 def make_index(recipe: Recipe, records: Path) -> dict:
     """The index.json of a dataset whose records lie in `records`, as JSON types."""
-    columns, num_persons, content, measured = _read_columns(records)
+    columns, num_persons, content, measured = _read_columns(records, recipe.channels)
     if len(set(columns["id"])) != len(columns["id"]):
         raise ValueError(f"{recipe.name}: clip ids are not unique")
     files = sorted(path for path in records.iterdir() if path.is_file())
@@ -29,6 +30,8 @@ def make_index(recipe: Recipe, records: Path) -> dict:
         "classes": list(recipe.classes),
         "num_persons": num_persons,
         "feeder": recipe.feeder,
+        **({} if recipe.channels == USUAL else {"channels": recipe.channels}),
+        **({"reading": dict(recipe.reading)} if recipe.reading else {}),
         "measured": measured,
         "content": content,
         "source": recipe.source,
@@ -43,11 +46,11 @@ def make_index(recipe: Recipe, records: Path) -> dict:
     }
 
 
-def _read_columns(records: Path) -> tuple[Columns, int, str, dict]:
+def _read_columns(records: Path, channels: str) -> tuple[Columns, int, str, dict]:
     """Every field but the joints as arrays [N], the most persons in a clip, a hash of all joints,
     and what the clips measure."""
     keys = ("id", "label", *COLUMNS)
-    values, num_persons, census = {key: [] for key in keys}, 1, Census()
+    values, num_persons, census = {key: [] for key in keys}, 1, Census(channels)
     content = hashlib.sha256()
     source = open_records(records)
     for record in map(source.__getitem__, range(len(source))):

@@ -1,13 +1,17 @@
 """What clips measure: the numbers that show other units, other axes, empty frames and equal clips.
 
-In: joints float32 [T, M, V, 3]. Out: the size of a skeleton, the range of its coordinates, and of a
-whole dataset a summary as JSON types, which its index keeps and `prepare.notices` puts into words.
+In: coordinates float32 [T, M, V, 2 or 3]. Out: the size of a skeleton, the range of its
+coordinates, and of a whole dataset a summary as JSON types, which its index keeps and
+`prepare.notices` puts into words.
 """
 
+import collections
 import dataclasses
 import hashlib
 
 import numpy as np
+
+from hocslm_jax.data.channels import USUAL, coordinates_of
 
 POSES = 16  # of a clip that are measured, evenly spaced
 
@@ -17,7 +21,7 @@ def skeleton_size(joints: np.ndarray) -> float:
 
     Missing joints, which are exactly 0, do not count; 0 where nothing is there.
     """
-    every = joints[:: max(1, len(joints) // POSES)].reshape(-1, *joints.shape[2:])  # [N, V, 3]
+    every = joints[:: max(1, len(joints) // POSES)].reshape(-1, *joints.shape[2:])  # [N, V, C]
     seen = every.any(axis=2, keepdims=True)
     low = np.where(seen, every, np.inf).min(axis=1)
     high = np.where(seen, every, -np.inf).max(axis=1)
@@ -33,22 +37,31 @@ def coordinate_range(joints: np.ndarray) -> tuple[float, float]:
 
 @dataclasses.dataclass
 class Census:
-    """Adds up the clips of a dataset, one after another, in the order of their rows."""
+    """Adds up the clips of a dataset, one after another, in the order of their rows.
 
+    Attributes:
+      channels: of the clips.
+      never: clips in which a joint is never there, by its place.
+    """
+
+    channels: str = USUAL
     persons: list[int] = dataclasses.field(default_factory=list)
     sizes: list[float] = dataclasses.field(default_factory=list)
     ranges: list[tuple[float, float]] = dataclasses.field(default_factory=list)
     empty: list[int] = dataclasses.field(default_factory=list)  # frames without anybody
     rows: dict[bytes, list[int]] = dataclasses.field(default_factory=dict)  # by content
+    never: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
     def add(self, joints: np.ndarray) -> None:
         """Counts one more clip."""
         content = hashlib.blake2b(np.ascontiguousarray(joints, np.float32), digest_size=16)
         content.update(repr(joints.shape).encode())
         self.rows.setdefault(content.digest(), []).append(len(self.persons))
+        joints = joints[..., : coordinates_of(self.channels)]
         there = joints.any(axis=(2, 3))  # [T, M]
         self.persons.append(int(there.any(axis=0).sum()))
         self.empty.append(int((~there.any(axis=1)).sum()))
+        self.never.update(np.flatnonzero(~joints.any(axis=(0, 1, 3))).tolist())
         self.sizes.append(skeleton_size(joints))
         self.ranges.append(coordinate_range(joints))
 
@@ -58,11 +71,14 @@ class Census:
         Returns:
           persons: of each clip; size: least, median and greatest of `skeleton_size`; range: of all
           coordinates; empty: clips with frames without anybody, and those frames; equal: the rows
-          of clips that are equal to one another.
+          of clips that are equal to one another; never, where there are any: the clips in which a
+          joint is never there, by its place.
         """
         quantiles = np.quantile(self.sizes or [0.0], (0, 0.5, 1))
         low, high = zip(*self.ranges or [(0.0, 0.0)], strict=True)
-        return {
+        never = {str(joint): count for joint, count in sorted(self.never.items())}
+        found = {"never": never} if never else {}
+        return found | {
             "persons": self.persons,
             "size": [float(f"{size:.4g}") for size in quantiles],
             "range": [float(f"{min(low):.4g}"), float(f"{max(high):.4g}")],

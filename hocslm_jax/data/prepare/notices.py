@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from hocslm_jax.data.channels import USUAL, coordinates_of
+
 SIZES = (0.02, 5.0)  # metres; from a hand to a giant, beyond which the unit is in doubt
 OTHER = 4  # times larger or smaller than the training clips: another unit
 CROWD = 8  # persons of one clip
@@ -26,7 +28,8 @@ def notices(index: Mapping, measured: Mapping) -> Iterator[str]:
     for protocol, splits in index["protocols"].items():
         yield from _splits(protocol, splits, classes, labels, set(none))
     yield from shared_clips(index, measured)
-    yield from _numbers(measured)
+    yield from _never(index, measured)
+    yield from _numbers(index, measured)
 
 
 def shared_clips(index: Mapping, measured: Mapping) -> Iterator[str]:
@@ -35,14 +38,15 @@ def shared_clips(index: Mapping, measured: Mapping) -> Iterator[str]:
         yield from _shared(protocol, splits, index["columns"]["id"], measured["equal"])
 
 
-def measures(measured: Mapping) -> str:
-    """The numbers of a dataset in one line: sizes, coordinates, persons."""
+def measures(index: Mapping, measured: Mapping) -> str:
+    """The numbers of a dataset in one line: sizes, coordinates, persons, unusual channels."""
     low, median, high = measured["size"]
     counts = collections.Counter(measured["persons"])
     persons = ", ".join(f"{count:,} of {people}" for people, count in sorted(counts.items()))
     return (
         f"clips by persons: {persons}; median skeleton size {median:g} ({low:g} to {high:g}), "
         f"coordinates {measured['range'][0]:g} to {measured['range'][1]:g}"
+        + (f", channels {index['channels']}" if "channels" in index else "")
     )
 
 
@@ -143,12 +147,24 @@ def _shared(protocol, splits, ids, equal: Sequence[Sequence[int]]) -> Iterator[s
         )
 
 
-def _numbers(measured: Mapping) -> Iterator[str]:
+def _never(index: Mapping, measured: Mapping) -> Iterator[str]:
+    """Joints that whole clips lack."""
+    clips, joints = len(index["columns"]["id"]), index["graph"]["joints"]
+    groups = collections.defaultdict(list)
+    for joint, count in measured.get("never", {}).items():
+        groups[count].append(joints[int(joint)])
+    for count, names in sorted(groups.items(), reverse=True):
+        which = "all clips" if count == clips else f"{count:,} of {clips:,} clips"
+        yield f"{named(names, 'joint')} {_have(names)} no place in {which}: missing joints are 0"
+
+
+def _numbers(index: Mapping, measured: Mapping) -> Iterator[str]:
     clips, frames = measured["empty"]
     if clips:
         yield f"{frames:,} frames of {clips:,} clips hold nobody; feeders leave them out"
     most = max(measured["persons"], default=0)
     if most > CROWD:
         yield f"a clip has {most} persons; are its axes [T, M, V, 3]? (data.num_persons uses fewer)"
-    if odd := odd_size(measured["size"][1]):
+    flat = coordinates_of(index.get("channels", USUAL)) == 2  # pixels, or whatever an image has
+    if not flat and (odd := odd_size(measured["size"][1])):
         yield f"{odd} (feeder=ntu expects metres, feeder=nw_ucla takes any unit)"

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
-from hocslm_jax.data.clip import Clip
+from hocslm_jax.data.channels import USUAL
+from hocslm_jax.data.clip import Clip, Nobody
 from hocslm_jax.data.records import SPLIT
 from hocslm_jax.data.store import COLUMNS
 from hocslm_jax.errors import UserError, brief
@@ -39,7 +40,8 @@ MAX_LISTED = 50  # bad files on the terminal
 Shard = Callable[[], Iterable[Clip]]
 Columns = dict[str, np.ndarray]
 Protocols = dict[str, dict[str, np.ndarray]]
-BadFile = dict[str, str | int | None]  # file, line, reason
+BadFile = dict[str, str | int | None]  # file, line, reason; empty: nobody is in it, no fault
+OnBad = Callable[..., None]  # (file, reason, whether it is only empty)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,9 @@ class Recipe:
       captions: who wrote the clips' captions, "" if they carry none.
       portable: the shards once more, for other machines: JSON values that `ntu.reader.read_task`
         takes; empty where there are none.
+      channels: of the clips, one of `channels.CHANNELS`.
+      reading: how the files were read, as JSON types, where that is unusual; prediction does the
+        same.
     """
 
     name: str
@@ -70,11 +75,18 @@ class Recipe:
     feeder: str = ""
     captions: str = ""
     portable: Sequence[dict] = ()
+    channels: str = USUAL
+    reading: Mapping = dataclasses.field(default_factory=dict)
+
+    @property
+    def point(self) -> tuple[int, int]:
+        """(V, C): joints and channels of a pose."""
+        return self.graph.num_joints, len(self.channels)
 
 
 def write_records(
     name: str,
-    num_joints: int,
+    point: tuple[int, int],
     shards: Sequence[Shard],
     data_dir: Path,
     note: Callable[[], dict] = dict,
@@ -84,6 +96,7 @@ def write_records(
     Finished shards are kept in `<data_dir>/shards`, and taken from there if they are there already.
 
     Args:
+      point: joints and channels of a pose.
       note: what else to keep with the shard that has just been read; `read_notes` gives it back.
 
     Raises:
@@ -94,7 +107,7 @@ def write_records(
     records.mkdir(parents=True)
     lengths, sizes = [], []
     for number, shard in enumerate(shards):
-        path = write_shard(shard, num_joints, kept, number, note)
+        path = write_shard(shard, point, kept, number, note)
         lengths.append(json.loads(path.with_suffix(NOTE).read_text())["clips"])
         sizes.append(path.stat().st_size)
         place = f"{name}-{SPLIT}.array_record-{number:05}-of-{len(shards):05}"
@@ -113,7 +126,7 @@ def write_records(
     with contextlib.redirect_stdout(None):
         tfds.folder_dataset.write_metadata(
             data_dir=records,
-            features=make_features(num_joints),
+            features=make_features(point),
             split_infos=[split],
             filename_template=template,
             check_data=False,
@@ -124,14 +137,14 @@ def write_records(
 
 
 def write_shard(
-    shard: Shard, num_joints: int, folder: Path, number: int, note: Callable[[], dict] = dict
+    shard: Shard, point: tuple[int, int], folder: Path, number: int, note: Callable[[], dict] = dict
 ) -> Path:
     """The file of a shard in `folder`, written with its note unless it is there."""
     path = folder / f"{number:05}.array_record"
     if path.with_suffix(NOTE).exists():
         return path
     partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
-    features, count = make_features(num_joints), 0
+    features, count = make_features(point), 0
     serializer = ExampleSerializer(features.get_serialized_info())
     writer = ArrayRecordWriter(str(partial), "group_size:1")
     for clip in shard():
@@ -153,20 +166,26 @@ def read_notes(data_dir: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((data_dir / KEPT).glob("*" + NOTE))]
 
 
-def make_features(num_joints: int) -> tfds.features.FeaturesDict:
-    """What TFDS is told about a record."""
+def make_features(point: tuple[int, int]) -> tfds.features.FeaturesDict:
+    """What TFDS is told about a record with joints [T, M, V, C]; `point` is (V, C)."""
     joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
-        shape=(None, None, num_joints, 3), dtype=np.float32, encoding="bytes"
+        shape=(None, None, *point), dtype=np.float32, encoding="bytes"
     )
     numbers = dict.fromkeys(("label", *COLUMNS), tfds.features.Scalar(np.int32))
     return tfds.features.FeaturesDict({"id": tfds.features.Text(), "joints": joints, **numbers})
 
 
-def bad_file(file: str, reason: str) -> BadFile:
+def bad_file(file: str, reason: str, empty: bool = False) -> BadFile:
     """With the line that a reason may begin with as a number."""
     match = re.fullmatch(r"line (\d+): (.*)", reason, re.DOTALL)
     line, reason = (int(match[1]), match[2]) if match else (None, reason)
-    return {"file": file, "line": line, "reason": reason}
+    found = {"file": file, "line": line, "reason": reason}
+    return found | {"empty": True} if empty else found
+
+
+def tell_bad(on_bad: OnBad, where: str, error: Exception) -> None:
+    """Reports a clip that cannot be used; one in which nobody is, as no fault of its file."""
+    on_bad(where, str(error), *([True] if isinstance(error, Nobody) else []))
 
 
 def report_bad_files(bad: list[BadFile], folder: Path) -> None:
@@ -176,4 +195,5 @@ def report_bad_files(bad: list[BadFile], folder: Path) -> None:
         write_json(folder / BAD_FILES, bad)
     for entry in bad[:MAX_LISTED]:
         line = f", line {entry['line']}" if entry["line"] else ""
-        print(brief(f"bad file {entry['file']}{line}: {entry['reason']}"), file=sys.stderr)
+        kind = "left out" if entry.get("empty") else "bad file"
+        print(brief(f"{kind} {entry['file']}{line}: {entry['reason']}"), file=sys.stderr)

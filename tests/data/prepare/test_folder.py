@@ -9,7 +9,8 @@ import pytest
 
 from hocslm_jax.__main__ import main
 from hocslm_jax.data.prepare import folder
-from hocslm_jax.data.prepare.folder import as_clip, in_order
+from hocslm_jax.data.prepare.folder import in_order
+from hocslm_jax.data.prepare.readers.clips import as_clip
 from hocslm_jax.data.store import open_store
 from hocslm_jax.graph import NTU25, resolve_graph
 
@@ -88,10 +89,8 @@ BAD_ARRAYS = {
     "shape": (np.ones((2, 4, 3)), r"shape \(2, 1, 4, 3\), expected"),
     "two axes": (np.ones((2, 3)), "shape"),
     "empty": (np.ones((0, 3, 3)), "no frames"),
-    "nan": (np.full((1, 3, 3), np.nan), "not finite"),
     "overflow": (np.full((1, 3, 3), 1e300), "not finite"),
     "far": (np.where(np.arange(18).reshape(2, 3, 3) == 16, 1e30, 1), r"1 coord.*\[1, 0, 2, 1\]"),
-    "nobody": (np.zeros((2, 3, 3)), "nobody is in it"),
     "a body of frames": (WALK[None], "1 frames of 12 persons"),
     "persons first": (np.stack([WALK, WALK + 1]), "2 frames of 12 persons"),
     "many clips": (np.tile(WALK, (30, 1, 1, 1)) + HERE[:, None], "30 frames of 12 persons"),
@@ -108,6 +107,17 @@ def test_bad_arrays(source, capsys, case):
     (bad,) = json.loads((source.parent / "data/mine/bad_files.json").read_text())
     assert bad["file"] == "clips.csv:2 (x)"
     assert re.search(reason, bad["reason"])
+
+
+@pytest.mark.parametrize("value", [np.nan, 0, -1])
+def test_clips_in_which_nobody_is_are_named_and_left_out(source, capsys, value):
+    np.save(source / "x.npy", np.full((2, 3, 3), value))
+    assert run(source, "--missing", "-1") == 0
+    said = capsys.readouterr()
+    assert "left out clips.csv:2 (x): nobody is in it" in said.err and "1 of 2 clips" in said.out
+    assert open_store("mine", source.parent / "data").ids == ("y",)
+    (noted,) = json.loads((source.parent / "data/mine/bad_files.json").read_text())
+    assert noted["empty"]
 
 
 BAD_ROWS = {

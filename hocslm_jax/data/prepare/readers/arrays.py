@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hocslm_jax.data.prepare.readers.recording import Recording, check_size, guess_unit
+from hocslm_jax.errors import UserError
 from hocslm_jax.files.npy import read_npy, read_npz
 from hocslm_jax.graph import Graph
 
@@ -94,21 +95,25 @@ def from_array(
         confidence = _ordered(np.asarray(confidence, np.float32), short, "TMV")
         if confidence.shape != joints.shape[:3]:
             raise ValueError(f"confidence {confidence.shape} does not fit joints {joints.shape}")
-    joints, confidence = _split(joints, confidence)
-    planar = joints.shape[3] == 2
-    up = layout.up if layout else None
+    joints, confidence = split(joints, confidence)
     return Recording(
         joints,
         confidence,
         layout=layout,
         unit=guess_unit(joints),
-        up="-y" if planar else up,
+        up=layout.up if layout else None,
         fps=fps if fps and 0 < fps < 1e4 else None,
     )
 
 
-def _split(joints: np.ndarray, confidence: np.ndarray | None):
-    """(joints of 2 or 3 coordinates, confidence), which the last coordinate can be."""
+def split(
+    joints: np.ndarray, confidence: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(joints of 2 or 3 coordinates, confidence or None), which the last coordinate can be.
+
+    Raises:
+      ValueError: 4 coordinates without a confidence, or with two.
+    """
     count = joints.shape[3]
     if confidence is None and count > 2 and joints.size:
         last, box = joints[..., -1], joints[..., :2].reshape(-1, 2)
@@ -124,12 +129,23 @@ def _split(joints: np.ndarray, confidence: np.ndarray | None):
     return joints, confidence
 
 
-def _checked(axes: str, shape: tuple[int, ...], layout: Graph | None) -> str:
-    axes = axes.upper()
-    if not re.fullmatch(r"[TMVC]+", axes) or not {*"TVC"} <= {*axes} or len({*axes}) != len(axes):
-        raise ValueError(
+def check_axes(axes: str) -> str:
+    """The axes in capitals; "" where none are declared.
+
+    Raises:
+      UserError: not T, V, C and perhaps M, each once.
+    """
+    letters = axes.upper()
+    good = re.fullmatch(r"[TMVC]+", letters) and {*"TVC"} <= {*letters}
+    if axes and (not good or len({*letters}) != len(letters)):
+        raise UserError(
             f"axes {axes[:20]!r}: write T, V, C and, if there is one, M in their order, e.g. TMVC"
         )
+    return letters
+
+
+def _checked(axes: str, shape: tuple[int, ...], layout: Graph | None) -> str:
+    axes = check_axes(axes)
     sizes = dict(zip(axes, shape, strict=False))
     if len(axes) != len(shape):
         raise ValueError(f"shape {shape} has {len(shape)} axes, {axes} has {len(axes)}")

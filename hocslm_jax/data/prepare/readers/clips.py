@@ -1,42 +1,219 @@
 """A file of any format as a clip of one skeleton, for `prepare folder` and `predict`.
 
-In: a path and the skeleton wanted. Out: joints float32 [T, M, V, 3] in metres, upright, in the
-order of that skeleton; short gaps are filled over time, and what is still missing is 0.
+In: a path or an array, the skeleton wanted, and what the user says of the files (`Reading`). Out:
+joints float32 [T, M, V, C] in the order of that skeleton, 3D ones in metres and upright. Short gaps
+are filled over time; what is still missing is 0, its confidence too.
 """
 
+import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data.gaps import fill_gaps
+from hocslm_jax.data.channels import CHANNELS, USUAL, coordinates_of, has_confidence
+from hocslm_jax.data.clip import FARTHEST, Nobody, check_joints, check_near
+from hocslm_jax.data.gaps import LONGEST, fill_gaps, mark_missing
+from hocslm_jax.data.prepare.readers.arrays import split
 from hocslm_jax.data.prepare.readers.formats import FORMATS, as_declared, read_recording
-from hocslm_jax.data.prepare.readers.recording import as_layout, in_metres, turned_up
-from hocslm_jax.errors import few
+from hocslm_jax.data.prepare.readers.recording import (
+    MAX_NUMBERS,
+    Recording,
+    as_layout,
+    in_metres,
+    turned_up,
+)
+from hocslm_jax.files.npy import read_npy
 from hocslm_jax.graph import Graph
 
 SUFFIXES = tuple(dict.fromkeys(suffix for kind in FORMATS.values() for suffix in kind.suffixes))
+ARRAYS = tuple(suffix for kind in FORMATS.values() if kind.has_axes for suffix in kind.suffixes)
+SURE = 2.0  # above every confidence; estimators give probabilities, a few slightly more
 
 
-def read_as(path: Path, graph: Graph | None) -> np.ndarray:
-    """The clip in a file, in the joints of `graph`, or without one in its own.
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How files become clips: what their author knows and they do not say.
+
+    Attributes:
+      channels: of the clips, one of `channels.CHANNELS`.
+      missing: what the files write for each coordinate of a missing joint; None = nothing. NaN and
+        a confidence of 0 always say so.
+      gap: the longest gap, in frames, that is filled over time.
+      layout: whose joints the files hold, by name; "" = what the file says, else the skeleton
+        wanted.
+      axes: the order of an array's axes, e.g. "TVC"; "" = as `as_clip` takes them.
+    """
+
+    channels: str = USUAL
+    missing: float | None = None
+    gap: int = LONGEST
+    layout: str = ""
+    axes: str = ""
+
+    def noted(self) -> dict:
+        """What another file of the same source has to be read with, where it is unusual."""
+        found = {"missing": self.missing, "gap": self.gap}
+        return {key: value for key, value in found.items() if value != getattr(USUAL_READING, key)}
+
+
+USUAL_READING = Reading()
+
+
+def reading_of(noted: object, channels: str = USUAL) -> Reading:
+    """The Reading of a dataset or a run that says `Reading.noted`, or something damaged.
 
     Raises:
-      ValueError: 2D coordinates, an unknown unit or layout, or joints that `graph` has and the file
-        has no source for.
-      UserError: the file cannot be read.
+      ValueError: damaged.
     """
-    recording = read_recording(path)
-    if recording.joints.shape[-1] != 3:
-        raise ValueError("its joints have two coordinates; three are needed")
-    if recording.unit is None:
+    noted = noted if isinstance(noted, Mapping) else {}
+    missing, gap = noted.get("missing"), noted.get("gap", LONGEST)
+    number = missing is None or (type(missing) in (int, float) and abs(missing) < FARTHEST)
+    if channels not in CHANNELS or not number or type(gap) is not int or gap < 0:
+        raise ValueError(f"clips cannot be read with {dict(noted)}"[:100])
+    return Reading(channels, missing, gap)
+
+
+def read_clip(path: Path, graph: Graph | None, reading: Reading = USUAL_READING) -> np.ndarray:
+    """One file as float32 [T, M, V, C] in the joints of `graph`, or without one in its own.
+
+    Raises:
+      ValueError: with the reason: missing, of no known format, other coordinates, an unknown unit
+        or layout, or as `as_clip`; `Nobody` where all joints are missing.
+      UserError: a file that is not .npy cannot be read.
+    """
+    if path.suffix == ".npy" and not reading.axes and not reading.layout:
+        array = read_npy(path)
+        if array.dtype.kind not in "fiu":
+            raise ValueError("not a .npy file of numbers")
+        return as_clip(array, graph.num_joints if graph else array.shape[-2], reading)
+    recording = _declared(path, reading)
+    wanted, count = coordinates_of(reading.channels), recording.joints.shape[-1]
+    if count != wanted:
+        raise ValueError(f"its joints have {count} coordinates; {reading.channels} needs {wanted}")
+    if count == 3 and recording.unit is None and path.suffix not in ARRAYS:
         raise ValueError("its unit cannot be told from the size of a body; convert it to metres")
+    joints = mark_missing(recording.joints, reading.missing, _known(recording.confidence))
+    recording = dataclasses.replace(recording, joints=joints)
+    reading = dataclasses.replace(reading, missing=None)  # it was in the file's own unit
     recording = turned_up(in_metres(recording), graph.up if graph else "y")
     if graph:
         if recording.layout is None and recording.joints.shape[2] == graph.num_joints:
             recording = as_declared(recording, graph)
-        recording, missing = as_layout(recording, graph)
-        if missing.any():
-            lost = few(graph.joints[v] for v in np.flatnonzero(missing))
-            raise ValueError(f"it has no joints for {lost} of {graph.name}")
-    joints, _ = fill_gaps(recording.joints)
-    return np.nan_to_num(joints, nan=0.0)
+        recording, _ = as_layout(recording, graph)
+    return finished(recording.joints, recording.confidence, reading)
+
+
+def channels_in(path: Path, reading: Reading) -> str:
+    """The channels of a dataset whose first clip this is.
+
+    A confidence that comes with 2D joints or is a part of an array is kept.
+
+    Raises:
+      ValueError, UserError: the file cannot be read.
+    """
+    recording = _declared(path, reading) if path.suffix != ".npy" or reading.axes else None
+    if recording is None:
+        array = read_npy(path)
+        if array.dtype.kind not in "fiu" or array.ndim not in (3, 4):
+            raise ValueError(f"an array of {array.dtype} and shape {array.shape} is no clip")
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = np.asarray(array, np.float32)
+        joints, confidence = split(array if array.ndim == 4 else array[:, None])
+    else:
+        joints, confidence = recording.joints, recording.confidence
+    keeps = joints.shape[-1] == 2 or path.suffix in ARRAYS
+    channels = "xyz"[: joints.shape[-1]] + "c" * (confidence is not None and keeps)
+    if channels not in CHANNELS:
+        raise ValueError(f"shape {joints.shape}: two or three coordinates are expected")
+    return channels
+
+
+def as_clip(array: np.ndarray, num_joints: int, reading: Reading = USUAL_READING) -> np.ndarray:
+    """An array [T, M, V, C] or [T, V, C] as float32 [T, M, V, C] without persons of zeros alone.
+
+    C is that of `reading.channels`; without the confidence, all joints that are there are sure.
+
+    Raises:
+      ValueError: another shape, axes in another order, a confidence that is none, or what
+        `clip.check_joints` refuses; `Nobody` where all joints are missing.
+    """
+    if array.ndim == 3:
+        array = array[:, None]
+    channels, count = reading.channels, coordinates_of(reading.channels)
+    widths = dict.fromkeys((len(channels), count))
+    if array.ndim != 4 or array.shape[2] != num_joints or array.shape[3] not in widths:
+        last = " or ".join(map(str, widths))
+        raise ValueError(
+            f"shape {array.shape}, expected (T, {num_joints}, {last}) or (T, M, {num_joints}, "
+            f"{last}): {channels}"
+        )
+    if not array.size:
+        raise ValueError("no frames or no persons")
+    if array.size > MAX_NUMBERS:
+        raise ValueError(f"{array.size} numbers, too many for a clip")
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.array(array, np.float32)
+    confidence = values[..., count] if values.shape[-1] > count else None
+    if confidence is not None and ((confidence < 0) | (confidence > SURE)).any():
+        raise ValueError(f"the last of {channels} goes beyond 0 to 1, so it is no confidence")
+    clip = finished(values[..., :count], confidence, reading)
+    frames, persons = clip.shape[:2]
+    if persons > 2 and (persons > frames or _smoother_by_person(clip)):
+        raise ValueError(
+            f"shape {array.shape} read as (frames, persons, joints, {channels}) is {frames} frames "
+            f"of {persons} persons, but the second axis looks like time; put time first"
+        )
+    return clip
+
+
+def finished(
+    joints: np.ndarray, confidence: np.ndarray | None, reading: Reading = USUAL_READING
+) -> np.ndarray:
+    """Coordinates [T, M, V, 2 or 3], NaN where missing, as a clip float32 [T, M, V, C].
+
+    Short gaps are filled over time. The confidence [T, M, V] goes through unchanged where a joint
+    was seen, and is 1 there if it is not known; it is 0 where a joint is missing, filled or not.
+    Persons who are never there are left out.
+
+    Raises:
+      ValueError: as `clip.check_joints`; `Nobody` where all joints are missing.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        joints = np.asarray(joints, np.float32)
+    check_near(joints, np.abs(joints) >= FARTHEST)
+    confidence = _known(confidence)
+    joints = mark_missing(joints, reading.missing, confidence)
+    lost = np.isnan(joints[..., 0])  # [T, M, V]
+    if lost.size and lost.all():
+        raise Nobody("nobody is in it: all joints are missing")
+    seen = joints.any(axis=-1) & ~lost  # what is exactly 0 is missing, too
+    if lost.any():
+        joints = np.nan_to_num(fill_gaps(joints, reading.gap)[0], nan=0.0)
+    check_joints(joints)
+    persons = joints.any(axis=(0, 2, 3))
+    if has_confidence(reading.channels):
+        sure = seen if confidence is None else np.where(seen, confidence, 0)
+        joints = np.concatenate([joints, sure[..., None].astype(np.float32)], axis=-1)
+    return np.ascontiguousarray(joints[:, persons])
+
+
+def _declared(path: Path, reading: Reading) -> Recording:
+    """The file's Recording, with a confidence if `reading` says so where its reader cannot know."""
+    recording = read_recording(path, reading.axes or None, reading.layout or None)
+    joints, known = recording.joints, recording.confidence is not None
+    if known or not has_confidence(reading.channels) or joints.shape[-1] != len(reading.channels):
+        return recording
+    parts = {"joints": joints[..., :-1], "confidence": joints[..., -1], "unit": None}
+    return dataclasses.replace(recording, **parts)
+
+
+def _known(confidence: np.ndarray | None) -> np.ndarray | None:
+    """With 1 where a file does not say how sure it is."""
+    return None if confidence is None else np.nan_to_num(confidence, nan=1.0)
+
+
+def _smoother_by_person(clip: np.ndarray) -> bool:
+    """Whether poses change far less from one person to the next than from frame to frame."""
+    by_frame, by_person = (np.median(np.abs(np.diff(clip, axis=axis))) for axis in (0, 1))
+    return bool(by_person < by_frame / 2)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hocslm_jax.data.clip import Nobody
 from hocslm_jax.data.prepare.ntu.skeleton import parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
 from hocslm_jax.data.prepare.readers.arrays import read_npy_file, read_npz_file
@@ -66,7 +67,7 @@ def read_recording(
         put into its order.
 
     Raises:
-      UserError: in one line: the path, and what is wrong with it.
+      UserError: in one line: the path, and what is wrong with it; `Nobody` if that is all.
     """
     path = Path(path)
     graph = resolve_graph(layout) if layout is not None else None
@@ -77,7 +78,8 @@ def read_recording(
             return recording
         return as_declared(recording, graph)
     except UserError as error:
-        raise UserError(_named(path, error)) from None
+        kind = Nobody if isinstance(error, Nobody) else UserError
+        raise kind(_named(path, error)) from None
     except (ValueError, OSError) as error:
         raise UserError(_named(path, getattr(error, "strerror", None) or error)) from None
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hocslm_jax.data.clip import FARTHEST
+from hocslm_jax.data.clip import FARTHEST, Nobody
 from hocslm_jax.data.joint_names import common_names
 from hocslm_jax.data.layouts import convert_layout
 from hocslm_jax.graph import GRAPHS, Graph
@@ -68,7 +68,7 @@ class Recording:
             )
         lost = np.isnan(self.joints).any(axis=-1, keepdims=True)
         if lost.all():
-            raise ValueError("nobody is in it: no joint has coordinates")
+            raise Nobody("nobody is in it: no joint has coordinates")
         if (far := np.abs(self.joints) >= FARTHEST).any():
             frame, person, joint, _ = np.argwhere(far)[0]
             raise ValueError(
@@ -103,7 +103,7 @@ def assemble(
         none.
     """
     if not detections:
-        raise ValueError("nobody is in it")
+        raise Nobody("nobody is in it")
     numbers = {detection.frame for detection in detections} | set(frames)
     first, count = min(numbers), max(numbers) - min(numbers) + 1
     if count > SPARSEST * len(numbers) + SPARSEST:
@@ -216,7 +216,8 @@ def as_layout(recording: Recording, target: Graph) -> tuple[Recording, np.ndarra
       UserError: as `convert_layout`.
     """
     if recording.layout is None:
-        raise ValueError("the layout of its joints is not known")
+        count = recording.joints.shape[2]
+        raise ValueError(f"whose its {count} joints are is not known; say it with --layout")
     joints, missing = convert_layout(recording.joints, recording.layout, target)
     confidence = recording.confidence
     if confidence is not None:

@@ -115,7 +115,7 @@ def test_frames_within_a_clip_and_a_late_first_person_stay(tmp_path):
 def test_index(tmp_path, dataset, name, protocol):
     path = write(tmp_path / name, arrays(TRAIN, TEST, {"ntu60": 60, "ntu120": 120}[dataset]))
     _, _, recipe = read(path, dataset)
-    records = write_records(dataset, 25, recipe.shards, tmp_path / "data")
+    records = write_records(dataset, (25, 3), recipe.shards, tmp_path / "data")
     index = make_index(recipe, records)
     assert index["protocols"] == {protocol: {"train": [0, 1], "test": [2]}}
     assert index["columns"]["num_frames"] == [9, FRAMES, 1] and index["num_persons"] == 2

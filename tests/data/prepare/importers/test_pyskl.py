@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hocslm_jax.data.prepare.importers import pyskl
+from hocslm_jax.data.prepare.importers import annotations, pyskl
 from hocslm_jax.data.prepare.index import make_index
 from hocslm_jax.data.prepare.writer import write_records
 from hocslm_jax.errors import UserError
@@ -112,7 +112,7 @@ def test_protocols_are_the_datasets(path, splits, tmp_path):
     if not splits:
         del what["split"]
     _, _, recipe = read(path, what)
-    index = make_index(recipe, write_records("ntu60", 25, recipe.shards, tmp_path / "data"))
+    index = make_index(recipe, write_records("ntu60", (25, 3), recipe.shards, tmp_path / "data"))
     assert index["protocols"] == {
         "xsub": {"train": [0, 2], "test": [1]},
         "xview": {"train": [1, 2], "test": [0]},
@@ -234,7 +234,7 @@ def test_bad_annotations_are_told_and_the_others_kept(path, case):
 
 
 def test_a_clip_of_absurd_size(path, monkeypatch):
-    monkeypatch.setattr(pyskl, "MAX_CLIP_BYTES", 5 * 75 * 4)
+    monkeypatch.setattr(annotations, "MAX_CLIP_BYTES", 5 * 75 * 4)
     what = content()
     what["annotations"][0]["keypoint"] = keypoint(6)
     clips, ((_, reason), _), _ = read(path, what)  # the second has two persons
@@ -246,7 +246,7 @@ WRONG = {
     "no annotations": ({"split": {}}, "no list of annotations"),
     "none at all": ({"annotations": []}, "no list of annotations"),
     "2D": ({"annotations": [{"keypoint": np.ones((1, 5, 17, 2), np.float16)}]}, "17 joints in 2D"),
-    "2D NTU": ({"annotations": [{"keypoint": np.ones((1, 5, 25, 2))}]}, "25 joints in 2D"),
+    "2D NTU": ({"annotations": [{"keypoint": np.ones((1, 5, 25, 2))}]}, "key points are in 2D"),
     "NTU120": (content(("S018C001P008R001A061",)), "is not a clip of ntu60"),
     "subject": (content(("S001C001P041R001A001",)), "subject 41 belongs to neither"),
     "a call": ({"annotations": [np.add]}, "it names 'numpy"),

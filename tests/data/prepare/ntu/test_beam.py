@@ -52,11 +52,11 @@ def test_a_worker_writes_what_is_not_there(sources, tmp_path):
     kept = tmp_path / "kept"
     beam.write_tasks(recipe, kept)
     assert json.loads((kept / "00003.task").read_text())["compat"]["min_frames"]  # no pickle
-    beam.write_task(kept, 25, 3)
+    beam.write_task(kept, (25, 3), 3)
     first = (kept / "00003.array_record").stat()
-    beam.write_task(kept, 25, 3)
+    beam.write_task(kept, (25, 3), 3)
     assert (kept / "00003.array_record").stat().st_mtime_ns == first.st_mtime_ns
-    beam.write_task(kept, 25, 8)
+    beam.write_task(kept, (25, 3), 8)
     note = json.loads((kept / "00008.json").read_text())
     assert note["clips"] == 0 and note["bad"][0]["file"] == next(iter(BAD))
     assert len(recipe.portable) == len(recipe.shards) == 13
