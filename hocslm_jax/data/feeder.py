@@ -5,7 +5,6 @@ the streams of one draw show the same crop, rotation and drops, whichever of the
 """
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from hocslm_jax.data.channels import (
     coordinates_of,
     on_coordinates,
 )
+from hocslm_jax.data.clip import FARTHEST, check_near
 from hocslm_jax.data.sampling import (
     FEEDERS,
     SECOND_PERSON,
@@ -252,12 +252,15 @@ def _check_clip(joints: np.ndarray, store, row: int) -> None:
             f"{wanted[0]}, {wanted[1]}] with at least one frame and person; prepare the dataset "
             "again"
         )
-    # The sum of the squares tells at a third of the cost, unless it overflows.
-    if not math.isfinite(np.vdot(joints, joints)) and not np.isfinite(joints).all():
+    # A small sum of squares tells at a third of the cost that all are near.
+    if np.vdot(joints, joints) < FARTHEST**2:
+        return
+    try:
+        check_near(joints, ~(np.abs(joints) < FARTHEST))
+    except ValueError as error:
         raise UserError(
-            f"clip {store.ids[row]}: some coordinates are not finite; repair or remove it and "
-            "prepare the dataset again"
-        )
+            f"clip {store.ids[row]}: {error}; repair or remove it and prepare the dataset again"
+        ) from None
 
 
 def check_value(name: str, value, good: bool, wanted: str) -> None:
