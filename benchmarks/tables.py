@@ -2,8 +2,8 @@
 
     python -m benchmarks.tables [--check]
 
-In: `results/`. Out: docs/performance.md, docs/scaling.md and docs/reliability.md with new tables,
-or with --check an error where they are stale.
+In: `results/`. Out: docs/performance.md, docs/scaling.md, docs/formats.md and docs/reliability.md
+with new tables, or with --check an error where they are stale.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import functools
 import sys
 from pathlib import Path
 
-from benchmarks import compile_gpu, scaling
+from benchmarks import compile_gpu, layouts, scaling
 from benchmarks.record import one_line_errors, read_result, table, write_tables
 from hocslm_jax.evaluate.released import releases_table
 
@@ -117,6 +117,7 @@ TABLES = {  # by document: its results, and the table of each marker
         },
         "benchmarks/compile_gpu.json": {"gpus": compile_gpu.make_table},
     },
+    "formats.md": {"benchmarks/layouts.json": {"layouts": layouts.make_table}},
     "reliability.md": {"reliability.json": {"kills": kills_table, "soak": soak_table}},
 }
 

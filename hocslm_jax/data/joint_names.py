@@ -46,7 +46,8 @@ def _both_sides(rules: dict[str, tuple[tuple[str, ...], ...]]) -> dict:
 
 
 # What takes the place of a joint that a skeleton lacks: the middle of the first of these groups
-# that the skeleton has, or that can itself be made. Everything else is missing.
+# that the skeleton has, or that can itself be made. Everything else is missing. The end of a limb
+# that is not tracked is where the limb is last seen: a network takes that far better than no joint.
 MADE_OF: dict[str, tuple[tuple[str, ...], ...]] = {
     "hip centre": (("left hip", "right hip"),),
     "shoulder centre": (("left shoulder", "right shoulder"),),
@@ -59,12 +60,17 @@ MADE_OF: dict[str, tuple[tuple[str, ...], ...]] = {
 } | _both_sides(
     {
         "collar": (("shoulder centre", "* shoulder"),),
-        "hand": (("* index", "* pinky"),),
-        "hand tip": (("* index",),),
+        "hand": (("* index", "* pinky"), ("* wrist",)),
+        "hand tip": (("* index",), ("* hand",)),
+        **dict.fromkeys(("thumb", "pinky"), (("* hand",),)),
         "index": (("* hand tip",),),
-        "foot": (("* big toe", "* small toe"), ("* foot index",)),
+        "foot": (("* big toe", "* small toe"), ("* foot index",), ("* ankle",)),
         "foot index": (("* big toe",), ("* foot",)),
         "big toe": (("* foot index",), ("* foot",)),
+        "small toe": (("* big toe",),),
+        "heel": (("* ankle",),),
+        **dict.fromkeys(("eye", "ear", "mouth"), (("nose",),)),
+        **dict.fromkeys(("eye inner", "eye outer"), (("* eye",),)),
     }
 )
 

@@ -21,7 +21,8 @@ def convert_layout(
     """A clip in another layout.
 
     A person or joint that is not there, NaN or all zeros, stays so, and so does what is made of it.
-    Axes, units and origin are left alone. A confidence [T, M, V] goes through as [T, M, V, 1].
+    A joint that is never there is one that the source lacks. Axes, units and origin are left alone.
+    A confidence goes through as a further channel, or alone as [T, M, V, 1].
 
     Args:
       joints: float [T, M, V, C] of `source`, in any coordinates.
@@ -38,7 +39,8 @@ def convert_layout(
         raise UserError(
             f"a clip of {source.name} has shape [T, M, {source.num_joints}, C], not {joints.shape}"
         )
-    recipe = conversion(source, target)
+    there = (~np.isnan(joints[..., :2]) & (joints[..., :2] != 0)).any(axis=(0, 1, 3))  # [V]
+    recipe = conversion(source, target, tuple(np.flatnonzero(~there)) if there.any() else ())
     missing = np.array([not weights for weights in recipe])
     if missing.all():
         raise UserError(
@@ -50,13 +52,20 @@ def convert_layout(
 
 
 @functools.lru_cache
-def conversion(source: Graph, target: Graph) -> tuple[Weights, ...]:
-    """For every joint of `target` what it is made of; {} = missing."""
+def conversion(source: Graph, target: Graph, lacking: tuple[int, ...] = ()) -> tuple[Weights, ...]:
+    """For every joint of `target` what it is made of; {} = missing.
+
+    Args:
+      lacking: joints of `source` that a clip does not have.
+    """
+    if source.joints == target.joints:
+        return tuple({v: 1.0} for v in range(target.num_joints))
     places: dict[str, int] = {}
     for v, name in enumerate(common_names(source.joints)):
-        places.setdefault(name, v)
+        if v not in lacking:
+            places.setdefault(name, v)
     names = zip(target.joints, common_names(target.joints), strict=True)
-    own = {name: v for v, name in enumerate(source.joints)}
+    own = {name: v for v, name in enumerate(source.joints) if v not in lacking}
     return tuple(
         {own[name]: 1.0} if name in own else _made(common, places) for name, common in names
     )

@@ -85,7 +85,8 @@ def nw_ucla(
     One-frame clips repeat that frame.
 
     Args:
-      masked: what is missing (exactly 0) is left out of the box and becomes 0 again.
+      masked: what is missing (exactly 0) is left out of the box and becomes 0 again, and not only
+        joints that the clip lacks altogether.
     """
     joints = joints[:, :num_persons]
     x = on_coordinates(lambda x: _boxed(x, rng, rotation, masked), joints, coordinates)
@@ -104,7 +105,10 @@ def _boxed(
     elif rng is not None:
         bound = 0.3 if rotation is None else math.radians(rotation)
         points = random_roll(rng, bound) @ points
-    seen = x.any(axis=-1).ravel() if masked else np.array(True)
+    seen = x.any(axis=-1)  # [T, M, V]
+    if not masked:  # a joint that is never there, since it is of another skeleton, is no place
+        seen = np.broadcast_to(seen.any(axis=(0, 1)), seen.shape)
+    seen = seen.ravel()
     inside = points if seen.all() or not seen.any() else points[:, seen]
     low, high = inside.min(axis=1, keepdims=True), inside.max(axis=1, keepdims=True)
     extent = high - low

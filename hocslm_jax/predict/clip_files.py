@@ -141,7 +141,11 @@ def check_clip(
             f"{graph.num_joints}"
         )
     clip = as_clip(joints, graph.num_joints, reading)
-    return actors_of(clip, compat) if compat else clip
+    if compat:
+        lost = ~clip.any(axis=(0, 1, 3))  # joints that another skeleton lacks stay missing
+        clip = actors_of(clip, compat)
+        clip[:, :, lost] = 0
+    return clip
 
 
 def to_draw(clip: np.ndarray, graph: Graph, channels: str) -> np.ndarray:

@@ -142,14 +142,20 @@ def test_what_cannot_be_told_is_refused_in_one_line(tmp_path, capsys, more, mess
 
 
 def test_joints_that_a_layout_lacks_are_missing_and_named(tmp_path, capsys):
+    """A human has no tail; the end of a leg is where the leg is last seen."""
+    (tmp_path / "cat.json").write_text(
+        '{"name": "cat", "joints": ["head", "neck", "tail", "left foot"], "root": "neck",'
+        ' "edges": [["head", "neck"], ["tail", "neck"], ["left foot", "neck"]]}'
+    )
+    (tmp_path / "source").mkdir()
+    (tmp_path / "cat.json").rename(tmp_path / "source/graph.json")
     files = {"a.npz": {"joints": METRES[:, :, :17]}}
-    command = ("--axes", "TMVC", "--layout", "coco17")
-    assert prepare(tmp_path, files, *command, graph="ucla20") == 0
-    store = opened(tmp_path)
-    lost = [UCLA20.joints[v] for v in np.flatnonzero(~store.joints(0).any(axis=(0, 1, 3)))]
-    assert sorted(lost) == ["left foot", "left hand", "right foot", "right hand"]
-    notes = capsys.readouterr().err
-    assert "4 joints ('left hand'" in notes and "have no place in all clips" in notes
+    assert prepare(tmp_path, files, "--axes", "TMVC", "--layout", "coco17", graph="") == 0
+    joints = opened(tmp_path).joints(0)
+    assert not joints[:, :, 2].any() and joints[:, :, [0, 1, 3]].all()
+    ankle = METRES[:, :, COCO.joints.index("left ankle")] * [1, -1, -1]  # COCO's y points down
+    np.testing.assert_array_equal(joints[:, :, 3], ankle.astype(np.float32))
+    assert "joint 'tail' has no place in all clips" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", [np.nan, 0, -1])

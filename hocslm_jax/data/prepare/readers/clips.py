@@ -88,11 +88,22 @@ def read_clip(path: Path, graph: Graph | None, reading: Reading = USUAL_READING)
             raise ValueError("not a .npy file of numbers")
         return as_clip(array, graph.num_joints if graph else array.shape[-2], reading)
     recording = _declared(path, reading)
+    if recording.joints.shape[-1] == 3 and recording.unit is None and path.suffix not in ARRAYS:
+        raise ValueError("its unit cannot be told from the size of a body; convert it to metres")
+    return clip_of(recording, graph, reading)
+
+
+def clip_of(
+    recording: Recording, graph: Graph | None, reading: Reading = USUAL_READING
+) -> np.ndarray:
+    """A Recording as `read_clip` gives it, of any unit.
+
+    Raises:
+      ValueError: as `read_clip`.
+    """
     wanted, count = coordinates_of(reading.channels), recording.joints.shape[-1]
     if count != wanted:
         raise ValueError(f"its joints have {count} coordinates; {reading.channels} needs {wanted}")
-    if count == 3 and recording.unit is None and path.suffix not in ARRAYS:
-        raise ValueError("its unit cannot be told from the size of a body; convert it to metres")
     joints = mark_missing(recording.joints, reading.missing, _known(recording.confidence))
     recording = dataclasses.replace(recording, joints=joints)
     reading = dataclasses.replace(reading, missing=None)  # it was in the file's own unit

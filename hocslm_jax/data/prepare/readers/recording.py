@@ -218,12 +218,13 @@ def as_layout(recording: Recording, target: Graph) -> tuple[Recording, np.ndarra
     if recording.layout is None:
         count = recording.joints.shape[2]
         raise ValueError(f"whose its {count} joints are is not known; say it with --layout")
-    joints, missing = convert_layout(recording.joints, recording.layout, target)
-    confidence = recording.confidence
-    if confidence is not None:
-        confidence = convert_layout(confidence[..., None], recording.layout, target)[0][..., 0]
-    fields = {"layout": target, "names": target.joints}
-    return dataclasses.replace(recording, joints=joints, confidence=confidence, **fields), missing
+    count, confidence = recording.joints.shape[-1], recording.confidence
+    parts = [recording.joints] + ([] if confidence is None else [confidence[..., None]])
+    joints = np.concatenate(parts, axis=-1)
+    joints, missing = convert_layout(joints, recording.layout, target)
+    confidence = None if confidence is None else joints[..., count]
+    fields = {"layout": target, "names": target.joints, "confidence": confidence}
+    return dataclasses.replace(recording, joints=joints[..., :count], **fields), missing
 
 
 def in_metres(recording: Recording) -> Recording:
