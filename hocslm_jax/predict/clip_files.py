@@ -26,6 +26,7 @@ from hocslm_jax.data.prepare.readers.clips import (
     Reading,
     as_clip,
     channels_in,
+    mapped,
     read_clip,
 )
 from hocslm_jax.data.prepare.readers.recording import MAX_NUMBERS
@@ -110,7 +111,7 @@ def read_joints(
         ValueError: with the reason, when the file cannot be used.
     """
     joints = _read(path, lambda skeleton: actors(skeleton, compat or Compat()), graph, reading)
-    return check_clip(joints, graph, compat, reading)
+    return check_clip(joints, graph, compat, dataclasses.replace(reading, layout="", axes=""))
 
 
 def check_clip(
@@ -125,7 +126,8 @@ def check_clip(
         graph: the skeleton that it must have.
         compat: how the files of NTU were read for a model trained on them, None for others. In a
             clip in the sensor's coordinates the actors are then chosen and centred likewise.
-        reading: the channels, and what is missing and filled, as in the training set.
+        reading: the channels, and what is missing and filled, as in the training set; with a
+            layout, the joints are of that one and are mapped to `graph` by name.
 
     Raises:
         ValueError: with the reason, when it cannot be a clip of this skeleton.
@@ -135,10 +137,12 @@ def check_clip(
     if not numbers or joints.ndim not in (3, 4):
         shape = f"[T, M, V, {len(reading.channels)}]"
         raise ValueError(f"{joints.dtype} of shape {joints.shape} is not a clip {shape}")
+    if reading.layout:
+        joints = mapped(joints, graph, reading)
     if joints.shape[-2] != graph.num_joints:
         raise ValueError(
             f"it has {joints.shape[-2]} joints, this model's skeleton {graph.name} "
-            f"{graph.num_joints}"
+            f"{graph.num_joints}; say whose they are as its layout, e.g. coco17"
         )
     clip = as_clip(joints, graph.num_joints, reading)
     if compat:

@@ -78,13 +78,17 @@ class Predictor:
         clips: np.ndarray | Sequence,
         decoding: Decoding | None = None,
         batch_size: int | None = None,
+        layout: str = "",
     ) -> Prediction | list[Prediction]:
         """One prediction for each clip; an ensemble adds up the logits of its members.
 
         Args:
-            clips: one clip, joints [T, M, V, 3] or [T, V, 3] in metres, or a list of clips.
+            clips: one clip, joints [T, M, V, C] or [T, V, C], or a list of clips. C is as in the
+                training set (`reading.channels`); 3D joints are in metres.
             decoding: how to describe; None does not.
             batch_size: clips at a time; None chooses.
+            layout: whose joints the clips hold, e.g. "coco17", if not the model's; they are mapped
+                by name.
 
         Returns:
             A `Prediction` of one clip, a list of them of a list.
@@ -92,7 +96,7 @@ class Predictor:
         Raises:
             UserError: a clip that does not fit the skeleton, or no language model to describe with.
         """
-        alone, clips = self._checked(clips)
+        alone, clips = self._checked(clips, layout)
         if not clips:
             return []
         outputs = [list(m.batches(m.forward, clips, batch_size)) for m in self.members]
@@ -120,8 +124,11 @@ class Predictor:
         parts = [np.concatenate([*m.batches(m.encode, clips, batch_size)]) for m in self.members]
         return np.concatenate(parts, axis=1)[: len(clips)]
 
-    def _checked(self, clips: np.ndarray | Sequence) -> tuple[bool, list[np.ndarray]]:
-        """Whether it is one clip, and all of them as float32 [T, M, V, 3]."""
+    def _checked(
+        self, clips: np.ndarray | Sequence, layout: str = ""
+    ) -> tuple[bool, list[np.ndarray]]:
+        """Whether it is one clip, and all of them as float32 [T, M, V, C]."""
+        reading = dataclasses.replace(self.reading, layout=layout)
         if not hasattr(clips, "ndim"):
             clips = list(clips)
             alone = _depth(clips) == 3  # frames [V, 3]
@@ -130,7 +137,7 @@ class Predictor:
         checked = []
         for number, clip in enumerate([clips] if alone else clips):
             try:
-                checked.append(check_clip(clip, self.graph, self.compat, self.reading))
+                checked.append(check_clip(clip, self.graph, self.compat, reading))
             except ValueError as error:
                 raise UserError(f"clip {number}: {error}") from None
         return alone, checked

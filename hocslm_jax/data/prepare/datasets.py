@@ -118,8 +118,10 @@ def _folder(
         )
     skeleton = resolve_graph(read_json(graph) if graph.endswith(".json") else graph)
     names = [line for _, line in read_lines(classes)] if classes else []
-    if axes or layout or (kind != "pyskl" and (channels or reading != Reading())):
-        raise UserError(f"--axes and --layout are for --source; {kind} files say them themselves")
+    if axes or layout:
+        raise UserError(f"--axes and --layout are for --source; {kind} files are read one way")
+    if kind != "pyskl" and (channels or reading != Reading()):
+        raise UserError(f"--channels, --missing and --gap are for --source and pyskl, not {kind}")
     options = {"reading": reading, "channels": channels} if kind == "pyskl" else {}
     return OWN[kind](name, Path(path), on_bad, skeleton, names, **options)
 

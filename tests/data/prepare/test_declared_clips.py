@@ -9,9 +9,11 @@ import pytest
 from hocslm_jax.__main__ import main
 from hocslm_jax.data.layouts import convert_layout
 from hocslm_jax.data.prepare.importers import pyskl
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT
 from hocslm_jax.data.prepare.readers.clips import Reading, as_clip, read_clip, reading_of
 from hocslm_jax.data.store import open_store
 from hocslm_jax.graph import GRAPHS, NTU25, UCLA20
+from hocslm_jax.predict.clip_files import check_clip
 
 COCO = GRAPHS["coco17"]
 RNG = np.random.default_rng(0)
@@ -229,3 +231,23 @@ def test_a_clip_of_one_layout_for_a_model_of_another(tmp_path):
     reading = Reading(layout="ntu25", axes="MTVC")
     found = read_clip(tmp_path / "a.npy", UCLA20, reading)
     np.testing.assert_allclose(found, convert_layout(METRES, NTU25, UCLA20)[0], rtol=1e-6)
+
+
+def test_an_array_of_another_layout_in_python():
+    reading = Reading(layout="coco17")
+    found = check_clip(METRES[:, 0, :17], UCLA20, None, reading)
+    wanted, _ = convert_layout(METRES[:, :, :17] * np.float32([1, -1, -1]), COCO, UCLA20)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    with pytest.raises(ValueError, match="17 joints, this model's skeleton ucla20 20; say whose"):
+        check_clip(METRES[:, :, :17], UCLA20)
+    with pytest.raises(ValueError, match="25 joints, coco17 has 17"):
+        check_clip(METRES, UCLA20, None, reading)
+
+
+def test_what_another_layout_lacks_is_not_moved_away_from_the_body(tmp_path):
+    """For a model of NTU the sensor's coordinates are centred; missing joints stay 0."""
+    clip = METRES + np.float32([0.5, 0.2, 3])
+    clip[:, :, NTU25.joints.index("left thumb")] = 0
+    found = check_clip(clip, NTU25, COMPAT["ntu60"])
+    assert not found[:, :, NTU25.joints.index("left thumb")].any()
+    np.testing.assert_allclose(found[0, 0, 3], clip[0, 0, 3] - clip[0, 0, 1], rtol=1e-5)

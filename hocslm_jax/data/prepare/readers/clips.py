@@ -14,7 +14,7 @@ import numpy as np
 from hocslm_jax.data.channels import CHANNELS, USUAL, coordinates_of, has_confidence
 from hocslm_jax.data.clip import FARTHEST, Nobody, check_joints, check_near
 from hocslm_jax.data.gaps import LONGEST, fill_gaps, mark_missing
-from hocslm_jax.data.prepare.readers.arrays import split
+from hocslm_jax.data.prepare.readers.arrays import from_array, split
 from hocslm_jax.data.prepare.readers.formats import FORMATS, as_declared, read_recording
 from hocslm_jax.data.prepare.readers.recording import (
     MAX_NUMBERS,
@@ -24,7 +24,7 @@ from hocslm_jax.data.prepare.readers.recording import (
     turned_up,
 )
 from hocslm_jax.files.npy import read_npy
-from hocslm_jax.graph import Graph
+from hocslm_jax.graph import Graph, resolve_graph
 
 SUFFIXES = tuple(dict.fromkeys(suffix for kind in FORMATS.values() for suffix in kind.suffixes))
 ARRAYS = tuple(suffix for kind in FORMATS.values() if kind.has_axes for suffix in kind.suffixes)
@@ -91,6 +91,17 @@ def read_clip(path: Path, graph: Graph | None, reading: Reading = USUAL_READING)
     if recording.joints.shape[-1] == 3 and recording.unit is None and path.suffix not in ARRAYS:
         raise ValueError("its unit cannot be told from the size of a body; convert it to metres")
     return clip_of(recording, graph, reading)
+
+
+def mapped(array: np.ndarray, graph: Graph, reading: Reading) -> np.ndarray:
+    """An array [T, M, V, C] or [T, V, C] of `reading.layout` as a clip [T, M, V', C] of `graph`.
+
+    Raises:
+      ValueError: other joints or coordinates, or as `read_clip`.
+    """
+    axes = reading.axes or ("TVC" if array.ndim == 3 else "TMVC")
+    recording = from_array(array, axes, resolve_graph(reading.layout))
+    return clip_of(_with_confidence(recording, reading), graph, reading)
 
 
 def clip_of(
@@ -210,8 +221,12 @@ def finished(
 
 
 def _declared(path: Path, reading: Reading) -> Recording:
-    """The file's Recording, with a confidence if `reading` says so where its reader cannot know."""
     recording = read_recording(path, reading.axes or None, reading.layout or None)
+    return _with_confidence(recording, reading)
+
+
+def _with_confidence(recording: Recording, reading: Reading) -> Recording:
+    """The Recording with a confidence if `reading` says so where the reader could not know."""
     joints, known = recording.joints, recording.confidence is not None
     if known or not has_confidence(reading.channels) or joints.shape[-1] != len(reading.channels):
         return recording
