@@ -34,6 +34,7 @@ from hocslm_jax.data.sampling import of_size_one
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.npy import read_npy
 from hocslm_jax.files.text import read_bytes
+from hocslm_jax.files.videos import is_video
 from hocslm_jax.graph import NTU25, UCLA20, Graph
 
 
@@ -72,7 +73,8 @@ def find_files(arguments: Iterable[str]) -> list[Path]:
         paths = [path]
         if os.path.isdir(path):
             inside = (p for p in path.rglob("*") if not p.name.startswith("."))
-            clips = (p for p in inside if p.suffix in SUFFIXES and p.name not in DESCRIBING)
+            kinds = (p for p in inside if p.suffix in SUFFIXES or is_video(p))
+            clips = (p for p in kinds if p.name not in DESCRIBING)
             paths = sorted(p for p in clips if p.is_file())
         elif not os.path.exists(path):
             paths = sorted(map(Path, glob.glob(str(path), recursive=True)))

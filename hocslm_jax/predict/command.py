@@ -21,9 +21,11 @@ from hocslm_jax.draw.skeletons import check_picture, render_clip
 from hocslm_jax.errors import UserError, brief
 from hocslm_jax.graph import resolve_graph
 from hocslm_jax.language.describe import Decoding
-from hocslm_jax.predict.clip_files import find_files, read_joints, to_draw, true_class
+from hocslm_jax.predict.clip_files import find_files, to_draw, true_class
+from hocslm_jax.predict.follow import add_follow_options, follow
 from hocslm_jax.predict.load_model import load_pretrained
 from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, reseeded, usual_batch
+from hocslm_jax.predict.video_clips import add_video_options, open_videos, reader
 from hocslm_jax.train.environment import use_compilation_cache
 
 
@@ -37,7 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="run, release or hub id; several, or a folder of several, are an ensemble",
     )
-    add("files", nargs="+", metavar="FILE", help=".skeleton, .json, .npy; a folder or a pattern")
+    add(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help=".skeleton, .json, .npy, a video, …; a folder or a pattern",
+    )
     add("--out", type=Path, metavar="PICTURE", help="draw the clip and its classes: .png or .gif")
     add("--top", type=int, default=5, help="classes to show (default 5)")
     add("--json", action="store_true", help="one JSON object a line on the standard output")
@@ -51,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-p", type=float, default=1.0, help="sample among the likeliest that reach p")
     add("--seed", type=int, default=0, help="of the sampling")
     add("--max-tokens", type=int, help="of a sentence (default: as in training)")
+    add_video_options(parser)
+    add_follow_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     logging.set_verbosity(logging.ERROR)  # Orbax reports every checkpoint that it reads
     files = find_files(args.files)
     _check(args, files)
+    pose = open_videos(args, files)
     predictor = open_models(args.checkpoint, args.lm)
     decoding = None
     if args.describe:  # what is wrong with the language model shows before the files are read
@@ -69,15 +79,20 @@ def run(args: argparse.Namespace) -> int:
         usual = predictor.members[0].config.lm.max_tokens
         limit = usual if args.max_tokens is None else args.max_tokens
         decoding = Decoding(limit, args.temperature, args.top_k, args.top_p, args.seed)
+    reading = dataclasses.replace(
+        predictor.reading, layout=args.layout, axes=check_axes(args.axes)
+    )
+    if args.follow:
+        return follow(args, predictor, files, pose, decoding, reading)
+    read = reader(predictor, reading, pose, args.save_skeleton)
     bad = []
 
     def report(path: Path, reason: str) -> None:
         bad.append(path)
         print(brief(f"{path}: {reason}"), file=sys.stderr)
 
-    how = dataclasses.replace(predictor.reading, layout=args.layout, axes=check_axes(args.axes))
     for path, clip, prediction in predict_files(
-        predictor, files, decoding, args.batch_size, report, how
+        predictor, files, decoding, args.batch_size, report, read
     ):
         for note in prediction.notes:
             print(f"{path}: {note}", file=sys.stderr)
@@ -115,18 +130,19 @@ def predict_files(
     decoding: Decoding | None,
     batch_size: int,
     on_bad: Callable[[Path, str], None],
-    reading: Reading | None = None,
+    read: Callable[[Path], np.ndarray] | None = None,
 ) -> Iterator[tuple[Path, np.ndarray, Prediction]]:
     """The clips and predictions of the good files, in order; holds one batch of clips at a time.
 
     Args:
-        reading: how the files are read, if not as the model's training set was.
+        on_bad: called with a file that cannot be used, and the reason.
+        read: makes a file's clip; None reads files of skeletons.
     """
-    reading = reading or predictor.reading
+    read = read or reader(predictor, predictor.reading)
     size, group, turn = usual_batch(len(files), batch_size), {}, 0
     for left, path in zip(reversed(range(len(files))), files, strict=True):
         try:
-            group[path] = read_joints(path, predictor.graph, predictor.compat, reading)
+            group[path] = read(path)
         except ValueError as error:
             on_bad(path, str(error))
         if group and (len(group) == size or not left):
@@ -159,6 +175,8 @@ def as_text(path: Path, prediction: Prediction, top: int, truth: str | None) -> 
 
 
 def _check(args: argparse.Namespace, files: Sequence[Path]) -> None:
+    if not args.follow and not files:
+        raise UserError("name at least one FILE; --follow alone reads frames from standard input")
     for option in ("top", "batch_size"):
         if (value := getattr(args, option)) < 1:
             raise UserError(f"--{option.replace('_', '-')} {value}: at least 1 is needed")

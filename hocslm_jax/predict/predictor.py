@@ -7,18 +7,21 @@ makes these objects from the files of a run or a release.
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.special import softmax
 
 from hocslm_jax.data.channels import coordinates_of
+from hocslm_jax.data.prepare.filmed import recording_of
 from hocslm_jax.data.prepare.measure import coordinate_range, skeleton_size
 from hocslm_jax.data.prepare.ntu.bodies import Compat
-from hocslm_jax.data.prepare.readers.clips import Reading
+from hocslm_jax.data.prepare.readers.clips import Reading, clip_of
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.describe import Decoding, describe
 from hocslm_jax.language.open import Language
+from hocslm_jax.pose.estimators import Pose, estimate, open_pose
 from hocslm_jax.predict.clip_files import check_clip
 
 BATCH_SIZE = 64
@@ -110,6 +113,25 @@ class Predictor:
         rows = zip(clips, softmax(sums, axis=1), texts, strict=False)
         found = [self._prediction(*row) for row in rows]
         return found[0] if alone else found
+
+    def predict_video(
+        self, path: str | Path, pose: Pose | None = None, decoding: Decoding | None = None
+    ) -> Prediction:
+        """What happens in a video.
+
+        Args:
+            pose: the estimator, see `pose.estimators.open_pose`, which gives the usual one.
+            decoding: as of `predict`.
+
+        Raises:
+            UserError: as `open_pose` and `predict`, a damaged video, or nobody in it.
+        """
+        try:
+            poses = estimate(Path(path), pose or open_pose())
+            recording = recording_of(poses, coordinates_of(self.reading.channels))
+            return self.predict(clip_of(recording, self.graph, self.reading), decoding)
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
 
     def features(self, clips: np.ndarray | Sequence, batch_size: int | None = None) -> np.ndarray:
         """What the classifier sees of each clip: the pooled feature s of eq. 11, float32 [N, D].

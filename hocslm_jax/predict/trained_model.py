@@ -73,7 +73,10 @@ class TrainedModel(Predictor):
         """`function(variables, x)` of each batch of clips; the end of the last one is padding."""
         store = Clips(clips, self.graph, self.reading.channels)
         size = self.batch_size(size or usual_batch(len(clips)))
-        for batch in pipeline.eval_batches(store, "", "", self.feed, batch_size=size):
+        threads = 2 if len(clips) > size else 0  # one batch alone is not worth a thread
+        for batch in pipeline.eval_batches(
+            store, "", "", self.feed, batch_size=size, threads=threads
+        ):
             yield function(self.variables, self.placed(batch["x"]))
 
     def batch_size(self, size: int) -> int:

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.caption.video import find_videos, read_frames
+from hocslm_jax.files.videos import find_videos
+from hocslm_jax.language.caption.video import read_frames
 
 av = pytest.importorskip("av")
 

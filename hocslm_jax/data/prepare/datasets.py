@@ -8,7 +8,7 @@ from pathlib import Path
 from hocslm_jax.data import protocols
 from hocslm_jax.data.channels import CHANNELS
 from hocslm_jax.data.gaps import LONGEST
-from hocslm_jax.data.prepare import folder, nw_ucla, quickstart
+from hocslm_jax.data.prepare import filmed, folder, nw_ucla, quickstart
 from hocslm_jax.data.prepare.archive import fingerprint
 from hocslm_jax.data.prepare.importers import ctrgcn_npz, pyskl
 from hocslm_jax.data.prepare.ntu import reader as ntu
@@ -20,6 +20,7 @@ from hocslm_jax.data.prepare.writer import OnBad, Recipe
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import read_json, read_lines
 from hocslm_jax.graph import NTU25, UCLA20, resolve_graph
+from hocslm_jax.pose.estimators import OPTIONS
 
 # NTU files that others have made -> a Recipe of one, from (dataset, file, on_bad)
 FOREIGN = {"ctrgcn-npz": ctrgcn_npz.recipe, "pyskl": pyskl.recipe}
@@ -126,6 +127,10 @@ def _folder(
     return OWN[kind](name, Path(path), on_bad, skeleton, names, **options)
 
 
+def _videos(name: str, on_bad: OnBad, source: Path | None = None, **options) -> Recipe:
+    return filmed.recipe(name, _needed(source), on_bad, **options)
+
+
 def _needed(source):
     if not source:
         raise UserError("what should it be made from? Name it with --source")
@@ -225,5 +230,25 @@ DATASETS: dict[str, tuple[Callable[..., Recipe], str, dict]] = {
             "--from": _NTU["--from"],
             "--classes": dict(metavar="FILE", help="with --from: a class name a line, by label"),
         },
+    ),
+    "videos": (
+        _videos,
+        "your own RGB videos: --source is a folder of them, in a folder for each label",
+        _SOURCE
+        | {
+            "--name": dict(required=True, help="what to call the dataset"),
+            "--labels": dict(
+                type=Path,
+                metavar="CSV",
+                help="a table with the columns file and label, optionally split, subject, …",
+            ),
+            "--skeletons": dict(
+                type=Path, metavar="DIR", help="keep skeletons here (default: SOURCE_skeletons)"
+            ),
+            "--graph": dict(
+                default="", metavar="NAME", help="layout, e.g. ntu25 (default: the estimator's)"
+            ),
+        }
+        | OPTIONS,
     ),
 }

@@ -26,9 +26,10 @@ from tqdm import tqdm
 
 from hocslm_jax.errors import UserError, brief
 from hocslm_jax.files.text import parse_json
+from hocslm_jax.files.videos import find_videos
 from hocslm_jax.language.caption import client
 from hocslm_jax.language.caption.answers import problem, read_answer
-from hocslm_jax.language.caption.video import find_videos, read_frames
+from hocslm_jax.language.caption.video import read_frames
 from hocslm_jax.progress import Progress
 
 PROMPT = (

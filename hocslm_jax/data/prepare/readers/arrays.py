@@ -4,15 +4,17 @@ In: a path, or an array. Out: a Recording. Axes are written as letters, e.g. `TV
 frames, M persons, V joints, C coordinates: 2, 3, or 4 with a confidence as the last.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 
 import numpy as np
 
-from hocslm_jax.data.prepare.readers.recording import Recording, check_size, guess_unit
+from hocslm_jax.data.prepare.readers.recording import UNITS, Recording, check_size, guess_unit
 from hocslm_jax.errors import UserError
+from hocslm_jax.files.atomic import replaced
 from hocslm_jax.files.npy import read_npy, read_npz
-from hocslm_jax.graph import Graph
+from hocslm_jax.graph import GRAPHS, Graph
 
 ORDERS = {
     3: ("TVC", "TCV", "VTC", "VCT", "CTV", "CVT"),
@@ -20,6 +22,7 @@ ORDERS = {
 }
 MOST_PERSONS = 10  # and the fewest joints, where axes are not declared
 JOINTS = ("keypoint", "keypoints", "joints", "skeleton", "skeletons", "poses", "positions", "data")
+SAID = {"layout": GRAPHS, "unit": UNITS, "up": ("x", "-x", "y", "-y", "z", "-z")}
 CONFIDENCE = ("keypoint_score", "keypoint_scores", "confidence", "scores", "visibility")
 
 
@@ -32,16 +35,35 @@ def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = No
     """The joints of an .npz file, and their confidence and `fps` where it has them.
 
     Joints are the array of a usual name (`JOINTS`), else the only one of three or four dimensions.
+    `layout`, `unit` and `up` are taken from arrays of one text, as `write_npz` writes them.
 
     Raises:
-      ValueError: no such array, several, or as `from_array`.
+      ValueError: no such array, several, a text that is none of the known, or as `from_array`.
     """
     arrays = read_npz(path)
+    says = {key: str(arrays[key].reshape(-1)[0]) for key in SAID if _is_text(arrays.get(key))}
+    for key, known in SAID.items():
+        if key in says and says[key] not in known:
+            raise ValueError(f"{key} is {says[key][:30]!r}, expected one of {', '.join(known)}")
     fps = arrays.get("fps")
     name = pick({key: array.shape for key, array in arrays.items() if array.dtype.kind in "fiu"})
     scores = next((arrays[key] for key in CONFIDENCE if key in arrays), None)
     fps = float(fps) if fps is not None and fps.size == 1 and fps.dtype.kind in "fiu" else None
-    return from_array(arrays[name], axes, layout, scores, fps)
+    own = GRAPHS[says.pop("layout")] if "layout" in says else layout
+    return dataclasses.replace(from_array(arrays[name], axes, own, scores, fps), **says)
+
+
+def write_npz(path: Path, recording: Recording) -> None:
+    """Writes a recording of a built-in layout so that `read_npz_file` gives it back."""
+    said = {"layout": recording.layout.name, "unit": recording.unit, "up": recording.up}
+    kept = {"confidence": recording.confidence, "fps": recording.fps, **said}
+    with replaced(path) as partial:
+        arrays = {key: value for key, value in kept.items() if value is not None}
+        np.savez_compressed(partial, joints=recording.joints, **arrays)
+
+
+def _is_text(array: np.ndarray | None) -> bool:
+    return array is not None and array.dtype.kind == "U" and array.size == 1
 
 
 def pick(shapes: dict[str, tuple[int, ...]]) -> str:

@@ -19,10 +19,11 @@ MAX_NUMBERS = 1 << 24  # in a file: two hours of 25 joints
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 UNITS = (*METRES, "px", "normalised")
 SPARSEST = 10  # frame numbers that are further apart than this on average are no frame numbers
-# What turns each axis up into y up without mirroring a body, [3, 3].
+# What turns each axis up into y up without mirroring a body, [3, 3]. Where y points down, z points
+# away from the camera; so it does with y up in Kinect's coordinates, and who faces it still does.
 _TURNS = {
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
-    "-y": ((1, 0, 0), (0, -1, 0), (0, 0, -1)),
+    "-y": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
     "z": ((1, 0, 0), (0, 0, 1), (0, -1, 0)),
     "-z": ((1, 0, 0), (0, 0, -1), (0, 1, 0)),
     "x": ((0, -1, 0), (1, 0, 0), (0, 0, 1)),
@@ -242,11 +243,12 @@ def turned_up(recording: Recording, up: str) -> Recording:
     """
     if recording.up in (None, up):
         return recording
-    turn = np.array(_TURNS[up], np.float32).T @ np.array(_TURNS[recording.up], np.float32)
     if recording.joints.shape[3] == 2:
         if {up, recording.up} != {"y", "-y"}:
             return recording
-        turn = turn[:2, :2]
+        turn = np.diag(np.float32([1, -1]))
+    else:
+        turn = np.array(_TURNS[up], np.float32).T @ np.array(_TURNS[recording.up], np.float32)
     # A sum over axes instead of a product of matrices, in which 0 x NaN would spread.
     source = np.abs(turn).argmax(axis=1)
     joints = recording.joints[..., source] * turn[np.arange(len(turn)), source]

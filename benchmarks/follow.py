@@ -1,0 +1,174 @@
+"""How well and how fast `predict --follow` finds the actions in a long recording.
+
+    python -m benchmarks.follow --checkpoint results/nw_ucla/weights/hglnet/joint_30_seed0
+
+In: a model and its prepared dataset. The clips of a split are put one after another, in a fixed
+random order: as they were recorded, where people stand elsewhere after each clip, which `follow`
+takes for the end of whatever went on; and joined, each clip moved to where the one before ended, so
+that only the action changes. Out: the F1 of the segments found, the share of frames of the right
+class, and windows a second on so many cores.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.record import measured_here, one_line_errors, table, write_result
+from hocslm_jax.data.store import open_store
+from hocslm_jax.predict.follow import Answer, answers
+from hocslm_jax.predict.load_model import load_pretrained
+from hocslm_jax.predict.timeline import Segment
+from hocslm_jax.train.environment import use_compilation_cache
+
+OVERLAP = 0.5  # intersection over union that a segment found must have with a true one
+
+
+def segment_f1(
+    found: Sequence[Segment], true: Sequence[Segment], least: float = OVERLAP
+) -> tuple[float, int]:
+    """(F1, hits): a segment found hits one of its class that it overlaps by at least `least`.
+
+    Overlap is intersection over union; every true segment is hit once (Lea et al. 2017).
+    """
+    hit: set[int] = set()
+    for segment in found:
+        overlaps = [
+            (overlap(segment, other), place)
+            for place, other in enumerate(true)
+            if other.label == segment.label and place not in hit
+        ]
+        best, place = max(overlaps, default=(0.0, -1))
+        if best >= least:
+            hit.add(place)
+    return 2 * len(hit) / max(1, len(found) + len(true)), len(hit)
+
+
+def overlap(one: Segment, other: Segment) -> float:
+    """Intersection over union of two times."""
+    shared = min(one.end, other.end) - max(one.start, other.start)
+    return max(0, shared) / (max(one.end, other.end) - min(one.start, other.start))
+
+
+def merged(segments: Iterable[Segment]) -> list[Segment]:
+    """Neighbours of one class as one segment."""
+    found: list[Segment] = []
+    for segment in segments:
+        if found and found[-1].label == segment.label and found[-1].end == segment.start:
+            segment = found.pop()._replace(end=segment.end)
+        found.append(segment)
+    return found
+
+
+def recording(
+    clips: Sequence[np.ndarray], labels: Sequence[int], centre: int, joined: bool
+) -> tuple[np.ndarray, list[Segment]]:
+    """(Frames [T, M, V, 3] of clips one after another, the true segments)."""
+    parts, true, end = [], [], 0
+    for clip, label in zip(clips, labels, strict=True):
+        if joined and parts:
+            clip = clip + (parts[-1][-1, 0, centre] - clip[0, 0, centre])
+        parts.append(clip)
+        true.append(Segment(end, end + len(clip), int(label), 1.0))
+        end += len(clip)
+    return np.concatenate(parts), merged(true)
+
+
+def measure(predictor, frames: np.ndarray, true: list[Segment], length: int, hop: int) -> dict:
+    """What is found in one recording, and how fast."""
+    found, seconds, start = [], [], time.perf_counter()
+    for event in answers(predictor, enumerate(frames), length, hop, None, print):
+        if isinstance(event, Answer):
+            seconds.append(event.seconds)
+        else:
+            found.append(event.segment)
+    total = time.perf_counter() - start
+    found = merged(found)
+    f1, hits = segment_f1(found, true)
+    truth, told = np.full(len(frames), -1), np.full(len(frames), -2)
+    for segments, row in ((true, truth), (found, told)):
+        for segment in segments:
+            row[segment.start : segment.end] = segment.label
+    return {
+        "true": len(true),
+        "found": len(found),
+        "hits": hits,
+        "f1": f1,
+        "frames": len(frames),
+        "right_frames": int((truth == told).sum()),
+        "windows": len(seconds),
+        "windows_per_s": len(seconds) / total,
+        "latency_ms": {str(q): 1000 * float(np.quantile(seconds, q)) for q in (0.5, 0.95)},
+    }
+
+
+def make_table(result: dict) -> str:
+    """A line for each recording."""
+    lines = [
+        [
+            name,
+            f"{row['hits']} hits, {row['found']} found, {row['true']} true",
+            f"**{100 * row['f1']:.1f}**",
+            f"{100 * row['right_frames'] / row['frames']:.1f} %",
+            f"{row['windows_per_s']:.0f}",
+            f"{row['latency_ms']['0.5']:.0f}, {row['latency_ms']['0.95']:.0f}",
+        ]
+        for name, row in result["recordings"].items()
+    ]
+    columns = ["clips", "segments", "F1 at 50 %", "right frames", "windows/s", "ms (50 %, 95 %)"]
+    machine, settings = result["machine"], result["settings"]
+    return (
+        table(columns, lines)
+        + f"\n\nWindows of {settings['window']} frames, every {settings['hop']}; on "
+        + f"{settings['cores']} core(s) of {machine['cpu']}. `{result['command']}`"
+    )
+
+
+@one_line_errors
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.follow")
+    add = parser.add_argument
+    add("--checkpoint", required=True)
+    add("--data-dir", type=Path, default=Path("data"))
+    add("--split", default="test", choices=("train", "test"))
+    add("--clips", type=int, help="only so many")
+    add("--window", type=int, help="frames (default: what the model sees)")
+    add("--hop", type=int, help="frames (default: an eighth of a window)")
+    add("--cores", type=int, default=1)
+    add("--json", type=Path)
+    args = parser.parse_args(argv)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
+    use_compilation_cache()
+    predictor = load_pretrained(args.checkpoint)
+    data = predictor.members[0].config.data
+    store = open_store(data.dataset, args.data_dir)
+    rows = np.random.default_rng(0).permutation(store.rows(data.protocol, args.split))[: args.clips]
+    clips, labels = [store.joints(row) for row in rows], store.labels[rows]
+    length = args.window or predictor.members[0].feed.frames
+    hop = args.hop or max(1, length // 8)
+    predictor.predict(clips[0])  # compiles
+    found = {}
+    for name in ("as recorded", "joined"):
+        centre = predictor.graph.centre
+        frames, true = recording(clips, labels, centre, name == "joined")
+        found[name] = measure(predictor, frames, true, length, hop)
+        print(name, found[name])
+    settings = {"window": length, "hop": hop, "cores": args.cores, "clips": len(clips)}
+    settings |= {"split": args.split, "dataset": data.dataset, "protocol": data.protocol}
+    write_result(
+        args.json,
+        {
+            "benchmark": "follow",
+            "settings": settings,
+            "recordings": found,
+            **measured_here("follow", arguments=argv),
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

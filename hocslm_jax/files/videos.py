@@ -1,0 +1,142 @@
+"""RGB videos on disk: which there are, whether one is whole, and its frames as pictures.
+
+PyAV decodes; it is optional. A video that is empty, cut off or damaged raises ValueError with the
+reason: half an action must not be taken for a whole one.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import ImageOps
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.text import read_lines
+
+SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".webm")
+MIN_SHARE = 0.9  # of the frames and seconds that the header states; headers are often a bit off
+SOUND_TAIL = 0.5  # seconds that sound may continue after the last frame
+TICKS = 1_000_000  # in a second of a container's stated length
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether a file is one by its name."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def find_videos(folder: str | Path, ids: str | Path | None = None) -> dict[str, Path]:
+    """Clip id to file, sorted by id, for all videos at any depth of `folder`.
+
+    Args:
+      ids: a file that names the clips to keep, one id a line; None keeps all.
+
+    The id is the file's name without suffix and without a final `_rgb`, as NTU names its videos
+    (S001C001P001R001A001_rgb.avi is the video of S001C001P001R001A001.skeleton).
+
+    Raises:
+      UserError: no such folder, no videos in it, two videos of one id, or none that `ids` names.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the one that holds the videos")
+    videos: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if not is_video(path) or path.name.startswith(".") or not path.is_file():
+            continue
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{path} is a link out of {folder}; remove it, or move the video there")
+        clip = path.stem.removesuffix("_rgb") or path.stem
+        if clip in videos:
+            raise UserError(f"{path} and {videos[clip]} are both clip {clip}; move one away")
+        videos[clip] = path
+    if not videos:
+        raise UserError(f"{folder}: no {', '.join(SUFFIXES)} files in it or in its folders")
+    videos = dict(sorted(videos.items()))
+    if ids is None:
+        return videos
+    wanted = {line for _, line in read_lines(ids)}
+    chosen = {clip: path for clip, path in videos.items() if clip in wanted}
+    if not chosen:
+        raise UserError(f"{ids}: none of its ids has a video; ids look like {min(videos)}")
+    return chosen
+
+
+def measure_video(path: str | Path) -> tuple[int, float]:
+    """Frames and frames a second of a video, counted without decoding; 0 where no rate is stated.
+
+    Raises:
+      ValueError: with the reason, when it cannot be read or was cut off.
+    """
+    av = _av()
+    try:
+        if not Path(path).stat().st_size:
+            raise ValueError("empty file")
+        with av.open(str(path)) as container:
+            return _measure(container)
+    except av.FFmpegError as error:
+        raise ValueError(f"cannot be decoded ({error.strerror or error})") from None
+    except OSError as error:
+        raise ValueError(error.strerror or "cannot be read") from None
+
+
+def pictures(path: str | Path, longest: int, every: int = 1, mirrored: bool = False) -> Iterator:
+    """The frames as upright RGB pictures of Pillow, one after another.
+
+    Args:
+      longest: the longer side, pixels; smaller frames are not enlarged.
+      every: only each such frame, the first included.
+      mirrored: swaps left and right.
+
+    Raises:
+      ValueError: with the reason, where the video cannot be decoded.
+    """
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            stream = next(iter(container.streams.video), None)
+            if stream is None:
+                raise ValueError("no video stream")
+            stream.thread_type = "AUTO"
+            for index, frame in enumerate(container.decode(stream)):
+                if index % every == 0:
+                    picture = upright(frame, longest)
+                    yield ImageOps.mirror(picture) if mirrored else picture
+    except av.FFmpegError as error:
+        raise ValueError(f"cannot be decoded ({error.strerror or error})") from None
+
+
+def upright(frame, longest: int):
+    """A decoded frame as an RGB picture, turned as the camera was held, its longer side bounded."""
+    scale = min(1.0, longest / max(frame.width, frame.height))
+    width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
+    picture = frame.to_image(width=width, height=height)
+    return picture.rotate(frame.rotation, expand=True) if frame.rotation else picture
+
+
+def _av():
+    """PyAV, once it is needed."""
+    try:
+        import av
+    except ImportError as error:
+        raise UserError(
+            f"videos need PyAV ({error}): pip install av, or this package with its extra [video]"
+        ) from None
+    return av
+
+
+def _measure(container) -> tuple[int, float]:
+    stream = next(iter(container.streams.video), None)
+    if stream is None:
+        raise ValueError("no video stream")
+    stamps = [p.dts if p.pts is None else p.pts for p in container.demux(stream) if p.size]
+    if not stamps:
+        raise ValueError("no frames")
+    if len(stamps) < MIN_SHARE * stream.frames:
+        raise ValueError(f"cut off: {len(stamps)} of {stream.frames} frames")
+    fps, tick = float(stream.average_rate or 0), float(stream.time_base or 0)
+    if fps and tick and None not in stamps:
+        seconds = (max(stamps) - min(stamps)) * tick + 1 / fps
+        # Matroska states no number of frames, only one length for all its streams.
+        stated = (stream.duration or 0) * tick or (container.duration or 0) / TICKS
+        if seconds < MIN_SHARE * stated - SOUND_TAIL:
+            raise ValueError(f"cut off: {seconds:.1f} of {stated:.1f} s")
+    return len(stamps), fps

@@ -1,0 +1,1 @@
+"""From the frames of a video to skeletons in metres. NumPy and Pillow; models are optional."""
