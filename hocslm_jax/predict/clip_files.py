@@ -38,7 +38,7 @@ from hocslm_jax.files.videos import is_video
 from hocslm_jax.graph import NTU25, UCLA20, Graph
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)  # Grain would print all the arrays
 class Clips:
     """Clips in memory, as the part of a `data.store.Store` that the feeders read."""
 
