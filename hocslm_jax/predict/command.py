@@ -16,7 +16,6 @@ import numpy as np
 from absl import logging
 
 from hocslm_jax.data.prepare.readers.arrays import check_axes
-from hocslm_jax.data.prepare.readers.clips import Reading
 from hocslm_jax.draw.skeletons import check_picture, render_clip
 from hocslm_jax.errors import UserError, brief
 from hocslm_jax.graph import resolve_graph
@@ -79,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
         usual = predictor.members[0].config.lm.max_tokens
         limit = usual if args.max_tokens is None else args.max_tokens
         decoding = Decoding(limit, args.temperature, args.top_k, args.top_p, args.seed)
-    reading = dataclasses.replace(
-        predictor.reading, layout=args.layout, axes=check_axes(args.axes)
-    )
+    reading = dataclasses.replace(predictor.reading, layout=args.layout, axes=check_axes(args.axes))
     if args.follow:
         return follow(args, predictor, files, pose, decoding, reading)
     read = reader(predictor, reading, pose, args.save_skeleton)

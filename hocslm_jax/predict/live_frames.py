@@ -20,6 +20,7 @@ from hocslm_jax.data.clip import FARTHEST
 from hocslm_jax.data.prepare.filmed import recording_of
 from hocslm_jax.data.prepare.readers.clips import Reading, clip_of
 from hocslm_jax.data.prepare.readers.recording import Recording
+from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import parse_json
 from hocslm_jax.graph import Graph, resolve_graph
 from hocslm_jax.pose.estimators import Pose, Poses, bodies
@@ -72,12 +73,12 @@ def parse_frames(
             number = last + 1 if number is None else number
             if number <= last:
                 raise ValueError(f"frame {number} comes after frame {last}")
-        except ValueError as error:
+            if source is not graph and persons.any():
+                persons = _converted(persons, source, graph, reading)
+        except (ValueError, UserError) as error:
             report(f"line {place}: {error}")
             continue
         last = number
-        if source is not graph and persons.any():
-            persons = _converted(persons, source, graph, reading)
         yield number, persons
 
 

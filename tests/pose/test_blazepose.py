@@ -76,11 +76,11 @@ def test_only_so_many_people_are_followed():
 
 def test_bodies_become_arrays_with_gaps_and_without_passers_by():
     frames, look, measure, _ = scripted(lambda t: [100] if t < 30 else [100, 300])
-    joints, sure = assemble(list(track(frames, look, measure, 2)))
-    assert joints.shape == (40, 2, 33, 3) and sure.shape == (40, 2, 33)
+    joints, pixels, sure = assemble(list(track(frames, look, measure, 2)))
+    assert joints.shape == (40, 2, 33, 3) and sure.shape == pixels.shape[:3] == (40, 2, 33)
     assert np.isnan(joints[:30, 1]).all() and not np.isnan(joints[30:]).any()
     frames, look, measure, _ = scripted(lambda t: [100] if t < 35 else [100, 300])
-    joints, _ = assemble(list(track(frames, look, measure, 2)))
+    joints, *_ = assemble(list(track(frames, look, measure, 2)))
     assert joints.shape[1] == 1, "somebody in 5 of 40 frames only passes by"
     with pytest.raises(ValueError, match="nobody"):
         assemble([[], []])

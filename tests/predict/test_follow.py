@@ -12,13 +12,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from hocslm_jax.data.prepare.readers.clips import Reading
 from hocslm_jax.errors import UserError
+from hocslm_jax.graph import GRAPHS, NTU25, Graph
 from hocslm_jax.language.describe import Decoding
+from hocslm_jax.pose.blazepose import Body
+from hocslm_jax.pose.estimators import Pose
 from hocslm_jax.predict import follow, live_frames
 from hocslm_jax.predict.live_frames import MAX_LINE, parse_frame, parse_frames, read_lines
 from hocslm_jax.predict.predictor import Prediction
 
 JOINTS = 4
+CHAIN = Graph("chain", ("a", "b", "c", "d"), ((1, 0), (2, 1), (3, 2)), 0)
 PERSON = [[0.1 * v, 1.0 + v, 2.0] for v in range(JOINTS)]
 
 
@@ -26,7 +31,8 @@ class Stub:
     """A model that knows two classes by the sign of x, and describes by the number of frames."""
 
     classes = ("left", "right")
-    graph = SimpleNamespace(num_joints=JOINTS)
+    graph = CHAIN
+    reading = Reading()
 
     def __init__(self):
         self.members = [SimpleNamespace(feed=SimpleNamespace(frames=16))]
@@ -50,7 +56,7 @@ def run(lines, capsys, monkeypatch, decoding=None, **options):
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     usual = dict(window=None, hop=None, wait=0.0, top=2, out=None, save_skeleton=None)
     args = argparse.Namespace(**usual | options)
-    assert follow.follow(args, Stub(), [], None, decoding) == 0
+    assert follow.follow(args, Stub(), [], None, decoding, Reading()) == 0
     said = capsys.readouterr()
     return [json.loads(line) for line in said.out.splitlines()], said.err
 
@@ -120,7 +126,7 @@ def test_a_file_that_grows_is_waited_for(tmp_path):
 
 def test_a_line_without_end_takes_no_memory():
     reasons, stream = [], io.BytesIO(b"[" * (3 * MAX_LINE) + b"\n" + json.dumps([PERSON]).encode())
-    frames = list(parse_frames(read_lines(stream), JOINTS, reasons.append))
+    frames = list(parse_frames(read_lines(stream), CHAIN, Reading(), reasons.append))
     assert [number for number, _ in frames] == [0]
     assert reasons == [f"line 1: over {MAX_LINE} bytes"]
 
@@ -128,7 +134,7 @@ def test_a_line_without_end_takes_no_memory():
 def test_frames_have_numbers_that_increase():
     reasons = []
     lines = [json.dumps({"frame": n, "persons": [PERSON]}).encode() for n in (4, 9, 9, 2)]
-    frames = parse_frames([*lines, json.dumps([PERSON]).encode()], JOINTS, reasons.append)
+    frames = parse_frames([*lines, json.dumps([PERSON]).encode()], CHAIN, Reading(), reasons.append)
     assert [number for number, _ in frames] == [4, 9, 10]
     assert reasons == ["line 3: frame 9 comes after frame 9", "line 4: frame 2 comes after frame 9"]
 
@@ -173,3 +179,32 @@ def test_ctrl_c_ends_a_recording_as_its_end_does():
         if number == 3:
             os.kill(os.getpid(), signal.SIGINT)  # while a frame is worked on
     assert seen == [0, 1, 2, 3]
+
+
+def test_frames_of_another_layout_are_converted_and_turned():
+    body = np.random.default_rng(0).uniform(0.1, 0.9, size=(33, 3)).tolist()
+    lines = [json.dumps(value).encode() for value in ([body, body], [], [[None] * 33])]
+    reasons, reading = [], Reading(layout="blazepose33")
+    frames = list(parse_frames(lines[:2], NTU25, reading, reasons.append))
+    assert [frame.shape for _, frame in frames] == [(2, 25, 3), (0, 33, 3)] and reasons == []
+    shoulder = NTU25.joints.index("left shoulder")
+    source = np.array(body[GRAPHS["blazepose33"].joints.index("left shoulder")])
+    np.testing.assert_allclose(frames[0][1][0, shoulder], source * [-1, -1, 1], rtol=1e-5)
+
+
+def test_confidence_may_be_given_or_not():
+    planar = [[x, y] for x, y, _ in PERSON]
+    _, persons = parse_frame(json.dumps([planar]).encode(), JOINTS, "xyc")
+    assert persons.shape == (1, JOINTS, 3) and (persons[..., 2] == 1).all()
+    sure = [[*point, 0.5] for point in planar]
+    assert (parse_frame(json.dumps([sure]).encode(), JOINTS, "xyc")[1][..., 2] == 0.5).all()
+
+
+def test_who_is_alone_in_a_video_keeps_their_place(monkeypatch):
+    joints = np.random.default_rng(0).uniform(0.1, 0.9, size=(33, 3)).astype(np.float32)
+    body = Body(1, joints, joints[:, :2], np.ones(33, np.float32))
+    monkeypatch.setattr(live_frames, "bodies", lambda *_: (iter([[], [body]]), 30.0))
+    pose = Pose(None, "blazepose33", persons=2)
+    (_, nobody), (number, frame) = live_frames.video_frames("x.mp4", pose, NTU25, Reading())
+    assert nobody.shape == (0, 25, 3) and number == 1 and frame.shape == (2, 25, 3)
+    assert not frame[0].any() and frame[1].any()

@@ -9,7 +9,7 @@ from hocslm_jax.__main__ import main
 from hocslm_jax.data.prepare import filmed
 from hocslm_jax.data.prepare.filmed import recording_of, with_splits
 from hocslm_jax.data.prepare.readers.arrays import write_npz
-from hocslm_jax.data.prepare.readers.clips import clip_of, read_as
+from hocslm_jax.data.prepare.readers.clips import Reading, clip_of, read_clip
 from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.data.store import open_store
 from hocslm_jax.graph import GRAPHS, NTU25
@@ -23,9 +23,10 @@ def poses(frames=12, persons=1, seed=0):
     way = np.cumsum(rng.normal(scale=0.01, size=(frames, persons, 1, 3)), axis=0)
     joints = (body + way + [0.5, 0, 3]).astype(np.float32)
     confidence = np.full(joints.shape[:3], 0.5, np.float32)
+    pixels = 400 * joints[..., :2] / joints[..., 2:] + 300
     if persons > 1:
-        joints[0, -1], confidence[0, -1] = np.nan, np.nan
-    return Poses(joints, confidence, "blazepose33", 29.97)
+        joints[0, -1], pixels[0, -1], confidence[0, -1] = np.nan, np.nan, np.nan
+    return Poses(joints, pixels, confidence, "blazepose33", 29.97)
 
 
 @pytest.fixture
@@ -134,7 +135,7 @@ def test_saved_skeletons_come_back_as_they_were(tmp_path):
     assert found.fps == pytest.approx(29.97)
     np.testing.assert_array_equal(found.joints, recording.joints)
     np.testing.assert_array_equal(found.confidence, recording.confidence)
-    np.testing.assert_array_equal(read_as(tmp_path / "clip.npz", NTU25), clip_of(recording, NTU25))
+    np.testing.assert_array_equal(read_clip(tmp_path / "clip.npz", NTU25), clip_of(recording, NTU25))
 
 
 @pytest.mark.parametrize("field", ["layout", "unit", "up"])
@@ -164,9 +165,17 @@ def test_the_table_is_what_folders_have(tmp_path, estimator):
     prepare(tmp_path)
     kept = tmp_path / "films_skeletons"
     assert json.loads((kept / "graph.json").read_text())["name"] == "blazepose33"
-    where = ["--source", str(kept), "--data-dir", str(tmp_path / "data"), "--name", "again"]
-    assert main(["prepare", "folder", *where]) == 0
+    where = ["--source", str(kept), "--data-dir", str(tmp_path / "data"), "--channels", "xyz"]
+    assert main(["prepare", "folder", "--name", "again", *where]) == 0
     np.testing.assert_array_equal(
         open_store("again", tmp_path / "data").joints(0),
         open_store("mine", tmp_path / "data").joints(0),
     )
+
+
+def test_models_of_2d_joints_see_the_image():
+    found, coco = poses(), GRAPHS["coco17"]
+    clip = clip_of(recording_of(found, 2), coco, Reading("xyc"))
+    nose = coco.joints.index("nose")
+    np.testing.assert_allclose(clip[:, 0, nose, :2], found.pixels[:, 0, 0])
+    assert (clip[..., 2] == 0.5).all()
