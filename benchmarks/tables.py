@@ -3,6 +3,7 @@
     python -m benchmarks.tables [--check]
 
 In: `results/`. Out: docs/performance.md, docs/scaling.md, docs/formats.md and docs/reliability.md
+In: `results/`. Out: docs/performance.md, docs/scaling.md, docs/video.md and docs/reliability.md
 with new tables, or with --check an error where they are stale.
 """
 
@@ -11,7 +12,7 @@ import functools
 import sys
 from pathlib import Path
 
-from benchmarks import compile_gpu, layouts, scaling
+from benchmarks import compile_gpu, follow, layouts, pose_error, scaling
 from benchmarks.record import one_line_errors, read_result, table, write_tables
 from hocslm_jax.evaluate.released import releases_table
 
@@ -118,6 +119,10 @@ TABLES = {  # by document: its results, and the table of each marker
         "benchmarks/compile_gpu.json": {"gpus": compile_gpu.make_table},
     },
     "formats.md": {"benchmarks/layouts.json": {"layouts": layouts.make_table}},
+    "video.md": {
+        "benchmarks/pose_error.json": {"pose_error": pose_error.make_table},
+        "benchmarks/follow.json": {"follow": follow.make_table},
+    },
     "reliability.md": {"reliability.json": {"kills": kills_table, "soak": soak_table}},
 }
 
