@@ -50,6 +50,9 @@ def open_videos(args: argparse.Namespace, files: Sequence[Path]) -> Pose | None:
                 f"--save-skeleton {args.save_skeleton} is one file, but there are {len(videos)} "
                 "videos: name a folder"
             )
+        stems = [path.stem for path in videos]
+        if twice := next((path for path in videos if stems.count(path.stem) > 1), None):
+            raise UserError(f"{twice} and another video have one name: save their skeletons apart")
         if len(videos) == 1 and args.save_skeleton.suffix not in ("", ".npz"):
             raise UserError(f"--save-skeleton {args.save_skeleton}: the name must end in .npz")
     if not videos:
