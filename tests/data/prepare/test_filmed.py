@@ -138,7 +138,7 @@ def test_saved_skeletons_come_back_as_they_were(tmp_path):
     np.testing.assert_array_equal(read_clip(tmp_path / "clip.npz", NTU25), clip_of(recording, NTU25))
 
 
-@pytest.mark.parametrize("field", ["layout", "unit", "up"])
+@pytest.mark.parametrize("field", ["layout", "unit", "up", "axes"])
 def test_a_saved_skeleton_that_says_nonsense_is_refused(tmp_path, field):
     np.savez(tmp_path / "clip.npz", joints=poses().joints, **{field: "nonsense"})
     with pytest.raises(Exception, match=f"{field} is 'nonsense', expected one of"):

@@ -22,7 +22,12 @@ ORDERS = {
 }
 MOST_PERSONS = 10  # and the fewest joints, where axes are not declared
 JOINTS = ("keypoint", "keypoints", "joints", "skeleton", "skeletons", "poses", "positions", "data")
-SAID = {"layout": GRAPHS, "unit": UNITS, "up": ("x", "-x", "y", "-y", "z", "-z")}
+SAID = {
+    "layout": GRAPHS,
+    "unit": UNITS,
+    "up": ("x", "-x", "y", "-y", "z", "-z"),
+    "axes": (*ORDERS[3], *ORDERS[4]),
+}
 CONFIDENCE = ("keypoint_score", "keypoint_scores", "confidence", "scores", "visibility")
 
 
@@ -35,7 +40,7 @@ def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = No
     """The joints of an .npz file, and their confidence and `fps` where it has them.
 
     Joints are the array of a usual name (`JOINTS`), else the only one of three or four dimensions.
-    `layout`, `unit` and `up` are taken from arrays of one text, as `write_npz` writes them.
+    `layout`, `unit`, `up` and `axes` are taken from arrays of one text, as `write_npz` writes them.
 
     Raises:
       ValueError: no such array, several, a text that is none of the known, or as `from_array`.
@@ -50,12 +55,15 @@ def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = No
     scores = next((arrays[key] for key in CONFIDENCE if key in arrays), None)
     fps = float(fps) if fps is not None and fps.size == 1 and fps.dtype.kind in "fiu" else None
     own = GRAPHS[says.pop("layout")] if "layout" in says else layout
-    return dataclasses.replace(from_array(arrays[name], axes, own, scores, fps), **says)
+    axes = axes or says.pop("axes", None)
+    found = from_array(arrays[name], axes, own, scores, fps)
+    return dataclasses.replace(found, **{key: says[key] for key in ("unit", "up") if key in says})
 
 
 def write_npz(path: Path, recording: Recording) -> None:
     """Writes a recording of a built-in layout so that `read_npz_file` gives it back."""
     said = {"layout": recording.layout.name, "unit": recording.unit, "up": recording.up}
+    said["axes"] = "TMVC"
     kept = {"confidence": recording.confidence, "fps": recording.fps, **said}
     with replaced(path) as partial:
         arrays = {key: value for key, value in kept.items() if value is not None}
