@@ -2,9 +2,8 @@
 
     python -m benchmarks.tables [--check]
 
-In: `results/`. Out: docs/performance.md, docs/scaling.md, docs/formats.md and docs/reliability.md
-In: `results/`. Out: docs/performance.md, docs/scaling.md, docs/video.md and docs/reliability.md
-with new tables, or with --check an error where they are stale.
+In: `results/`. Out: docs/performance.md, docs/scaling.md, docs/formats.md, docs/video.md and
+docs/reliability.md with new tables, or with --check an error where they are stale.
 """
 
 import argparse
