@@ -48,7 +48,7 @@ from hocslm_jax.files.text import parse_json, read_json, read_table
 from hocslm_jax.graph import NTU25, resolve_graph
 from hocslm_jax.language.caption.answers import read_answer
 from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf
-from hocslm_jax.predict.release_files import WEIGHTS, read_variables
+from hocslm_jax.train.release_files import WEIGHTS, read_variables
 
 SLOWEST, LARGEST = 2.0, 1 << 30  # seconds of one input; bytes of the process above its start
 WORDS = [b"", b"0", b"-1", b"1e999", b"NaN", b"\0", b"\xff\xfe", b"\xef\xbb\xbf", b"{", b"[" * 2000]

@@ -26,6 +26,10 @@ VERBS = {
         "hocslm_jax.evaluate.ensemble_command",
         "fuse the scores of several runs, and test the gain",
     ),
+    "convert": (
+        "hocslm_jax.predict.convert",
+        "a release from the weights of a CTR-GCN in PyTorch",
+    ),
     "release": ("hocslm_jax.predict.release", "weights of runs as safetensors, with all they need"),
     "report": ("hocslm_jax.evaluate.report", "tables and figures of finished runs"),
     "render": ("hocslm_jax.predict.render", "draw clips, and what a run predicted for them"),

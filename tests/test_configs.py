@@ -65,6 +65,24 @@ def test_a_run_can_start_with_another_runs_encoder():
         load("nw_ucla", "start=runs/ntu,strategy=T3")
 
 
+def test_groups_are_frozen_in_the_stages_that_take_them():
+    (stage,) = read_stages(load("nw_ucla", "freeze=encoder,partial=true,start=a/b.pt"))
+    taken = {"start": "a/b.pt", "take": ("encoder",), "partial": True}
+    assert stage == Stage(train=("classifier",), **taken)
+    first, second = read_stages(load("nw_ucla", "strategy=T3,t0=runs/a,freeze=encoder+classifier"))
+    assert first == Stage() and second.train == ("projector", "prompt")
+    for arg, text in {
+        "freeze=encoder": "no stage .* begins with a trained encoder: add start=RUN",
+        "partial=true": "add start=RUN",
+        "partial=maybe,start=x": "not of type bool",
+        "freeze=all,start=x": "choose from encoder",
+        "freeze=classifier,start=x": "begins with a trained classifier",
+        "strategy=T0+,freeze=encoder+classifier": "leaves nothing to train in stage 2",
+    }.items():
+        with pytest.raises(UserError, match=text):
+            load("nw_ucla", arg)
+
+
 def test_arguments_by_short_and_dotted_name():
     config = load("nw_ucla", "stream=bone,encoder=ctrgcn,seed=3,lr=0.2,gsm=false,model.width=32")
     assert (config.data.stream, config.model.encoder, config.seed) == ("bone", "ctrgcn", 3)

@@ -4,11 +4,12 @@ With the weights of a released checkpoint (`torch.load(...)` as NumPy arrays, or
 the logits here are the same. Names are those of the public CTR-GCN code, `l1` to `l10`.
 """
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from hocslm_jax.errors import UserError
+from hocslm_jax.errors import UserError, few
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -29,7 +30,7 @@ def from_ctrgcn(state: Arrays) -> dict:
             return np.zeros((1, 1, 1, 1), np.float32)
         return np.asarray(state[name])
 
-    layers = sorted({int(k[1:].split(".")[0]) for k in state if k[0] == "l" and "." in k})
+    layers = sorted({int(found[1]) for name in state if (found := re.match(r"l(\d+)\.", name))})
     pairs = {"data_bn": _norm(get, ["data_bn"])}
     pairs |= {f"block{n}": _block(get, f"l{n}", state) for n in layers}
     encoder = {name: _split(tree) for name, tree in pairs.items()}
@@ -37,7 +38,8 @@ def from_ctrgcn(state: Arrays) -> dict:
     classifier = {"kernel": get("fc.weight").squeeze().T, "bias": get("fc.bias")}
     unexpected = sorted(set(state) - used - ignored)
     if missing or unexpected:
-        found = f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
+        found = f"missing {few(missing, most=3) or 'nothing'}, "
+        found += f"unexpected {few(unexpected, most=3) or 'nothing'}"
         raise UserError(f"not a CTR-GCN state dict: {found}")
     return {
         "params": {"encoder": {k: p for k, (p, _) in encoder.items()}, "classifier": classifier},

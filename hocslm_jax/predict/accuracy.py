@@ -20,9 +20,9 @@ from hocslm_jax.evaluate.score_files import Member
 from hocslm_jax.evaluate.scores import Scores, collect_scores, save_scores
 from hocslm_jax.predict.command import open_models
 from hocslm_jax.predict.predictor import Predictor, usual_batch
-from hocslm_jax.predict.release_files import is_release
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train.identity import check_data
+from hocslm_jax.train.release_files import is_release
 from hocslm_jax.train.result import share
 
 

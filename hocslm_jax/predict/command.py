@@ -26,6 +26,7 @@ from hocslm_jax.predict.load_model import load_pretrained
 from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, reseeded, usual_batch
 from hocslm_jax.predict.video_clips import add_video_options, open_videos, reader
 from hocslm_jax.train.environment import use_compilation_cache
+from hocslm_jax.train.release_files import is_release
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def open_models(names: Sequence[str], lm: str | None = None) -> Predictor:
     use_compilation_cache()  # never one that a release names
     predictor = load_pretrained(names, lm)
     for member in predictor.members:
-        if not member.metadata.get("metrics"):
+        if not member.metadata.get("metrics") and not is_release(member.folder):
             print(
                 f"{member.folder} is not finished; this is its latest checkpoint", file=sys.stderr
             )

@@ -27,12 +27,11 @@ from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import read_json
 from hocslm_jax.graph import NTU25, Graph, resolve_graph
 from hocslm_jax.models import FusionConfig, build_model
-from hocslm_jax.predict import release_files
-from hocslm_jax.predict.hub import find_folder
 from hocslm_jax.predict.predictor import Ensemble, Predictor
 from hocslm_jax.predict.safe_config import check_sizes, safe_config
 from hocslm_jax.predict.trained_model import TrainedModel
-from hocslm_jax.train import checkpoint
+from hocslm_jax.train import checkpoint, release_files
+from hocslm_jax.train.hub import find_folder
 from hocslm_jax.train.stages import fused, read_stages
 
 NTU = (*COMPAT, MINI)  # datasets whose clips `prepare` makes of the bodies in files

@@ -17,10 +17,10 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import check_folder, write_text
 from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.models import build_model
-from hocslm_jax.predict import release_files
 from hocslm_jax.predict.accuracy import evaluate
 from hocslm_jax.predict.load_model import find_models, load_run
 from hocslm_jax.predict.trained_model import TrainedModel
+from hocslm_jax.train import release_files
 from hocslm_jax.train.result import share
 
 # Of the machine that trained; they mean nothing elsewhere.
@@ -146,7 +146,11 @@ def release(
 def without_places(config: dict) -> dict:
     """A config without the paths of the machine it ran on."""
     data, lm = config["data"] | {"data_dir": "data"}, config["lm"] | {"folder": ""}
-    return config | PLACES | {"data": data, "lm": lm}
+    stages = [
+        {**stage, "start": Path(stage["start"]).name} if "start" in stage else stage
+        for stage in config["stages"]
+    ]
+    return config | PLACES | {"data": data, "lm": lm, "stages": stages}
 
 
 def card(name: str, loaded: TrainedModel, dtype: str, found: str) -> str:

@@ -26,9 +26,9 @@ from hocslm_jax.language.open import Language, open_language
 from hocslm_jax.models import FusionConfig
 from hocslm_jax.models.qwen3 import read_config
 from hocslm_jax.predict.clip_files import Clips
-from hocslm_jax.predict.hub import find_folder
 from hocslm_jax.predict.predictor import Predictor, usual_batch
 from hocslm_jax.train.environment import compiler_options
+from hocslm_jax.train.hub import find_folder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -176,6 +176,22 @@ def resume_variables(
     return found
 
 
+def stored_shapes(workdir: Path) -> dict[str, tuple[int, ...]]:
+    """Of all that `restore_variables` can read of a run, by names as "params/encoder/…/kernel".
+
+    Raises:
+        UserError: as `read_run`.
+    """
+    meta = read_run(workdir)
+    folder = (Path(workdir) / "checkpoints" / str(meta["step"]) / "state").absolute()
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        state = reader.metadata(folder).item_metadata.tree
+    chosen = state["ema"] if meta["config"]["optim"]["ema"] else state
+    params = {**(state.get("fixed") or {}), **chosen["params"]}
+    found = {"params": params, "batch_stats": chosen.get("batch_stats") or {}}
+    return {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree.leaves_with_path(found)}
+
+
 def _read_variables(folder: Path, abstract_variables: dict, step: int, meta: dict) -> tuple:
     averaged = bool(meta["config"]["optim"]["ema"])
     idle = fixed_groups(meta["config"])

@@ -4,10 +4,11 @@ In: the argument after the colon of `--config=nw_ucla:stream=bone,seed=1`.
 Out: a `ConfigDict`; any single value can still be changed with `--config.optim.lr=0.05`.
 Every section's fields, their defaults and what they mean stand in one dataclass beside the code
 that uses them; `SECTIONS` names these. An option's short name is its last word (`stream`, `lr`,
-`epochs`); the full dotted name works too. Four arguments stand for more than one setting:
+`epochs`); the full dotted name works too. Six arguments stand for more than one setting:
 `recipe=` (see `recipes`), `strategy=` (the training stages, see `strategies`), `streams=all` (the
-paper's six streams in one program; `streams=joint+bone` these two) and `start=RUN`, which begins
-with the encoder of a finished run, of whatever classes.
+paper's six streams in one program; `streams=joint+bone` these two), `start=RUN`, which begins with
+the encoder of a run, a release or a CTR-GCN of PyTorch, of whatever classes, `partial=true`, which
+lets layers of it that do not fit start new, and `freeze=encoder`, which keeps it as it is.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.language.open import LanguageSettings
 from hocslm_jax.language.pretrain import PretrainSettings
 from hocslm_jax.models.encoder import EncoderConfig
+from hocslm_jax.models.hocslm import GROUPS
 from hocslm_jax.sharding import MeshSettings
 from hocslm_jax.train.augmented_test import ViewSettings
 from hocslm_jax.train.checkpoint import flat
@@ -31,6 +33,7 @@ from hocslm_jax.train.loop import Schedule
 from hocslm_jax.train.optim import Finetune, Optimizer
 from hocslm_jax.train.recipes import RECIPES
 from hocslm_jax.train.setup import Source
+from hocslm_jax.train.stages import Stage, read_stages
 from hocslm_jax.train.step import LossWeights
 from hocslm_jax.train.strategies import STRATEGIES
 
@@ -133,7 +136,8 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
     """Sets `k=v,k=v` on `config`. Raises UserError for an unknown name or an unreadable value."""
     pairs = [item.partition("=") for item in (arg or "").split(",") if item.strip()]
     settings = [(key.strip(), sep, value.strip()) for key, sep, value in pairs]
-    settings.sort(key=lambda item: (item[0] != "recipe", item[0] == "start"))
+    order = ("recipe", "", "start", "partial", "freeze")  # "" are all others
+    settings.sort(key=lambda item: order.index(item[0] if item[0] in order else ""))
     for key, sep, value in settings:
         if not sep:
             raise UserError(f"config argument {key!r} has no value: write {key}=…")
@@ -141,8 +145,8 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
             config.update_from_flattened_dict(choose(RECIPES, "recipe", value))
         elif key == "strategy":
             config.update(strategy=value, stages=choose(STRATEGIES, "strategy", value))
-        elif key == "start":
-            start_from(config, value)
+        elif key in STAGE_ARGUMENTS:
+            STAGE_ARGUMENTS[key](config, value)
         else:
             path = full_name(config, key)
             value = parse(path, value, flatten(config)[path])
@@ -155,11 +159,11 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
 def named(config: ConfigDict, arg: str) -> list[str]:
     """The dotted names of the settings in an argument; `recipe=` and the like stand for more."""
     keys = [item.partition("=")[0].strip() for item in arg.split(",") if item.strip()]
-    return [full_name(config, key) for key in keys if key not in ("recipe", "start", "strategy")]
+    return [full_name(config, key) for key in keys if key not in SEVERAL]
 
 
 def start_from(config: ConfigDict, run: str) -> None:
-    """Classification (T0) that begins with the encoder of the run in that workdir.
+    """Classification (T0) that begins with the encoder of that run, release or file of weights.
 
     Raises:
         UserError: another strategy is chosen.
@@ -170,6 +174,47 @@ def start_from(config: ConfigDict, run: str) -> None:
         )
     (stage,) = STRATEGIES["T0"]
     config.update(strategy="custom", stages=({**stage, "start": run, "take": ("encoder",)},))
+
+
+def take_what_fits(config: ConfigDict, text: str) -> None:
+    """Lets layers start new that do not fit, in each stage that begins with other weights.
+
+    Raises:
+        UserError: no stage does, or the text is neither true nor false.
+    """
+    partial = parse("partial", text, False)
+    began = [stage.start not in ("random", "previous") for stage in read_stages(config)]
+    if not any(began):
+        raise UserError(f"partial={text} is for runs that begin with other weights: add start=RUN")
+    stages = zip(config.stages, began, strict=True)
+    config.stages = tuple({**s, "partial": partial} if other else s for s, other in stages)
+
+
+def freeze(config: ConfigDict, text: str) -> None:
+    """Keeps groups, e.g. "encoder" or "encoder+prompt", as every stage takes them.
+
+    Raises:
+        UserError: no such group, no stage takes it, or nothing is left to train.
+    """
+    stages = list(config.stages)
+    for group in text.split("+"):
+        if group not in GROUPS:
+            raise UserError(f"freeze={text}: choose from {', '.join(GROUPS)}")
+        taken = [n for n, stage in enumerate(read_stages(config)) if group in stage.take]
+        if not taken:
+            raise UserError(
+                f"freeze={text}: no stage of this run begins with a trained {group}: add start=RUN"
+            )
+        for n in taken:
+            train = tuple(name for name in stages[n].get("train", Stage().train) if name != group)
+            if not train:
+                raise UserError(f"freeze={text} leaves nothing to train in stage {n + 1}")
+            stages[n] = {**stages[n], "train": train}
+    config.update(strategy="custom", stages=tuple(stages))
+
+
+STAGE_ARGUMENTS = {"start": start_from, "partial": take_what_fits, "freeze": freeze}
+SEVERAL = ("recipe", "strategy", *STAGE_ARGUMENTS)  # they stand for several settings
 
 
 def choose(table: dict, kind: str, name: str):
@@ -185,7 +230,7 @@ def full_name(config: ConfigDict, key: str) -> str:
     if key in names:
         return key
     if key not in short:
-        known = names if "." in key else [*short, "recipe", "start", "strategy"]
+        known = names if "." in key else [*short, *SEVERAL]
         raise UserError(f"unknown config argument {key!r}{nearest(key, known)}")
     return short[key]
 

@@ -17,6 +17,7 @@ from hocslm_jax import hosts, sharding
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.train import checkpoint
+from hocslm_jax.train.beginning import is_here
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.stages import Stage, read_stages, stage_config
 
@@ -31,17 +32,17 @@ def has_checkpoint(folder: Path) -> bool:
     return any(place.name.isdigit() for place in places)
 
 
-def comparable(stage: Stage, source: Path) -> bool:
-    """Whether a stage takes weights that are still there.
+def comparable(stage: Stage, folder: Path) -> bool:
+    """Whether a stage, whose run is in `folder`, takes weights that are still there.
 
-    A run that resumes from its own checkpoints does not need the run that it began from.
+    A run that resumes from its own checkpoints does not need what it began from.
     """
     if not stage.take or stage.start == "previous":
         return bool(stage.take)
-    return hosts.on_first(lambda: has_checkpoint(source))
+    return hosts.on_first(lambda: is_here(stage.start) or not has_checkpoint(folder))
 
 
-def marked(run: Run, initial: dict, source: Path) -> Run:
+def marked(run: Run, initial: dict, source: str | Path) -> Run:
     """The run with the mark of what it takes.
 
     Args:
@@ -50,7 +51,7 @@ def marked(run: Run, initial: dict, source: Path) -> Run:
     Raises:
         UserError: its checkpoints are of a run that began from other weights.
     """
-    taken = {name: initial["params"][name] for name in run.stage.take}
+    taken = {n: initial["params"][n] for n in run.stage.take if n in initial["params"]}
     mark = fingerprint({"params": taken, "batch_stats": initial["batch_stats"]}, run.mesh)
     saved = {}
     with contextlib.suppress(UserError):  # it has no checkpoint yet

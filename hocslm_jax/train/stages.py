@@ -22,9 +22,11 @@ class Stage:
     Attributes:
       train: parameter groups that are updated, of `models.hocslm.GROUPS`.
       losses: "cls" (cross-entropy on the class logits), "gen" (on the caption), or both.
-      start: where the groups in `take` come from: "previous" (stage), or the workdir of a run;
+      start: where the groups in `take` come from: "previous" (stage), or whatever
+        `beginning.open_source` opens: a workdir, a release, a hub id, a CTR-GCN of PyTorch;
         "random" takes none.
       take: parameter groups that do not start at random.
+      partial: layers of them that do not fit the model start at random, and are named.
       optim: "scratch" (`config.optim`, `config.train.epochs`) or "finetune" (`config.finetune`).
       lr, encoder_scale: in the place of the section's; 0 keeps that.
       classify_on: what the classifier sees, see `FusionConfig`.
@@ -35,6 +37,7 @@ class Stage:
     losses: tuple[str, ...] = ("cls",)
     start: str = "random"
     take: tuple[str, ...] = ()
+    partial: bool = False
     optim: str = "scratch"
     lr: float = 0.0
     encoder_scale: float = 0.0

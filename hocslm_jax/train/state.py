@@ -36,17 +36,17 @@ def make_init(
 ) -> Callable[[jax.Array, dict], TrainState]:
     """`(key, initial) -> TrainState`, pure, for `jit` and `eval_shape`; clip_shape is (M, T, V, C).
 
-    `initial` is {"params", "batch_stats"} of the groups that do not start at random, {} for none.
+    `initial` is {"params", "batch_stats"} of what does not start at random, {} for nothing.
     `train` are the groups that train; of what is in no group, everything does.
     """
 
     def init(key: jax.Array, initial: dict) -> TrainState:
         weights, rng = jax.random.split(key)
         variables = model.init(weights, jnp.zeros((1, *clip_shape)), train=False)
-        params = variables["params"] | initial.get("params", {})
+        params = merged(variables["params"], initial.get("params", {}))
         fixed = {name: params[name] for name in params if name in GROUPS and name not in train}
         params = {name: group for name, group in params.items() if name not in fixed}
-        batch_stats = initial.get("batch_stats") or variables.get("batch_stats", {})
+        batch_stats = merged(variables.get("batch_stats", {}), initial.get("batch_stats", {}))
         return TrainState(
             step=jnp.int32(0),
             params=params,
@@ -58,6 +58,15 @@ def make_init(
         )
 
     return init
+
+
+def merged(tree: dict, other: dict) -> dict:
+    """A nested dict with the leaves of another in the place of its own."""
+    both = {
+        key: merged(tree[key], value) if isinstance(value, dict) and key in tree else value
+        for key, value in other.items()
+    }
+    return {**tree, **both}
 
 
 def eval_variables(state: TrainState) -> dict:

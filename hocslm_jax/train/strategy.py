@@ -30,6 +30,7 @@ from hocslm_jax.models import build_model, encoder_config
 from hocslm_jax.models.qwen3 import resolve
 from hocslm_jax.train import (
     augmented_test,
+    beginning,
     check_settings,
     checkpoint,
     described_test,
@@ -69,7 +70,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
     if config.t0 and len(stages) > 1:
         check_t0(stages[0], config.t0)
         t0 = Path(config.t0)
-        _check_model(checkpoint.read_run(t0)["config"], config, t0)
+        beginning.check_model(checkpoint.read_run(t0)["config"]["model"], config, t0)
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
@@ -84,9 +85,9 @@ def _train(config, workdir: Path, build: Callable) -> int:
             what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
         run = distill.taught(setup.build_run(now, folder, build, language, opener))
-        source = previous if stage.start == "previous" else Path(stage.start)
+        source = previous if stage.start == "previous" else stage.start
         initial = functools.cache(functools.partial(initial_weights, run, language, previous))
-        if lineage.comparable(stage, source):
+        if lineage.comparable(stage, folder):
             run = lineage.marked(run, initial(), source)
         ending = loop.train(run, initial, last_steps(run, language) if last else None)
         if ending.stopped and not (last and ending.finished):
@@ -216,7 +217,7 @@ def initial_weights(run: setup.Run, language: Language | None, previous: Path | 
     every = {**state.fixed, **state.params}
     params, batch_stats = {}, {}
     if stage.take:
-        source = previous if stage.start == "previous" else Path(stage.start)
+        source = previous if stage.start == "previous" else stage.start
         if stage.start == "previous":
             meta = checkpoint.read_run(source)
             check_data(meta, run.store, run.config.data.protocol, source)
@@ -224,23 +225,10 @@ def initial_weights(run: setup.Run, language: Language | None, previous: Path | 
             raise UserError(f"this model has no {', '.join(missing)} to take from {source}")
         wanted = {name: every[name] for name in stage.take}
         stats = state.batch_stats if "encoder" in stage.take else {}
-        found = _restore(source, {"params": wanted, "batch_stats": stats}, run.config)
+        wanted, graph = {"params": wanted, "batch_stats": stats}, run.feed.graph_of(run.store)
+        opened = beginning.open_source(source)
+        found = beginning.take(opened, wanted, run.config, graph, stage)
         params, batch_stats = found["params"], found["batch_stats"]
     if "prompt" in every and "prompt" not in stage.take:
         params["prompt"] = jax.device_put(language.prompt, every["prompt"].sharding)
     return {"params": params, "batch_stats": batch_stats}
-
-
-def _restore(source: Path, wanted: dict, config) -> dict:
-    """`restore_variables`; where weights do not fit it names the settings that differ."""
-    saved = checkpoint.read_run(source)["config"]
-    try:
-        return checkpoint.restore_variables(source, wanted)
-    except UserError:
-        _check_model(saved, config, source)
-        raise
-
-
-def _check_model(saved: dict, config, source: Path) -> None:
-    advice = "its weights do not fit: begin with another run, or with its model settings"
-    checkpoint.check_config(saved, checkpoint.plain(config), source, ("model.",), advice)

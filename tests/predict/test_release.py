@@ -19,9 +19,9 @@ from hocslm_jax import __main__
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.checksums import seal
-from hocslm_jax.predict import accuracy, hub, release, release_files
+from hocslm_jax.predict import accuracy, release
 from hocslm_jax.predict.load_model import find_models, load_run
-from hocslm_jax.train import loop
+from hocslm_jax.train import hub, loop, release_files
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = tiny_run.HGLNET | {"model.encoder": "ctrgcn", "model.stages": (1,), "train.epochs": 2}

@@ -19,10 +19,10 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.language.open import read_language
 from hocslm_jax.models import FusionConfig
-from hocslm_jax.predict import command, hub, release, release_files
+from hocslm_jax.predict import command, release
 from hocslm_jax.predict.load_model import load_run
 from hocslm_jax.predict.safe_config import safe_config
-from hocslm_jax.train import environment
+from hocslm_jax.train import environment, hub, release_files
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results/nw_ucla/weights/hglnet/joint_seed0"
 PLACES = ("/tmp/evil", "~/evil", "gs://evil/x", "evil/repo", "../evil", "a.b")

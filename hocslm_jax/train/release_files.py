@@ -92,17 +92,8 @@ def read_variables(folder: Path, wanted: dict) -> dict:
     Raises:
         UserError: a damaged file, or one of another model (names the tensors).
     """
-    try:
-        with safe_open(folder / WEIGHTS, "numpy") as file:
-            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / WEIGHTS} is damaged ({str(error)[:80]}): {ADVICE}") from None
+    found = read_tensors(folder)
     expected = {path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(wanted)}
-    for name, value in found.items():
-        if value.dtype.name not in DTYPES or not np.isfinite(value.astype(np.float32)).all():
-            raise UserError(
-                f"{folder / WEIGHTS}: {name[:80]} is of {value.dtype} or not finite: {ADVICE}"
-            )
     shapes = {name: value.shape for name, value in found.items()}
     if wrong := sorted(set(shapes.items()) ^ set(expected.items())):
         raise UserError(
@@ -113,3 +104,22 @@ def read_variables(folder: Path, wanted: dict) -> dict:
         lambda path, leaf: jax.device_put(found[path_name(path)].astype(leaf.dtype), leaf.sharding),
         wanted,
     )
+
+
+def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """All arrays of a release by name, in the types that they are stored in.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    try:
+        with safe_open(folder / WEIGHTS, "numpy") as file:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / WEIGHTS} is damaged ({str(error)[:80]}): {ADVICE}") from None
+    for name, value in found.items():
+        if value.dtype.name not in DTYPES or not np.isfinite(value.astype(np.float32)).all():
+            raise UserError(
+                f"{folder / WEIGHTS}: {name[:80]} is of {value.dtype} or not finite: {ADVICE}"
+            )
+    return found

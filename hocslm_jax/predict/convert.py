@@ -1,0 +1,161 @@
+"""`python -m hocslm_jax convert`: the weights of a CTR-GCN in PyTorch as a release.
+
+In: a file with a state dict, the skeleton and the class names it was trained with. Out: a release,
+with the logits of the original, that predicts, evaluates and starts runs. Sizes are told by the
+tensors; what they cannot tell, such as the stream, is as the public code has it by default.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import jax
+
+from hocslm_jax.data.streams import STREAMS
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.atomic import check_folder, write_text
+from hocslm_jax.files.text import read_json, read_lines
+from hocslm_jax.graph import NTU25, UCLA20, Graph, resolve_graph
+from hocslm_jax.predict.load_model import NTU, load_run
+from hocslm_jax.sharding import path_name
+from hocslm_jax.train import checkpoint, experiment, release_files
+from hocslm_jax.train.state_dicts import SUFFIXES, Converted, convert_file
+
+# (joints of the skeleton, classes): the dataset and protocol that such weights are usually of.
+USUAL = {
+    (NTU25.joints, 60): ("ntu60", "xsub"),
+    (NTU25.joints, 120): ("ntu120", "xsub"),
+    (UCLA20.joints, 10): ("nw_ucla", "xview"),
+}
+CARD = """\
+---
+library_name: hocslm_jax
+tags: [skeleton-action-recognition, jax]
+---
+
+# {name}
+
+CTR-GCN, stream `{stream}`: {parameters:,} parameters, converted from the PyTorch file `{source}`.
+Its licence, and the data it was trained on, are those of that file.
+
+- **Input**: {joints} joints of the skeleton `{graph}`, {persons} person(s), {frames} frames.
+- **Output**: one of {classes}.
+
+```bash
+python -m hocslm_jax predict --checkpoint {name} clip.skeleton
+```
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `python -m hocslm_jax convert`."""
+    add = parser.add_argument
+    add("weights", type=Path, metavar="FILE", help=f"state dict: {', '.join(SUFFIXES)}")
+    add("--out", type=Path, required=True, metavar="DIR", help="the release")
+    add("--graph", required=True, help="skeleton, e.g. ntu25, ucla20, or a graph.json")
+    add("--classes", type=Path, required=True, metavar="FILE", help="a class name a line, in order")
+    add("--stream", choices=STREAMS, default="joint", help="that it was trained on (default joint)")
+    add("--frames", type=int, help="length of its clips (default 64, for ucla20 52)")
+    add("--dataset", help="that it was trained on (default by skeleton and number of classes)")
+    add("--protocol", help="whose clips trained it (default xsub, for nw_ucla xview)")
+    add("--dtype", choices=release_files.DTYPES, default="float32", help="default float32")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the release.
+
+    Raises:
+        UserError: as `convert_file`, or a skeleton or class names of other numbers.
+    """
+    check_folder("--out", args.out)
+    if args.out.is_dir() and any(args.out.iterdir()):
+        raise UserError(f"--out {args.out} holds other files: give a new folder")
+    graph, names = read_graph(args.graph), read_names(args.classes)
+    found = convert_file(args.weights)
+    check_sizes(found, graph, names, args)
+    data = data_settings(args, graph, len(names), found.persons)
+    leaves = jax.tree.leaves_with_path(found.variables["params"])
+    shapes = {path_name(path): list(leaf.shape) for path, leaf in leaves}
+    config = experiment.defaults()
+    config.model.update(found.model)
+    config.data.update(data)
+    about = {
+        "config": checkpoint.plain(config),
+        "model": {
+            "classes": names,
+            "graph": graph.as_mapping(),
+            "lm_gain": None,
+            "parameters": sum(map(math.prod, shapes.values())),
+            "shapes": shapes,
+        },
+        "metrics": {},
+        "converted_from": args.weights.name,
+    }
+    size = release_files.save(args.out, found.variables, about, args.dtype)
+    load_run(args.out)
+    text = CARD.format(
+        name=args.out.name,
+        source=args.weights.name,
+        parameters=about["model"]["parameters"],
+        joints=graph.num_joints,
+        graph=graph.name,
+        persons=found.persons,
+        classes=", ".join(names),
+        **{key: data[key] for key in ("stream", "frames")},
+    )
+    write_text(args.out / "README.md", text)
+    print(f"{args.out}: {size / 1e6:.1f} MB in {args.dtype}, CTR-GCN of {len(names)} classes")
+    known = ", ".join(f"{key} {data[key]}" for key in ("dataset", "stream", "frames"))
+    print(f"clips are prepared as for {known}")
+
+
+def read_graph(name: str) -> Graph:
+    """A skeleton by its name, or from a `graph.json`."""
+    if name.endswith(".json"):
+        return resolve_graph(read_json(Path(name)))
+    return resolve_graph(name)
+
+
+def read_names(path: Path) -> list[str]:
+    """The class names in a file, one a line.
+
+    Raises:
+        UserError: no such file, none in it, or one twice.
+    """
+    names = [text for _, text in read_lines(path)]
+    if not names:
+        raise UserError(f"{path} holds no class names: write one a line, in the network's order")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path} has the class {twice[0][:60]!r} twice: names must differ")
+    return names
+
+
+def check_sizes(found: Converted, graph: Graph, names: list[str], args) -> None:
+    """Raises UserError where skeleton, class names or coordinates are not those of the weights."""
+    pairs = (
+        (found.joints, graph.num_joints, f"joints, --graph {args.graph}"),
+        (found.classes, len(names), f"classes, {args.classes}"),
+    )
+    for there, here, what in pairs:
+        if there != here:
+            raise UserError(f"{args.weights} has {there} {what} has {here}: give the one it is of")
+    if found.channels != 3:
+        raise UserError(f"{args.weights} takes {found.channels} coordinates a joint, not 3")
+
+
+def data_settings(args, graph: Graph, classes: int, persons: int) -> dict:
+    """The part of `config.data` that prepares clips as the public code does."""
+    dataset, protocol = USUAL.get((graph.joints, classes), ("unknown", "split"))
+    dataset, protocol = args.dataset or dataset, args.protocol or protocol
+    ucla, read_centred = graph.joints == UCLA20.joints, dataset in (*NTU, "nw_ucla")
+    return {
+        "dataset": dataset,
+        "protocol": protocol,
+        "stream": args.stream,
+        "feeder": "nw_ucla" if ucla else "ntu",
+        "frames": args.frames or (52 if ucla else 64),
+        "num_persons": persons,
+        "second_person": "copy" if dataset == "ntu120" else "zeros",
+        # Clips of NTU are centred as they are read, those of others when they are fed.
+        "origin": "kept" if read_centred else "body",
+    }

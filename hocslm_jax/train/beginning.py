@@ -1,0 +1,192 @@
+"""What a run begins with: weights of another run, of a release, or of a PyTorch CTR-GCN.
+
+In: a workdir, a release's folder, a hub id or a file of weights, and the weights that a stage
+takes. Out: these, placed as the run has them. Layers that do not fit are named: they end the run,
+or start new where its user asks for that.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from hocslm_jax import hosts
+from hocslm_jax.errors import UserError, few
+from hocslm_jax.files.atomic import read_json
+from hocslm_jax.graph import Graph, resolve_graph
+from hocslm_jax.hosts import say
+from hocslm_jax.train import checkpoint, release_files
+from hocslm_jax.train.hub import find_folder
+from hocslm_jax.train.stages import Stage
+from hocslm_jax.train.state_dicts import SUFFIXES, convert_file
+
+# Settings of a model that change no weight.
+FREE = ("dropout", "dtype", "remat")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Weights that a run can begin with.
+
+    Attributes:
+      name: as the user gave it.
+      model: its `config.model`; of a file of weights what these tell.
+      joints: names, where they are known.
+      shapes: of its variables, by names such as "params/encoder/data_bn/scale".
+      read: gives some of them, for a nested dict of `jax.ShapeDtypeStruct` with shardings.
+    """
+
+    name: str
+    model: dict
+    joints: tuple[str, ...]
+    shapes: dict[str, tuple[int, ...]]
+    read: Callable[[dict], dict]
+
+
+def is_here(name: str | Path) -> bool:
+    """Whether weights are on this machine; a hub id may have to be fetched."""
+    path = Path(name).expanduser()
+    return path.is_file() or release_files.is_release(path) or (path / "checkpoints").is_dir()
+
+
+def open_source(name: str | Path) -> Source:
+    """The weights behind a workdir, a release's folder, a hub id or a file.
+
+    Raises:
+        UserError: there is nothing of that name, or it is damaged.
+    """
+    path = Path(name).expanduser()
+    if path.suffix in SUFFIXES and not path.is_dir():
+        found = convert_file(path)
+        return _of_arrays(name, found.model, (), flat(found.variables))
+    hosts.on_first(lambda: str(find_folder(name)))  # fetched once where hosts share a cache
+    folder = find_folder(name)
+    if not release_files.is_release(folder):
+        return _of_run(folder, name)
+    card = release_files.read_card(folder)
+    model = card["config"].get("model")
+    model = model if isinstance(model, dict) else {}
+    return _of_arrays(name, model, _joints(card["model"]), release_files.read_tensors(folder))
+
+
+def _of_run(folder: Path, name: str | Path) -> Source:
+    saved = checkpoint.read_run(folder)["config"]
+    about = folder / "model.json"
+    return Source(
+        name=str(name),
+        model=saved["model"],
+        joints=_joints(read_json(about, "train it once more")) if about.is_file() else (),
+        shapes=checkpoint.stored_shapes(folder),
+        read=lambda wanted: checkpoint.restore_variables(folder, wanted),
+    )
+
+
+def _of_arrays(name, model: dict, joints: tuple, arrays: dict[str, np.ndarray]) -> Source:
+    def read(wanted: dict) -> dict:
+        placed = {
+            key: jax.device_put(arrays[key].astype(leaf.dtype), leaf.sharding)
+            for key, leaf in flat(wanted).items()
+        }
+        return nested(placed)
+
+    shapes = {key: value.shape for key, value in arrays.items()}
+    return Source(str(name), model, joints, shapes, read)
+
+
+def _joints(model: dict) -> tuple[str, ...]:
+    try:
+        return resolve_graph(model["graph"]).joints
+    except (UserError, KeyError):
+        return ()
+
+
+def take(source: Source, wanted: dict, config, graph: Graph, stage: Stage) -> dict:
+    """The wanted variables that the source has, as {"params", "batch_stats"}.
+
+    Args:
+        wanted: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings.
+        config: of the run that begins.
+        graph: its skeleton.
+        stage: if it is `partial`, what does not fit is left out, and that is said.
+
+    Raises:
+        UserError: a layer that does not fit, other joints or model settings; if the stage is
+            partial, nothing fits, or a layer that would start new and never train.
+    """
+    expected = flat(wanted)
+    groups = {name.split("/")[1] for name in expected}
+    stored = {n: s for n, s in source.shapes.items() if n.split("/")[1] in groups}
+    fits = {name: leaf for name, leaf in expected.items() if stored.get(name) == leaf.shape}
+    if not stage.partial:
+        _check(source, stored, expected, config, graph)
+    elif not fits:
+        raise UserError(f"{source.name} has no layer that fits this model: begin without start=")
+    else:
+        _say_what_fits(source.name, set(stored), set(expected), set(fits), stage)
+    found = source.read({"params": {}, "batch_stats": {}} | nested(fits))
+    return {"params": {}, "batch_stats": {}} | found
+
+
+def _say_what_fits(name: str, stored: set, expected: set, fits: set, stage: Stage) -> None:
+    new, unused = sorted(layers(expected - fits)), sorted(layers(stored - expected))
+    if fixed := [layer for layer in new if layer.partition("/")[0] not in stage.train]:
+        raise UserError(
+            f"{few(fixed, most=3)} of {name} do not fit, would start new and never train: leave "
+            "out freeze=, or begin with weights that fit"
+        )
+    say(f"{len(fits)} of {len(expected)} arrays of the model come from {name}")
+    for what, names in (("start new", new), ("are left out", unused)):
+        if names:
+            say(f"layers that do not fit and {what}: {', '.join(names)}")
+
+
+def _check(source: Source, stored: dict, expected: dict, config, graph: Graph) -> None:
+    """Raises UserError for the first reason for which a source is not one of this model."""
+    check_model(source.model, config, source.name)
+    shapes = {name: leaf.shape for name, leaf in expected.items()}
+    wrong = sorted(name for name, _ in stored.items() ^ shapes.items())
+    how = "partial=true starts such layers new"
+    if wrong:
+        first = wrong[0]
+        pair = f"{stored.get(first, 'absent')} there, {shapes.get(first, 'absent')} here"
+        raise UserError(
+            f"{source.name} does not fit this model in {few(sorted(layers(wrong)), most=3)} "
+            f"({first} is {pair}); {how}"
+        )
+    if source.joints and source.joints != graph.joints:
+        pairs = zip(source.joints, graph.joints, strict=True)
+        v, there, here = next((v, *pair) for v, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise UserError(
+            f"{source.name} was trained on other joints: joint {v} is {there[:40]!r} there, "
+            f"{here[:40]!r} here; partial=true takes its weights all the same"
+        )
+
+
+def check_model(saved: dict, config, where: str | Path) -> None:
+    """Raises UserError where weights are of other settings of the model, of those that are known.
+
+    Args:
+        saved: the settings of the weights.
+        where: these lie.
+    """
+    ours = checkpoint.plain(config.model)
+    known = {name: value for name, value in saved.items() if name in ours and name not in FREE}
+    ours = {name: ours[name] for name in known}
+    advice = "its weights do not fit: begin with another run, or with its model settings"
+    checkpoint.check_config({"model": known}, {"model": ours}, where, advice=advice)
+
+
+def layers(names) -> set[str]:
+    """Of variables: "params/encoder/block1/ltc/bn/scale" is of "encoder/block1/ltc/bn"."""
+    return {name.partition("/")[2].rpartition("/")[0] for name in names}
+
+
+def flat(tree: dict) -> dict:
+    return flatten_dict(tree, sep="/")
+
+
+def nested(leaves: dict) -> dict:
+    return unflatten_dict(leaves, sep="/")
