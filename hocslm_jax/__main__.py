@@ -31,6 +31,7 @@ VERBS = {
         "a release from the weights of a CTR-GCN in PyTorch",
     ),
     "release": ("hocslm_jax.predict.release", "weights of runs as safetensors, with all they need"),
+    "export": ("hocslm_jax.export.command", "a trained model as one ONNX or StableHLO file"),
     "report": ("hocslm_jax.evaluate.report", "tables and figures of finished runs"),
     "render": ("hocslm_jax.predict.render", "draw clips, and what a run predicted for them"),
 }

@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "predict": {"train", "draw"},
     "plan": {"train"},
     "launch": {"train"},
-    "__main__": {"launch", "predict", "plan"},
+    "export": {"predict"},
+    "__main__": {"launch", "export", "plan"},
 }
 
 

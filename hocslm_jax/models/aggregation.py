@@ -9,6 +9,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from hocslm_jax.models.formulations import by_platform
+
 
 def aggregate(topologies: list[jax.Array], values: list[jax.Array]) -> jax.Array:
     """z[b,t,u,o] = sum over subsets s and senders v of topologies[s][b,u,v,o] * values[s][b,t,v,o].
@@ -25,8 +27,8 @@ def aggregate(topologies: list[jax.Array], values: list[jax.Array]) -> jax.Array
 
 @jax.custom_vjp
 def _aggregate(topologies, values):
-    formulations = {"cpu": _loops, "tpu": _loops, "default": _products}
-    return jax.lax.platform_dependent(topologies, values, **formulations)
+    formulations = {"cpu": _loops, "tpu": _loops, "onnx": _by_channel, "default": _products}
+    return by_platform(topologies, values, **formulations)
 
 
 def _aggregate_forward(topologies, values):
@@ -35,7 +37,7 @@ def _aggregate_forward(topologies, values):
 
 def _aggregate_backward(saved, grad):
     formulations = {"cpu": _loops_backward, "tpu": _loops_backward, "default": _products_backward}
-    return jax.lax.platform_dependent(*saved, grad, **formulations)
+    return by_platform(*saved, grad, **formulations)
 
 
 _aggregate.defvjp(_aggregate_forward, _aggregate_backward)
@@ -79,6 +81,26 @@ def _products(topologies, values):
     z = jax.lax.dot_general(x, a, (((2,), (2,)), ((0,), (0,))))  # [B * O, T, U]
     batch, frames, joints, channels = values[0].shape
     return _settled(z.reshape(batch, channels, frames, joints).transpose(0, 2, 3, 1))
+
+
+def _by_channel(topologies, values):
+    """A matrix product for each sample, channel and subset; what makes its operands has its order.
+
+    The products of `_products` cost ONNX Runtime less than bringing their operands into order.
+    """
+    pairs = zip(map(channels_first, values), map(channels_first, topologies), strict=True)
+    z = sum(x @ a.swapaxes(2, 3) for x, a in pairs)  # [B, O, T, V] @ [B, O, V, U]
+    return channels_last(z)
+
+
+def channels_first(x: jax.Array) -> jax.Array:
+    """[B, T, V, C] -> [B, C, T, V]."""
+    return x.transpose(0, 3, 1, 2)
+
+
+def channels_last(x: jax.Array) -> jax.Array:
+    """[B, C, T, V] -> [B, T, V, C]."""
+    return x.transpose(0, 2, 3, 1)
 
 
 def _products_backward(topologies, values, grad):

@@ -90,7 +90,7 @@ class HocSLM(nn.Module):
         prompt = self.param("prompt", nn.initializers.normal(0.02), shape)
         seen = visual if fusion.classify_on == "visual" else feature
         logits = classifier(seen, self.num_classes, self.config.dropout, train)
-        prompts = jnp.broadcast_to(prompt, (len(x), *shape))  # [B, P, H]
+        prompts = jnp.broadcast_to(prompt, (x.shape[0], *shape))  # [B, P, H]
         return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
 
 

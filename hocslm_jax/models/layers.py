@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hocslm_jax.models.formulations import by_platform
+
 Initializer = Callable[..., jax.Array]
 
 
@@ -30,7 +32,11 @@ def keep_map(module: nn.Module, name: str, value) -> None:
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """x [..., C] @ kernel [C, O] -> [..., O] on flattened rows, and so are its gradients."""
-    return (_rows(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+    def flat(x, kernel):
+        return (_rows(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+    return by_platform(x, kernel, onnx=jnp.matmul, default=flat)
 
 
 def _product_forward(x, kernel):
@@ -54,7 +60,7 @@ def _rows(x: jax.Array) -> jax.Array:
     """
     rows = x.reshape(-1, x.shape[-1])
     settled = jax.lax.optimization_barrier
-    return jax.lax.platform_dependent(rows, cuda=settled, default=lambda rows: rows)
+    return by_platform(rows, cuda=settled, default=lambda rows: rows)
 
 
 class Pointwise(nn.Module):
@@ -170,4 +176,11 @@ def max_pool_time(x: jax.Array, stride: int) -> jax.Array:
     frames.
     """
     windows = shifted(x, 3, 1, stride, 1, -jnp.inf)
-    return functools.reduce(lambda best, new: jnp.where(new > best, new, best), windows)
+
+    def first(best, new):
+        return jnp.where(new > best, new, best)
+
+    def greater(best, new):
+        return by_platform(best, new, onnx=jnp.maximum, default=first)
+
+    return functools.reduce(greater, windows)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hocslm_jax.models.formulations import by_platform
+
 Initializer = Callable[..., jax.Array]
 
 EPSILON = 1e-5  # of every BatchNorm
@@ -73,7 +75,7 @@ def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array):
 
 def _normalise(x, scale, bias, near):
     x32 = x.astype(jnp.float32)
-    mean, var = jax.lax.platform_dependent(x32, near, cpu=_two_passes, default=_one_pass)
+    mean, var = by_platform(x32, near, cpu=_two_passes, default=_one_pass)
     inverse = jax.lax.rsqrt(var + EPSILON)  # [C]
     factor = inverse * scale
     return (x32 * factor + (bias - mean * factor), mean, var), (x, mean, inverse, scale)

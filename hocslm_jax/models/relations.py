@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from hocslm_jax.models.aggregation import channels_first, channels_last
+from hocslm_jax.models.formulations import by_platform
 from hocslm_jax.models.layers import Pointwise, fan_out_normal, product
 
 PAIR_MODES = ("tanh_diff", "diff", "product")
@@ -51,10 +53,31 @@ class Expand(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (subsets, self.features))
         kernel = (gate[:, None, None] * kernel).astype(self.dtype)
         bias, graph = gate[:, None] * bias, graph[..., None]  # [S, O], [S, V, V, 1]
-        # One plain product per subset, because XLA:CPU is slow at a batched one. Bias and graph are
-        # added one after the other, so that devices exchange their small gradients only.
-        made = [product(x[s], kernel[s]) + bias[s] for s in range(subsets)]  # S x [B, V, V, O]
-        return [(y + graph[s]).astype(self.dtype) for s, y in enumerate(made)]
+        parts = (x, kernel, bias, graph)
+        made = by_platform(*parts, onnx=_expanded_by_channel, default=_expanded)
+        return [y.astype(self.dtype) for y in made]
+
+
+def _expanded(x, kernel, bias, graph):
+    """S x [B, V, V, O] of x [S, B, V, V, R], kernel [S, R, O], bias [S, O], graph [S, V, V, 1].
+
+    One plain product per subset, because XLA:CPU is slow at a batched one. Bias and graph are added
+    one after the other, so that devices exchange their small gradients only.
+    """
+    made = [product(part, k) + b for part, k, b in zip(x, kernel, bias, strict=True)]
+    return [y + prior for y, prior in zip(made, graph, strict=True)]
+
+
+def _expanded_by_channel(x, kernel, bias, graph):
+    """In the order that `aggregate` takes them in; graph and bias are two more channels of x."""
+    made = []
+    for part, k, b, prior in zip(x, kernel, bias, graph, strict=True):
+        known = jnp.concatenate([prior, jnp.ones_like(prior)], axis=-1)  # [V, V, 2]
+        known = jnp.broadcast_to(known, (part.shape[0], *known.shape))
+        k = jnp.concatenate([k, jnp.ones_like(b)[None], b[None]])  # [R + 2, O]
+        part = channels_first(jnp.concatenate([part, known], axis=-1))
+        made.append(channels_last(jnp.einsum("ro,bruv->bouv", k, part)))
+    return made
 
 
 class Relations(nn.Module):

@@ -14,7 +14,8 @@ import numpy as np
 from flax import linen as nn
 
 from hocslm_jax.graph import Graph, adjacency
-from hocslm_jax.models.aggregation import aggregate, subsets_of
+from hocslm_jax.models.aggregation import aggregate, channels_first, channels_last, subsets_of
+from hocslm_jax.models.formulations import by_platform
 from hocslm_jax.models.layers import Pointwise, fan_out_normal, keep_map, product
 from hocslm_jax.models.normalisation import BatchNorm
 from hocslm_jax.models.relations import Expand, Relations, all_pairs, relate
@@ -183,10 +184,25 @@ class CTS(nn.Module):
             topologies = [jnp.broadcast_to(r, shape) for r in rest]  # S x [B, V, V, O]
         keep_map(self, "fusion", weights)
         for s, bone in enumerate(bones):
-            where = (slice(None), *np.nonzero(graph[s]))
             bone = (weights[1] * bone).astype(self.dtype)
-            topologies[s] = topologies[s].at[where].add(bone, unique_indices=True)
+            topologies[s] = with_bones(topologies[s], bone, graph[s])
         return topologies
+
+
+def with_bones(topology: jax.Array, bone: jax.Array, support: np.ndarray) -> jax.Array:
+    """Adds bone [B, E, O] to topology [B, V, V, O] at the E pairs where support [V, V] is not 0."""
+
+    def scattered(topology, bone):
+        where = (slice(None), *np.nonzero(support))
+        return topology.at[where].add(bone, unique_indices=True)
+
+    def multiplied(topology, bone):
+        one_hot = np.zeros((bone.shape[1], *support.shape), np.float32)  # [E, V, V]
+        one_hot[(np.arange(bone.shape[1]), *np.nonzero(support))] = 1
+        spread = jnp.einsum("beo,euv->bouv", bone, one_hot)
+        return channels_last(channels_first(topology) + spread)
+
+    return by_platform(topology, bone, default=scattered, onnx=multiplied)
 
 
 class Values(nn.Module):
@@ -211,11 +227,18 @@ def subset_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[ja
     On a CPU they are products of their own, since it would copy what is cut out of one product. On
     others they are one, of which `aggregate` takes all parts together.
     """
-    return jax.lax.platform_dependent(x, kernel, bias, cpu=_apart, default=_together)
+    return by_platform(x, kernel, bias, cpu=_apart, onnx=_by_channel, default=_together)
 
 
 def _apart(x, kernel, bias):
     return [(product(x, k) + b).astype(x.dtype) for k, b in zip(kernel, bias, strict=True)]
+
+
+def _by_channel(x, kernel, bias):
+    """In the order that `aggregate` takes them in."""
+    x = channels_first(x)
+    pairs = zip(kernel, bias[..., None, None], strict=True)
+    return [channels_last(jnp.einsum("co,bctv->botv", k, x) + b) for k, b in pairs]
 
 
 def _together(x, kernel, bias):
@@ -236,7 +259,7 @@ def _subset_products_backward(saved, grads):
     def together(inputs, grads):
         return jax.vjp(_together, *inputs)[1](grads)
 
-    return jax.lax.platform_dependent(saved, grads, cpu=apart, default=together)
+    return by_platform(saved, grads, cpu=apart, default=together)
 
 
 subset_products.defvjp(_subset_products_forward, _subset_products_backward)
