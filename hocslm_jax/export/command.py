@@ -116,7 +116,7 @@ def description(model: TrainedModel) -> dict:
     return {
         "input": {
             "name": INPUT,
-            "axes": ["batch", "person", "frame", "joint", "coordinate"],
+            "axes": ["batch", "person", "frame", "joint", "channel"],
             "shape": [None, *model.feed.clip_shape(graph)],
         },
         "output": {"name": OUTPUT, "axes": ["batch", "class"]},

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 
+from hocslm_jax.data.channels import CHANNELS
 from hocslm_jax.data.streams import STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import check_folder, write_text
@@ -38,7 +39,8 @@ tags: [skeleton-action-recognition, jax]
 CTR-GCN, stream `{stream}`: {parameters:,} parameters, converted from the PyTorch file `{source}`.
 Its licence, and the data it was trained on, are those of that file.
 
-- **Input**: {joints} joints of the skeleton `{graph}`, {persons} person(s), {frames} frames.
+- **Input**: {joints} joints of the skeleton `{graph}`, channels {channels}, {persons} person(s),
+  {frames} frames.
 - **Output**: one of {classes}.
 
 ```bash
@@ -55,6 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--graph", required=True, help="skeleton, e.g. ntu25, ucla20, or a graph.json")
     add("--classes", type=Path, required=True, metavar="FILE", help="a class name a line, in order")
     add("--stream", choices=STREAMS, default="joint", help="that it was trained on (default joint)")
+    add(
+        "--channels",
+        choices=CHANNELS,
+        help="of its clips (default xy, xyz or xyzc, by their number)",
+    )
     add("--frames", type=int, help="length of its clips (default 64, for ucla20 52)")
     add("--dataset", help="that it was trained on (default by skeleton and number of classes)")
     add("--protocol", help="whose clips trained it (default xsub, for nw_ucla xview)")
@@ -73,7 +80,7 @@ def run(args: argparse.Namespace) -> None:
     graph, names = read_graph(args.graph), read_names(args.classes)
     found = convert_file(args.weights)
     check_sizes(found, graph, names, args)
-    data = data_settings(args, graph, len(names), found.persons)
+    data = data_settings(args, graph, found)
     leaves = jax.tree.leaves_with_path(found.variables["params"])
     shapes = {path_name(path): list(leaf.shape) for path, leaf in leaves}
     config = experiment.defaults()
@@ -84,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
         "model": {
             "classes": names,
             "graph": graph.as_mapping(),
+            "clips": {"channels": data["channels"]},
             "lm_gain": None,
             "parameters": sum(map(math.prod, shapes.values())),
             "shapes": shapes,
@@ -101,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
         graph=graph.name,
         persons=found.persons,
         classes=", ".join(names),
-        **{key: data[key] for key in ("stream", "frames")},
+        **{key: data[key] for key in ("stream", "frames", "channels")},
     )
     write_text(args.out / "README.md", text)
     print(f"{args.out}: {size / 1e6:.1f} MB in {args.dtype}, CTR-GCN of {len(names)} classes")
@@ -139,13 +147,22 @@ def check_sizes(found: Converted, graph: Graph, names: list[str], args) -> None:
     for there, here, what in pairs:
         if there != here:
             raise UserError(f"{args.weights} has {there} {what} has {here}: give the one it is of")
-    if found.channels != 3:
-        raise UserError(f"{args.weights} takes {found.channels} coordinates a joint, not 3")
+    if len(args.channels or channels_of(found)) != found.channels:
+        known = ", ".join(name for name in CHANNELS if len(name) == found.channels)
+        raise UserError(
+            f"{args.weights} takes {found.channels} channels a joint: give --channels, one of "
+            f"{known or 'none that is known'}"
+        )
 
 
-def data_settings(args, graph: Graph, classes: int, persons: int) -> dict:
+def channels_of(found: Converted) -> str:
+    """The usual channels of that number."""
+    return {2: "xy", 3: "xyz", 4: "xyzc"}.get(found.channels, "")
+
+
+def data_settings(args, graph: Graph, found: Converted) -> dict:
     """The part of `config.data` that prepares clips as the public code does."""
-    dataset, protocol = USUAL.get((graph.joints, classes), ("unknown", "split"))
+    dataset, protocol = USUAL.get((graph.joints, found.classes), ("unknown", "split"))
     dataset, protocol = args.dataset or dataset, args.protocol or protocol
     ucla, read_centred = graph.joints == UCLA20.joints, dataset in (*NTU, "nw_ucla")
     return {
@@ -154,7 +171,8 @@ def data_settings(args, graph: Graph, classes: int, persons: int) -> dict:
         "stream": args.stream,
         "feeder": "nw_ucla" if ucla else "ntu",
         "frames": args.frames or (52 if ucla else 64),
-        "num_persons": persons,
+        "num_persons": found.persons,
+        "channels": args.channels or channels_of(found),
         "second_person": "copy" if dataset == "ntu120" else "zeros",
         # Clips of NTU are centred as they are read, those of others when they are fed.
         "origin": "kept" if read_centred else "body",

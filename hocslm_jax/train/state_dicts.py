@@ -8,13 +8,13 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.files.npy import read_npz
 from hocslm_jax.models.torch_weights import from_ctrgcn
 
 SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
@@ -146,11 +146,9 @@ def _from_safetensors(path: Path) -> Mapping:
 
 def _from_npz(path: Path) -> Mapping:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        reason = str(error).partition("\n")[0][:80]
-        raise UserError(f"{path} is damaged or holds objects ({reason}): save it again") from None
+        return read_npz(path)
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({str(error)[:80]}): save it again") from None
 
 
 _READERS = {".safetensors": _from_safetensors, ".npz": _from_npz}

@@ -118,8 +118,8 @@ def test_what_is_no_ctrgcn_is_one_line(torch, arrays, tmp_path):
         "list.pt": "holds no tensors",
         "damaged.pt": "cannot be read as weights alone",
         "damaged.safetensors": "is damaged",
-        "damaged.npz": "is damaged",
-        "objects.npz": "holds objects",
+        "damaged.npz": "cannot be read",
+        "objects.npz": "not an array of numbers",
         "other.npz": "not a CTR-GCN state dict: missing",
         "infinite.npz": r"fc\.bias is not finite",
         "layer.npz": "not a CTR-GCN state dict: missing",
@@ -149,6 +149,9 @@ def test_names_and_skeleton_must_be_those_of_the_weights(arrays, names, tmp_path
     wrong.write_text("a\nb\na\n")
     assert "'a' twice" in refused(classes=wrong)
     assert "has 25 joints, --graph ucla20 has 20" in refused("--graph", "ucla20")
+    assert "takes 3 channels a joint: give --channels, one of xyc, xyz" in refused(
+        "--channels", "xy"
+    )
     assert not out.exists()
     out.mkdir()
     (out / "mine.txt").touch()
