@@ -125,7 +125,6 @@ def _reduce(operator: str) -> Callable:
     def emit(graph: Graph, equation, x: Tensor) -> Tensor:
         axes, shape = equation.params["axes"], equation.outvars[0].aval.shape
         x = _whole(graph, equation, x)
-        # ONNX lists the axes of a sum as an input and, before opset 18, those of others did not.
         return graph.node(operator, x, np.array(axes, np.int64), shape=shape, keepdims=0)
 
     return emit

@@ -27,10 +27,10 @@ NAMES = (
 )
 
 
-def make(torch, graph, classes, persons):
+def make(torch, graph, classes, persons, channels=3):
     """The network in evaluation mode, every weight and statistic of it random."""
     torch.manual_seed(0)
-    network = CTRGCN(graph, classes, persons, stages=STAGES).eval()
+    network = CTRGCN(graph, classes, persons, channels, stages=STAGES).eval()
     for name, value in network.state_dict().items():
         if value.is_floating_point():
             noise = 0.2 * torch.randn(value.shape)

@@ -14,7 +14,7 @@ import small_ctrgcn
 from hocslm_jax import __main__
 from hocslm_jax.data.streams import make_stream
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import NTU25
+from hocslm_jax.graph import NTU25, resolve_graph
 from hocslm_jax.models.torch_weights import from_ctrgcn
 from hocslm_jax.predict.load_model import load_run
 from hocslm_jax.train.state_dicts import convert_file, read_state_dict
@@ -95,6 +95,20 @@ def test_every_kind_of_file_gives_the_same(torch, arrays, tmp_path):
     found = convert_file(tmp_path / "a.npz")
     assert (found.width, found.stages) == (8, (2, 1, 1))
     assert (found.classes, found.joints, found.persons, found.channels) == (3, 25, 2, 3)
+
+
+def test_weights_of_2d_clips_with_a_confidence(torch, names, tmp_path, capsys):
+    coco = resolve_graph("coco17")
+    for channels, options, expected in ((2, [], "xy"), (3, ["--channels", "xyc"], "xyc")):
+        network = small_ctrgcn.make(torch, coco, len(CLASSES), 1, channels)
+        torch.save(small_ctrgcn.public_state(network), tmp_path / "a.pt")
+        out = tmp_path / expected
+        assert convert(tmp_path / "a.pt", names, out, "--graph", "coco17", *options) == 0
+        model = load_run(out)
+        assert model.feed.channels == model.reading.channels == expected
+        assert model.feed.clip_shape(model.graph) == (1, 64, 17, channels)
+        assert (model.feed.origin, model.config.data.dataset) == ("body", "unknown")
+    assert "dataset unknown" in capsys.readouterr().out
 
 
 def test_what_is_no_ctrgcn_is_one_line(torch, arrays, tmp_path):
