@@ -154,7 +154,7 @@ def stand_in(kind):
     prediction = mock.create_autospec(Prediction, instance=True)
     for field in dataclasses.fields(Prediction):
         setattr(prediction, field.name, mock.MagicMock())
-    made.predict.side_effect = lambda clips, *_: (
+    made.predict.side_effect = lambda clips, *_, **__: (
         prediction if isinstance(clips, np.ndarray) else [prediction]
     )
     return made

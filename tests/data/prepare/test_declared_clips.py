@@ -155,7 +155,7 @@ def test_joints_that_a_layout_lacks_are_missing_and_named(tmp_path, capsys):
     assert prepare(tmp_path, files, "--axes", "TMVC", "--layout", "coco17", graph="") == 0
     joints = opened(tmp_path).joints(0)
     assert not joints[:, :, 2].any() and joints[:, :, [0, 1, 3]].all()
-    ankle = METRES[:, :, COCO.joints.index("left ankle")] * [1, -1, -1]  # COCO's y points down
+    ankle = METRES[:, :, COCO.joints.index("left ankle")] * [-1, -1, 1]  # COCO's y points down
     np.testing.assert_array_equal(joints[:, :, 3], ankle.astype(np.float32))
     assert "joint 'tail' has no place in all clips" in capsys.readouterr().err
 
@@ -236,7 +236,7 @@ def test_a_clip_of_one_layout_for_a_model_of_another(tmp_path):
 def test_an_array_of_another_layout_in_python():
     reading = Reading(layout="coco17")
     found = check_clip(METRES[:, 0, :17], UCLA20, None, reading)
-    wanted, _ = convert_layout(METRES[:, :, :17] * np.float32([1, -1, -1]), COCO, UCLA20)
+    wanted, _ = convert_layout(METRES[:, :, :17] * np.float32([-1, -1, 1]), COCO, UCLA20)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     with pytest.raises(ValueError, match="17 joints, this model's skeleton ucla20 20; say whose"):
         check_clip(METRES[:, :, :17], UCLA20)

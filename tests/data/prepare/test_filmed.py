@@ -135,7 +135,8 @@ def test_saved_skeletons_come_back_as_they_were(tmp_path):
     assert found.fps == pytest.approx(29.97)
     np.testing.assert_array_equal(found.joints, recording.joints)
     np.testing.assert_array_equal(found.confidence, recording.confidence)
-    np.testing.assert_array_equal(read_clip(tmp_path / "clip.npz", NTU25), clip_of(recording, NTU25))
+    clip = read_clip(tmp_path / "clip.npz", NTU25)
+    np.testing.assert_array_equal(clip, clip_of(recording, NTU25))
 
 
 @pytest.mark.parametrize("field", ["layout", "unit", "up", "axes"])
