@@ -52,10 +52,9 @@ def run(args: argparse.Namespace) -> None:
     check_folder("--out", args.out)
     if args.out.is_dir() or not args.out.suffix:
         raise UserError(f"--out {args.out}: give the name of a file, e.g. model.{args.format}")
-    if args.format == "onnx" and not importlib.util.find_spec("onnx"):
-        raise UserError(
-            "writing ONNX needs the package onnx: pip install onnx, or --format stablehlo"
-        )
+    package = {"onnx": "onnx", "stablehlo": "flatbuffers"}[args.format]
+    if not importlib.util.find_spec(package):
+        raise UserError(f"writing this format needs the package {package}: pip install {package}")
     folders = find_models(find_folder(args.model))
     if len(folders) > 1:
         names = few(path.name for path in folders)
