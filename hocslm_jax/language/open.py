@@ -20,16 +20,16 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.checksums import check_seal
 from hocslm_jax.hosts import say
 from hocslm_jax.models import FusionConfig
-from hocslm_jax.models.packing import Grid, choose_grid
-from hocslm_jax.models.qwen3 import (
-    Qwen3,
-    Qwen3Config,
+from hocslm_jax.models.lm import (
+    DecoderLM,
+    LMConfig,
     attention_for,
     load_params,
     param_shapes,
     read_config,
     resolve,
 )
+from hocslm_jax.models.packing import Grid, choose_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Language:
     """
 
     name: str
-    model: Qwen3
+    model: DecoderLM
     params: dict
     tokenizer: Tokenizer
     prompt: np.ndarray
@@ -135,11 +135,11 @@ def open_without_weights(lm, folder: str | Path) -> Language:
     if not words:
         raise UserError("lm.prompt is empty: give it a sentence")
     prompt = np.zeros((len(words), config.hidden_size), np.float32)
-    model = Qwen3(config, dtype=dtype, remat=lm.remat)
+    model = DecoderLM(config, dtype=dtype, remat=lm.remat)
     return Language(str(folder), model, {}, tokenizer, prompt, 1.0)
 
 
-def read_language(folder: Path) -> tuple[Qwen3Config, Tokenizer]:
+def read_language(folder: Path) -> tuple[LMConfig, Tokenizer]:
     """Sizes and tokenizer of a model's folder.
 
     Raises:

@@ -24,7 +24,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.open import Language, open_language
 from hocslm_jax.models import FusionConfig
-from hocslm_jax.models.qwen3 import read_config
+from hocslm_jax.models.lm import read_config
 from hocslm_jax.predict.clip_files import Clips
 from hocslm_jax.predict.hub import find_folder
 from hocslm_jax.predict.predictor import Predictor, usual_batch

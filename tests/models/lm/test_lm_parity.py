@@ -13,8 +13,8 @@ from qwen3_reference import (
     reference_texts,
 )
 
-from hocslm_jax.models.qwen3 import Qwen3, generate, load_params, read_config
-from hocslm_jax.models.qwen3.model import RMSNorm
+from hocslm_jax.models.lm import DecoderLM, generate, load_params, read_config
+from hocslm_jax.models.lm.model import RMSNorm
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -28,7 +28,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     reference.save_pretrained(folder)
     config = read_config(folder)
-    return layout, reference, Qwen3(config, "float32"), load_params(folder, config)
+    return layout, reference, DecoderLM(config, "float32"), load_params(folder, config)
 
 
 def logits_and_gradient(model, params, embeddings, weights):
@@ -93,7 +93,7 @@ def test_bfloat16_stays_near_transformers_bfloat16(tmp_path):
     with torch.no_grad():
         given = torch.tensor(embeddings).to(torch.bfloat16)
         want = reference(inputs_embeds=given).logits.float().numpy()
-    model = Qwen3(config)
+    model = DecoderLM(config)
     hidden = jax.jit(model.apply)({"params": params}, embeddings)
     got = model.apply({"params": params}, hidden, method="logits")
     assert hidden.dtype == jnp.bfloat16
@@ -128,7 +128,7 @@ def test_rows_stop_at_their_own_end_of_text(tmp_path):
     eos = free[0][4]  # ends the first row at its fifth token at the latest, maybe others too
     stopped = reference_texts(reference, embeddings, LENGTHS, max_new_tokens=12, eos_id=eos)
     tokens, lengths = generate(
-        Qwen3(config, "float32"),
+        DecoderLM(config, "float32"),
         load_params(tmp_path, config),
         embeddings,
         max_new_tokens=12,

@@ -3,7 +3,7 @@
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import resolve
+from hocslm_jax.models.lm import resolve
 
 
 def test_a_folder_resolves_to_itself(tmp_path):

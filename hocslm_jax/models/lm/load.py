@@ -1,8 +1,8 @@
-"""Hugging Face safetensors <-> Qwen3 parameters, without PyTorch.
+"""Hugging Face safetensors <-> DecoderLM parameters, without PyTorch.
 
 In: a folder with `config.json` and `model.safetensors`, or its shards and their index, in float32,
-bfloat16 or float16. Out: the parameter tree of `Qwen3` on its devices, and the way back. `LAYOUT`
-says where each parameter is on disk. Each device's shard is read separately, so that the host
+bfloat16 or float16. Out: the parameter tree of `DecoderLM` on its devices, and the way back.
+`LAYOUT` says where each parameter is on disk. Each device's shard is read separately, so that the host
 holds one stacked shard of one parameter at a time.
 """
 
@@ -27,7 +27,7 @@ from hocslm_jax.errors import UserError, few
 from hocslm_jax.files.atomic import write_json
 from hocslm_jax.files.checksums import SUMS
 from hocslm_jax.files.text import read_json
-from hocslm_jax.models.qwen3.config import Qwen3Config, to_hf
+from hocslm_jax.models.lm.config import LMConfig, to_hf
 
 # Our path: (name on disk, axes on disk, our axes). V vocabulary, D width, F MLP, N heads, K
 # key-value heads, H head channels; axes on disk that are written together are one. Names with a
@@ -88,7 +88,7 @@ class _Parameter(NamedTuple):
     sizes: dict[str, int]  # of the axes
 
 
-def _parameters(config: Qwen3Config) -> dict[str, _Parameter]:
+def _parameters(config: LMConfig) -> dict[str, _Parameter]:
     """Our path: parameter."""
     sizes = {
         "V": config.vocab_size,
@@ -111,7 +111,7 @@ def _parameters(config: Qwen3Config) -> dict[str, _Parameter]:
     return found
 
 
-def load_params(folder: str | Path, config: Qwen3Config, shardings=None, dtype=None) -> dict:
+def load_params(folder: str | Path, config: LMConfig, shardings=None, dtype=None) -> dict:
     """The parameters of a checkpoint folder, read straight to their devices.
 
     Args:
@@ -138,7 +138,7 @@ def load_params(folder: str | Path, config: Qwen3Config, shardings=None, dtype=N
 
 
 def save_params(
-    params: dict, config: Qwen3Config, folder: str | Path, max_shard_bytes: int = 5 * 10**9
+    params: dict, config: LMConfig, folder: str | Path, max_shard_bytes: int = 5 * 10**9
 ) -> None:
     """Writes a folder that `load_params` and `transformers` read: safetensors and config.json.
 
@@ -196,7 +196,7 @@ def _open(folder: Path, stack: contextlib.ExitStack) -> dict:
     return tensors
 
 
-def _check(tensors: dict, config: Qwen3Config, folder: str | Path) -> None:
+def _check(tensors: dict, config: LMConfig, folder: str | Path) -> None:
     """Raises UserError if the tensors are not those of the config."""
     expected = {n: p.disk_shape for p in _parameters(config).values() for n in p.names}
     ignored = {"lm_head.weight"} if config.tie_embeddings else set()  # a copy of the embedding

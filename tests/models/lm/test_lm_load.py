@@ -9,20 +9,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import (
-    QWEN3_RULES,
-    Qwen3,
-    Qwen3Config,
+from hocslm_jax.models.lm import (
+    LM_RULES,
+    DecoderLM,
+    LMConfig,
     load_params,
     param_shapes,
     read_config,
     save_params,
 )
-from hocslm_jax.models.qwen3 import load as load_module
+from hocslm_jax.models.lm import load as load_module
 from hocslm_jax.sharding import P, make_mesh, tree_shardings
 
-UNTIED = Qwen3Config(24, 16, 12, 2, 4, 2, 6, tie_embeddings=False, max_positions=32)
-TIED = Qwen3Config(24, 16, 12, 3, 4, 4, 6, tie_embeddings=True, max_positions=32)
+UNTIED = LMConfig(24, 16, 12, 2, 4, 2, 6, tie_embeddings=False, max_positions=32)
+TIED = LMConfig(24, 16, 12, 3, 4, 4, 6, tie_embeddings=True, max_positions=32)
 
 
 def random_params(config, dtype="float32"):
@@ -75,7 +75,7 @@ def test_transformers_reads_what_is_saved(config, limit, tmp_path):
     tokens = np.arange(10).reshape(2, 5)
     with torch.no_grad():
         want = reference(torch.tensor(tokens)).logits.numpy()
-    model = Qwen3(config, "float32")
+    model = DecoderLM(config, "float32")
     embeddings = model.apply({"params": params}, tokens, method="embed")
     hidden = model.apply({"params": params}, embeddings)
     got = model.apply({"params": params}, hidden, method="logits")
@@ -147,7 +147,7 @@ def test_eight_devices_hold_their_shards_only(tmp_path):
     params = random_params(UNTIED)
     save_params(params, UNTIED, tmp_path, max_shard_bytes=4000)
     mesh = make_mesh(data=4, model=2)
-    rules = (*QWEN3_RULES, (r".*", P()))
+    rules = (*LM_RULES, (r".*", P()))
     shardings = tree_shardings(params, mesh, rules)
     sharded = load_params(tmp_path, UNTIED, shardings)
     assert_same(sharded, params)
@@ -184,10 +184,10 @@ def leaves(tree):
 
 
 def test_the_host_holds_one_stacked_shard_at_a_time(tmp_path, monkeypatch):
-    config = Qwen3Config(256, 128, 2048, 8, 8, 8, 16, max_positions=32)
+    config = LMConfig(256, 128, 2048, 8, 8, 8, 16, max_positions=32)
     params = random_params(config)
     save_params(params, config, tmp_path)
-    shardings = tree_shardings(params, make_mesh(data=4, model=2), (*QWEN3_RULES, (r".*", P())))
+    shardings = tree_shardings(params, make_mesh(data=4, model=2), (*LM_RULES, (r".*", P())))
     put, blocks = jax.device_put, []
 
     def off_the_host(block, device):

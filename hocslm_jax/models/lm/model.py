@@ -18,11 +18,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from hocslm_jax.models.qwen3.config import Qwen3Config
+from hocslm_jax.models.lm.config import LMConfig
 
 # Mesh axes of each parameter: vocabulary, heads and MLP over 'model', the embedding over 'data'.
 # 'model' must divide the number of key-value heads.
-QWEN3_RULES = (
+LM_RULES = (
     (r"(.*/)?embed/embedding", P("model", "data")),
     (r"(.*/)?blocks/[qkv]/kernel", P(None, "data", "model", None)),
     (r"(.*/)?blocks/o/kernel", P(None, "model", None, "data")),
@@ -34,7 +34,7 @@ QWEN3_RULES = (
 Cache = dict[str, jax.Array]
 
 
-class Qwen3(nn.Module):
+class DecoderLM(nn.Module):
     """The layers of the language model; `embed` and `logits` are its two ends.
 
     Attributes:
@@ -46,7 +46,7 @@ class Qwen3(nn.Module):
             gather split weights. Implies `remat`: gathered layers are not kept.
     """
 
-    config: Qwen3Config
+    config: LMConfig
     dtype: str = "bfloat16"
     remat: bool = True
     attention: str = "xla"
@@ -132,7 +132,7 @@ class Qwen3(nn.Module):
 class Block(nn.Module):
     """One pre-norm layer: x + attention, then x + SwiGLU. With a cache, also its new state."""
 
-    config: Qwen3Config
+    config: LMConfig
     dtype: str
     attention: str
 
@@ -207,7 +207,7 @@ class RMSNorm(nn.Module):
         return scale * y.astype(x.dtype)
 
 
-def rope_angles(positions: jax.Array, config: Qwen3Config) -> tuple[jax.Array, jax.Array]:
+def rope_angles(positions: jax.Array, config: LMConfig) -> tuple[jax.Array, jax.Array]:
     """float32 (cos, sin) of positions [T] or [B, T]: [T, 1, H / 2] or [B, T, 1, H / 2]."""
     steps = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**steps
@@ -223,7 +223,7 @@ def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
     return turned.astype(x.dtype)
 
 
-def attention_for(platform: str, config: Qwen3Config, dtype: str) -> str:
+def attention_for(platform: str, config: LMConfig, dtype: str) -> str:
     """The fastest attention of a platform ("cpu", "gpu", "tpu"): cuDNN's on a GPU, else XLA's.
 
     cuDNN's takes 16-bit types and heads of at most 128 channels, a multiple of 8.
@@ -253,26 +253,26 @@ def write(cache: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
     return jax.vmap(row)(cache, new.astype(cache.dtype), start)
 
 
-def init_cache(config: Qwen3Config, batch: int, length: int, dtype="bfloat16") -> Cache:
+def init_cache(config: LMConfig, batch: int, length: int, dtype="bfloat16") -> Cache:
     """An empty key-value cache for `length` tokens a row: two arrays [L, B, S, K, H]."""
     shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
     return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def init_params(config: Qwen3Config, key: jax.Array, dtype: str = "float32") -> dict:
+def init_params(config: LMConfig, key: jax.Array, dtype: str = "float32") -> dict:
     """Fresh parameters: N(0, 0.02) matrices and unit scales."""
     embeddings = jnp.zeros((1, 1, config.hidden_size))
-    params = Qwen3(config, "float32").init(key, embeddings)["params"]
+    params = DecoderLM(config, "float32").init(key, embeddings)["params"]
     return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
-def param_shapes(config: Qwen3Config, dtype: str = "float32") -> dict:
+def param_shapes(config: LMConfig, dtype: str = "float32") -> dict:
     """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill."""
     return jax.eval_shape(functools.partial(init_params, config, dtype=dtype), jax.random.key(0))
 
 
-def num_params(config: Qwen3Config) -> int:
+def num_params(config: LMConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(param_shapes(config)))
 
 

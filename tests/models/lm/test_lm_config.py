@@ -5,9 +5,9 @@ import json
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, from_hf, num_params, read_config, to_hf
+from hocslm_jax.models.lm import SIZES, LMConfig, from_hf, num_params, read_config, to_hf
 
-TINY = Qwen3Config(61, 32, 40, 3, 4, 2, 16, 1e4, 1e-5, False, 64, (7, 8))
+TINY = LMConfig(61, 32, 40, 3, 4, 2, 16, 1e4, 1e-5, False, 64, (7, 8))
 
 
 # The exact numbers of parameters of the released checkpoints.

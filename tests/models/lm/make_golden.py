@@ -1,6 +1,6 @@
 """Writes golden_qwen3.npz from transformers: two tiny models with inputs, logits, gradients, texts.
 
-python tests/models/qwen3/make_golden.py      (needs torch and transformers; the test does not)
+python tests/models/lm/make_golden.py      (needs torch and transformers; the test does not)
 """
 
 from pathlib import Path

@@ -1,8 +1,8 @@
 """Generates text after a prefix of embeddings: greedy or sampled, batched, in one compiled loop.
 
-In: `Qwen3`, its parameters and a prefix [B, P, D], such as a visual token and a prompt. Out: token
-ids [B, max_new_tokens] and how many of them come before the end-of-text token. The loop keeps a
-key-value cache and stops when every row has ended.
+In: `DecoderLM`, its parameters and a prefix [B, P, D], such as a visual token and a prompt. Out:
+token ids [B, max_new_tokens] and how many of them come before the end-of-text token. The loop keeps
+a key-value cache and stops when every row has ended.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3.model import Qwen3, init_cache
+from hocslm_jax.models.lm.model import DecoderLM, init_cache
 
 
 class Options(NamedTuple):
@@ -27,7 +27,7 @@ class Options(NamedTuple):
 
 
 def generate(
-    model: Qwen3,
+    model: DecoderLM,
     params: dict,
     prefix: jax.Array,
     *,
@@ -75,7 +75,7 @@ def generate(
     return _run(model, options, params, prefix, lengths, key, jnp.float32(temperature))
 
 
-def lower_generation(model: Qwen3, options: Options, params: dict, prefix):
+def lower_generation(model: DecoderLM, options: Options, params: dict, prefix):
     """The greedy loop of `generate`, lowered for shapes of parameters and prefix [B, P, D]."""
     rows = jax.ShapeDtypeStruct(prefix.shape[:1], jnp.int32, sharding=prefix.sharding)
     key, temperature = jax.random.key(0), jnp.float32(0)
@@ -97,7 +97,7 @@ def filter_logits(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.
     return logits
 
 
-def _check(model: Qwen3, prefix: int, new: int, temperature, top_k: int, top_p: float) -> None:
+def _check(model: DecoderLM, prefix: int, new: int, temperature, top_k: int, top_p: float) -> None:
     most = model.config.max_positions
     wrong = {
         f"max_new_tokens={new} must be at least 1": new < 1,
@@ -124,7 +124,7 @@ def _next_token(logits, ended, key, temperature, options: Options):
 
 
 @functools.partial(jax.jit, static_argnames=("model", "options"))
-def _run(model: Qwen3, options: Options, params, prefix, starts, key, temperature):
+def _run(model: DecoderLM, options: Options, params, prefix, starts, key, temperature):
     """(tokens [B, max_new_tokens], lengths [B]); `starts` [B] are the lengths of the prefixes."""
     batch, width, most = prefix.shape[0], prefix.shape[1], options.max_new_tokens
     apply = functools.partial(model.apply, {"params": params})

@@ -1,4 +1,4 @@
-"""Sizes of a dense Qwen3 language model: Hugging Face's `config.json` in, `Qwen3Config` out.
+"""Sizes of a dense Qwen3 language model: Hugging Face's `config.json` in, `LMConfig` out.
 
 What this port does not support (mixture of experts, sliding windows, scaled RoPE, biases, quantised
 weights) is refused here, by name, before any weight is read.
@@ -14,7 +14,7 @@ from hocslm_jax.files.text import read_json
 
 
 @dataclasses.dataclass(frozen=True)
-class Qwen3Config:
+class LMConfig:
     """A dense Qwen3; `head_dim` need not be `hidden_size / num_heads`.
 
     `eos_token_ids` holds every id that ends a text, the first one first; it may be empty.
@@ -34,14 +34,14 @@ class Qwen3Config:
     eos_token_ids: tuple[int, ...] = ()
 
 
-def _published(hidden: int, mlp: int, layers: int, heads: int, tied: bool) -> Qwen3Config:
+def _published(hidden: int, mlp: int, layers: int, heads: int, tied: bool) -> LMConfig:
     """A released size: all share the vocabulary, 8 key-value heads and 128 channels a head."""
-    return Qwen3Config(
+    return LMConfig(
         151936, hidden, mlp, layers, heads, 8, 128, tie_embeddings=tied, eos_token_ids=(151645,)
     )
 
 
-SIZES: dict[str, Qwen3Config] = {
+SIZES: dict[str, LMConfig] = {
     "0.6B": _published(1024, 3072, 28, 16, tied=True),
     "1.7B": _published(2048, 6144, 28, 16, tied=True),
     "4B": _published(2560, 9728, 36, 32, tied=True),
@@ -64,7 +64,7 @@ _COUNTS = {  # our field: its name in config.json
 }
 
 
-def from_hf(values: Mapping[str, Any], name: str = "config.json") -> Qwen3Config:
+def from_hf(values: Mapping[str, Any], name: str = "config.json") -> LMConfig:
     """The config that a parsed `config.json` states.
 
     Raises:
@@ -81,7 +81,7 @@ def from_hf(values: Mapping[str, Any], name: str = "config.json") -> Qwen3Config
     if problems:
         raise UserError(f"{name}: this Qwen3 is not supported: {'; '.join(problems)}")
     eos = values.get("eos_token_id")
-    return Qwen3Config(
+    return LMConfig(
         **{ours: values[theirs] for ours, theirs in _COUNTS.items()},
         rope_theta=float(theta),
         rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
@@ -90,7 +90,7 @@ def from_hf(values: Mapping[str, Any], name: str = "config.json") -> Qwen3Config
     )
 
 
-def to_hf(config: Qwen3Config) -> dict[str, Any]:
+def to_hf(config: LMConfig) -> dict[str, Any]:
     """The `config.json` of a config, as the released models write it."""
     eos = config.eos_token_ids
     return {
@@ -112,7 +112,7 @@ def to_hf(config: Qwen3Config) -> dict[str, Any]:
     }
 
 
-def read_config(folder: str | Path) -> Qwen3Config:
+def read_config(folder: str | Path) -> LMConfig:
     """The config of a checkpoint folder.
 
     Raises:

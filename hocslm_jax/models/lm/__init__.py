@@ -1,11 +1,11 @@
 """Dense Qwen3 language models: Hugging Face checkpoints in, hidden states, logits and text out."""
 
-from hocslm_jax.models.qwen3.config import SIZES, Qwen3Config, from_hf, read_config, to_hf
-from hocslm_jax.models.qwen3.generate import filter_logits, generate
-from hocslm_jax.models.qwen3.load import load_params, resolve, save_params
-from hocslm_jax.models.qwen3.model import (
-    QWEN3_RULES,
-    Qwen3,
+from hocslm_jax.models.lm.config import SIZES, LMConfig, from_hf, read_config, to_hf
+from hocslm_jax.models.lm.generate import filter_logits, generate
+from hocslm_jax.models.lm.load import load_params, resolve, save_params
+from hocslm_jax.models.lm.model import (
+    LM_RULES,
+    DecoderLM,
     attention_for,
     head_matrix,
     init_cache,
@@ -15,10 +15,10 @@ from hocslm_jax.models.qwen3.model import (
 )
 
 __all__ = [
-    "QWEN3_RULES",
+    "LM_RULES",
     "SIZES",
-    "Qwen3",
-    "Qwen3Config",
+    "DecoderLM",
+    "LMConfig",
     "attention_for",
     "filter_logits",
     "from_hf",

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, filter_logits, generate, param_shapes
-from hocslm_jax.models.qwen3.model import QWEN3_RULES as RULES
+from hocslm_jax.models.lm import DecoderLM, LMConfig, filter_logits, generate, param_shapes
+from hocslm_jax.models.lm.model import LM_RULES as RULES
 from hocslm_jax.sharding import P, batch_sharding, make_mesh, tree_shardings
 
-TINY = Qwen3Config(14, 16, 12, 2, 4, 2, 6, rope_theta=100.0, max_positions=64)
-MODEL = Qwen3(TINY, "float32")
+TINY = LMConfig(14, 16, 12, 2, 4, 2, 6, rope_theta=100.0, max_positions=64)
+MODEL = DecoderLM(TINY, "float32")
 FREE = {"eos_ids": (), "pad_id": 0}
 
 
@@ -68,7 +68,7 @@ def test_what_stands_in_the_padding_does_not_matter(params, prefix):
     np.testing.assert_array_equal(one[0], two[0])
 
 
-class Counting(Qwen3):
+class Counting(DecoderLM):
     """Reports every call of the cached forward pass."""
 
     def decode(self, embeddings, cache, start):
@@ -207,6 +207,6 @@ def test_sharded_parameters_write_the_same_text(params, prefix):
 
 def test_bfloat16_parameters_generate_too(params, prefix):
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    tokens, lengths = generate(Qwen3(TINY), narrow, prefix, max_new_tokens=4, **FREE)
+    tokens, lengths = generate(DecoderLM(TINY), narrow, prefix, max_new_tokens=4, **FREE)
     assert tokens.dtype == lengths.dtype == jnp.int32
     assert np.all((tokens >= 0) & (tokens < 14)) and lengths.tolist() == [4, 4, 4]
