@@ -37,7 +37,7 @@ class LanguageSettings:
     """`config.lm`.
 
     Attributes:
-      name: folder or hub id of a Qwen3 checkpoint, for init="load".
+      name: folder or hub id of a checkpoint, for init="load".
       init: "load", or "pretrain" a small one on the captions.
       folder: where the pretrained one lies; "" = `lm/` in the workdir.
       dtype: "" = bfloat16 for a loaded model, float32 for one that is pretrained here.
@@ -140,14 +140,18 @@ def open_without_weights(lm, folder: str | Path) -> Language:
 
 
 def read_language(folder: Path) -> tuple[LMConfig, Tokenizer]:
-    """Sizes and tokenizer of a model's folder.
+    """Sizes and tokenizer of a model's folder; any of `eos_token_ids` ends a text.
 
     Raises:
         UserError: they do not fit each other, or a file is not what its checksum says.
     """
     check_seal(folder, None, "remove the folder to pretrain it again, or fetch it again")
     config, tokenizer = read_config(folder), load_tokenizer(folder)
-    check_pair(tokenizer, config.vocab_size, config.eos_token_ids, str(folder))
+    ends = config.eos_token_ids
+    check_pair(tokenizer, config.vocab_size, ends, str(folder))
+    if ends and tokenizer.eos_id not in ends:  # a caption ends as the model's own texts do
+        config = dataclasses.replace(config, eos_token_ids=(*ends, tokenizer.eos_id))
+        tokenizer = dataclasses.replace(tokenizer, eos_id=ends[0])
     return config, tokenizer
 
 

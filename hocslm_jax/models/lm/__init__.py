@@ -1,8 +1,8 @@
-"""Dense Qwen3 language models: Hugging Face checkpoints in, hidden states, logits and text out."""
+"""Dense language models (Qwen3, Qwen2, Llama): checkpoints in, hidden states, logits, text out."""
 
-from hocslm_jax.models.lm.config import SIZES, LMConfig, from_hf, read_config, to_hf
+from hocslm_jax.models.lm.config import SIZES, LMConfig, RopeScaling, from_hf, to_hf
 from hocslm_jax.models.lm.generate import filter_logits, generate
-from hocslm_jax.models.lm.load import load_params, resolve, save_params
+from hocslm_jax.models.lm.load import load_params, read_config, resolve, save_params
 from hocslm_jax.models.lm.model import (
     LM_RULES,
     DecoderLM,
@@ -19,6 +19,7 @@ __all__ = [
     "SIZES",
     "DecoderLM",
     "LMConfig",
+    "RopeScaling",
     "attention_for",
     "filter_logits",
     "from_hf",

@@ -1,23 +1,59 @@
-"""Sizes of a dense Qwen3 language model: Hugging Face's `config.json` in, `LMConfig` out.
+"""Sizes of a dense decoder-only language model: Hugging Face's `config.json` in, `LMConfig` out.
 
-What this port does not support (mixture of experts, sliding windows, scaled RoPE, biases, quantised
-weights) is refused here, by name, before any weight is read.
+Three architectures share the code: Llama (SmolLM2 too), Qwen2 and 2.5, Qwen3; `FAMILIES` says what
+sets them apart. What this port does not support (mixture of experts, sliding windows, YaRN,
+quantised weights) is refused here, by name, before any weight is read.
 """
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hocslm_jax.errors import UserError
-from hocslm_jax.files.text import read_json
+from hocslm_jax.errors import UserError, few
+
+
+class Family(NamedTuple):
+    """What sets an architecture apart.
+
+    Attributes:
+        name: of it in transformers.
+        qk_norm: per-head RMSNorm of queries and keys before RoPE.
+        qkv_bias: queries, keys and values have biases.
+        rope_theta: where config.json states none; None if it has to.
+        head_dim_stated: config.json has to state the channels of a head; else they are
+            `hidden_size / num_attention_heads` unless it does.
+    """
+
+    name: str
+    qk_norm: bool
+    qkv_bias: bool
+    rope_theta: float | None
+    head_dim_stated: bool
+
+
+FAMILIES: dict[str, Family] = {  # by model_type of config.json
+    "qwen3": Family("Qwen3ForCausalLM", True, False, None, True),
+    "qwen2": Family("Qwen2ForCausalLM", False, True, 1e4, False),
+    "llama": Family("LlamaForCausalLM", False, False, 1e4, False),
+}
+TEXT_TOWERS = {"qwen3_vl": "qwen3"}  # models whose `text_config` is that of a family
+
+
+class RopeScaling(NamedTuple):
+    """RoPE for longer texts as in Llama 3 (`rope_type` llama3); see `model.rope_frequencies`."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
 
 
 @dataclasses.dataclass(frozen=True)
 class LMConfig:
-    """A dense Qwen3; `head_dim` need not be `hidden_size / num_heads`.
+    """A dense decoder; `head_dim` need not be `hidden_size / num_heads`.
 
-    `eos_token_ids` holds every id that ends a text, the first one first; it may be empty.
+    `eos_token_ids` holds every id that ends a text, the first one first; it may be empty. `family`
+    is a key of `FAMILIES`.
     """
 
     vocab_size: int
@@ -32,6 +68,8 @@ class LMConfig:
     tie_embeddings: bool = True
     max_positions: int = 40960
     eos_token_ids: tuple[int, ...] = ()
+    family: str = "qwen3"
+    rope_scaling: RopeScaling | None = None
 
 
 def _published(hidden: int, mlp: int, layers: int, heads: int, tied: bool) -> LMConfig:
@@ -41,7 +79,7 @@ def _published(hidden: int, mlp: int, layers: int, heads: int, tied: bool) -> LM
     )
 
 
-SIZES: dict[str, LMConfig] = {
+SIZES: dict[str, LMConfig] = {  # of Qwen3
     "0.6B": _published(1024, 3072, 28, 16, tied=True),
     "1.7B": _published(2048, 6144, 28, 16, tied=True),
     "4B": _published(2560, 9728, 36, 32, tied=True),
@@ -70,35 +108,44 @@ def from_hf(values: Mapping[str, Any], name: str = "config.json") -> LMConfig:
     Raises:
         UserError: it is another architecture, or uses what is not supported; all reasons in one.
     """
-    if values.get("model_type") != "qwen3":
+    kind = values.get("model_type")
+    if kind in TEXT_TOWERS:
+        tied = {key: values[key] for key in ("tie_word_embeddings",) if key in values}
+        quantised = {"quantization_config": values.get("quantization_config")}
+        kind, values = TEXT_TOWERS[kind], {**(values.get("text_config") or {}), **tied, **quantised}
+    if kind not in FAMILIES:
         raise UserError(
-            f"{name}: model_type is {values.get('model_type')!r}, only the dense 'qwen3' is "
-            "supported: choose a Qwen3 0.6B, 1.7B, 4B, 8B, 14B or 32B checkpoint"
+            f"{name}: model_type is {kind!r}: choose a dense checkpoint of Qwen3, Qwen2.5, or "
+            f"the Llama architecture ({', '.join(FAMILIES)})"
         )
-    rope = values.get("rope_parameters") or {}  # newer files keep theta in here
-    theta = rope.get("rope_theta", values.get("rope_theta"))
+    values = _completed(values, FAMILIES[kind])
+    rope = _rope(values)
+    theta = rope.get("rope_theta", values.get("rope_theta")) or FAMILIES[kind].rope_theta
     problems = [*_missing(values), *_unsupported(values), *([] if theta else ["no rope_theta"])]
     if problems:
-        raise UserError(f"{name}: this Qwen3 is not supported: {'; '.join(problems)}")
+        raise UserError(f"{name}: this {kind} model is not supported: {few(problems, '; ')}")
     eos = values.get("eos_token_id")
+    scaled = rope.get("rope_type", rope.get("type")) == "llama3"
     return LMConfig(
         **{ours: values[theirs] for ours, theirs in _COUNTS.items()},
         rope_theta=float(theta),
         rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
         tie_embeddings=bool(values.get("tie_word_embeddings", False)),
         eos_token_ids=tuple(eos if isinstance(eos, list) else [] if eos is None else [eos]),
+        family=kind,
+        rope_scaling=RopeScaling(*(rope[key] for key in RopeScaling._fields)) if scaled else None,
     )
 
 
 def to_hf(config: LMConfig) -> dict[str, Any]:
     """The `config.json` of a config, as the released models write it."""
-    eos = config.eos_token_ids
+    eos, scaling = config.eos_token_ids, config.rope_scaling
     return {
-        "architectures": ["Qwen3ForCausalLM"],
-        "model_type": "qwen3",
+        "architectures": [FAMILIES[config.family].name],
+        "model_type": config.family,
         **{theirs: getattr(config, ours) for ours, theirs in _COUNTS.items()},
         "rope_theta": config.rope_theta,
-        "rope_scaling": None,
+        "rope_scaling": scaling and {"rope_type": "llama3", **scaling._asdict()},
         "rms_norm_eps": config.rms_norm_eps,
         "tie_word_embeddings": config.tie_embeddings,
         "eos_token_id": list(eos) if len(eos) > 1 else next(iter(eos), None),
@@ -112,17 +159,21 @@ def to_hf(config: LMConfig) -> dict[str, Any]:
     }
 
 
-def read_config(folder: str | Path) -> LMConfig:
-    """The config of a checkpoint folder.
+def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of RoPE; newer files keep its base in here too."""
+    return {**(values.get("rope_scaling") or {}), **(values.get("rope_parameters") or {})}
 
-    Raises:
-        UserError: `config.json` is absent, not JSON, or asks for what is not supported.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        return from_hf(read_json(path, "a Qwen3 folder needs it"), str(path))
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path} is damaged ({error}): fetch the checkpoint again") from None
+
+def _completed(values: Mapping[str, Any], family: Family) -> dict[str, Any]:
+    """With the sizes that a config.json may leave out, where they follow from the others."""
+    values = dict(values)
+    heads, width = values.get("num_attention_heads"), values.get("hidden_size")
+    if not family.head_dim_stated and type(heads) is type(width) is int and heads > 0:
+        if values.get("num_key_value_heads") is None:
+            values["num_key_value_heads"] = heads
+        if values.get("head_dim") is None:
+            values["head_dim"] = width // heads
+    return values
 
 
 def _missing(values: Mapping[str, Any]) -> list[str]:
@@ -131,7 +182,7 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
     if not problems:
         most = {"num_hidden_layers": MAX_LAYERS}
         large = [key for key, n in found.items() if n > most.get(key, MAX_SIZE)]
-        problems = [f"{key} {found[key]}, too many for any Qwen3" for key in large]
+        problems = [f"{key} {found[key]}, too many for any model" for key in large]
     if problems:
         return problems
     heads, groups = found["num_attention_heads"], found["num_key_value_heads"]
@@ -144,18 +195,35 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
 
 def _unsupported(values: Mapping[str, Any]) -> list[str]:
     """Features that change what the model computes and that this port does not support."""
-    rope = values.get("rope_scaling") or values.get("rope_parameters") or {}
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    rope, kind = _rope(values), values.get("model_type")
     layers = values.get("num_hidden_layers") or 0
     window = values.get("use_sliding_window") and values.get("sliding_window")
     types = values.get("layer_types") or []
+    quantised = values.get("quantization_config") or {}
+    experts = [values.get(key) for key in ("num_experts", "num_local_experts")]
+    partial = [at.get("partial_rotary_factor") for at in (values, rope)]
     kinds = {
-        f"RoPE scaling {rope_type!r}": rope_type != "default",
-        "mixture of experts": bool(values.get("num_experts")),
+        "mixture of experts": any(experts),
         "sliding-window attention": any(kind != "full_attention" for kind in types)
         or bool(window and not types and values.get("max_window_layers", 28) < layers),
-        "attention_bias": bool(values.get("attention_bias")),
+        "attention_bias": bool(values.get("attention_bias")) and kind != "qwen2",  # has its own
+        "mlp_bias": bool(values.get("mlp_bias")),
+        "RoPE of a part of the head": any(part not in (None, 1) for part in partial),
+        "dual-chunk attention": bool(values.get("dual_chunk_attention_config")),
         f"hidden_act {values.get('hidden_act')!r}": values.get("hidden_act", "silu") != "silu",
-        "quantised weights": bool(values.get("quantization_config")),
+        f"quantised weights ({quantised.get('quant_method', 'unknown')})": bool(quantised),
     }
-    return [kind for kind, used in kinds.items() if used]
+    return _scaling(rope) + [kind for kind, used in kinds.items() if used]
+
+
+def _scaling(rope: Mapping[str, Any]) -> list[str]:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return []
+    if kind != "llama3":
+        return [f"RoPE scaling {kind!r}"]
+    numbers = [rope.get(key) for key in RopeScaling._fields]
+    if not all(type(n) in (int, float) and 0 < n < float("inf") for n in numbers):
+        return [f"RoPE scaling 'llama3' without positive {', '.join(RopeScaling._fields)}"]
+    low, high = numbers[1:3]
+    return [] if low < high else ["RoPE scaling 'llama3' whose low_freq_factor is not the lower"]

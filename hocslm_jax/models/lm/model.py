@@ -1,9 +1,11 @@
-"""Dense Qwen3 in Linen: input embeddings [B, T, D] -> hidden states [B, T, D] -> float32 logits.
+"""A dense decoder in Linen: input embeddings [B, T, D] -> hidden states [B, T, D] -> logits.
+
+Qwen3, Qwen2 and Llama are one model, see `config.FAMILIES`.
 
 Layers are scanned (parameters stacked along a leading layer axis) and rematerialised. Attention is
-grouped-query, causal, with per-head RMSNorm on queries and keys before RoPE. Right padding needs no
-mask, since a causal model does not see what comes later. Inputs are embeddings rather than tokens,
-so that a visual token can stand before the words; the model knows nothing of devices.
+grouped-query, causal, in Qwen3 with per-head RMSNorm on queries and keys before RoPE. Right padding
+needs no mask, since a causal model does not see what comes later. Inputs are embeddings rather than
+tokens, so that a visual token can stand before the words; the model knows nothing of devices.
 
 Axes: B rows, T tokens, D width, V vocabulary, N heads, K key-value heads, H channels of a head,
 F width of the MLP, L layers, S slots of a cache.
@@ -18,13 +20,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from hocslm_jax.models.lm.config import LMConfig
+from hocslm_jax.models.lm.config import FAMILIES, LMConfig
 
 # Mesh axes of each parameter: vocabulary, heads and MLP over 'model', the embedding over 'data'.
 # 'model' must divide the number of key-value heads.
 LM_RULES = (
     (r"(.*/)?embed/embedding", P("model", "data")),
     (r"(.*/)?blocks/[qkv]/kernel", P(None, "data", "model", None)),
+    (r"(.*/)?blocks/[qkv]/bias", P(None, "model", None)),
     (r"(.*/)?blocks/o/kernel", P(None, "model", None, "data")),
     (r"(.*/)?blocks/(gate|up)/kernel", P(None, "data", "model")),
     (r"(.*/)?blocks/down/kernel", P(None, "model", "data")),
@@ -138,15 +141,18 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, rope, window, cache):
-        config = self.config
+        config, family = self.config, FAMILIES[self.config.family]
         width, heads = config.hidden_size, (config.num_heads, config.head_dim)
         groups = (config.num_kv_heads, config.head_dim)
         norm = functools.partial(RMSNorm, config.rms_norm_eps)
 
         y = norm(name="input_norm")(x)  # [B, T, D]
-        query = norm(name="q_norm")(Linear((width, *heads), name="q")(y))  # [B, T, N, H]
-        key = norm(name="k_norm")(Linear((width, *groups), name="k")(y))  # [B, T, K, H]
-        value = Linear((width, *groups), name="v")(y)  # [B, T, K, H]
+        project = functools.partial(Linear, bias=family.qkv_bias)
+        query = project((width, *heads), name="q")(y)  # [B, T, N, H]
+        key = project((width, *groups), name="k")(y)  # [B, T, K, H]
+        value = project((width, *groups), name="v")(y)  # [B, T, K, H]
+        if family.qk_norm:
+            query, key = norm(name="q_norm")(query), norm(name="k_norm")(key)
         query, key = rotate(query, rope), rotate(key, rope)
         seen, start = window
         if cache is None:
@@ -165,13 +171,14 @@ class Block(nn.Module):
 
 
 class Linear(nn.Module):
-    """A product over the last `inputs` axes of x and the first of the kernel; no bias.
+    """A product over the last `inputs` axes of x and the first of the kernel.
 
     On flattened rows: on a CPU the gradient of the kernel is otherwise half as fast.
     """
 
     shape: tuple[int, ...]
     inputs: int = 1
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, out=None) -> jax.Array:
@@ -179,7 +186,11 @@ class Linear(nn.Module):
         width = math.prod(self.shape[: self.inputs])
         rows, matrix = x.reshape(-1, width), kernel.reshape(width, -1)  # [R, in], [in, out]
         y = jnp.dot(rows, matrix, preferred_element_type=out or x.dtype)
-        return y.reshape(*x.shape[: -self.inputs], *self.shape[self.inputs :])
+        y = y.reshape(*x.shape[: -self.inputs], *self.shape[self.inputs :])
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, self.shape[self.inputs :])
+        return y + bias.astype(y.dtype)
 
 
 class Embedding(nn.Module):
@@ -209,10 +220,25 @@ class RMSNorm(nn.Module):
 
 def rope_angles(positions: jax.Array, config: LMConfig) -> tuple[jax.Array, jax.Array]:
     """float32 (cos, sin) of positions [T] or [B, T]: [T, 1, H / 2] or [B, T, 1, H / 2]."""
+    angles = positions.astype(jnp.float32)[..., None, None] * rope_frequencies(config)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rope_frequencies(config: LMConfig) -> jax.Array:
+    """float32 [H / 2], in radians a position.
+
+    Llama 3.1 and later were trained on short texts first: frequencies that turn less than
+    `low_freq_factor` times within those are divided by `factor`, those that turn more than
+    `high_freq_factor` times are kept, and between the two it passes from one to the other.
+    """
     steps = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**steps
-    angles = positions.astype(jnp.float32)[..., None, None] * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
+    if config.rope_scaling is None:
+        return frequencies
+    factor, low, high, length = config.rope_scaling
+    turns = length * frequencies / (2 * math.pi)  # within the texts of the first training
+    kept = jnp.clip((turns - low) / (high - low), 0, 1)
+    return frequencies * (kept + (1 - kept) / factor)
 
 
 def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:

@@ -6,7 +6,7 @@ python tests/models/lm/make_golden.py      (needs torch and transformers; the te
 from pathlib import Path
 
 import numpy as np
-from qwen3_reference import (
+from lm_reference import (
     LAYOUTS,
     LENGTHS,
     inputs,

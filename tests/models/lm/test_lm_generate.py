@@ -138,7 +138,7 @@ def test_filters_agree_with_transformers():
 def draws(params, prefix, count=4000, seed=0, **options):
     """How often each token is drawn first, after one prefix."""
     rows = np.broadcast_to(prefix[:1], (count, *prefix.shape[1:]))
-    key = jax.random.key(seed)
+    key = jax.random.split(jax.random.key(seed), count)
     tokens, _ = generate(MODEL, params, rows, max_new_tokens=1, key=key, **FREE, **options)
     return np.bincount(np.asarray(tokens)[:, 0], minlength=TINY.vocab_size) / count
 
@@ -171,6 +171,17 @@ def test_a_low_temperature_is_greedy_and_a_key_decides_the_rest(params, prefix):
     assert np.any(sampled(3.0, 1) != sampled(3.0, 2))
     hot = np.asarray(sampled(50.0, 3))
     assert any(len(set(row)) > 4 for row in hot.tolist())  # every step draws anew
+
+
+def test_a_sampled_text_does_not_depend_on_its_place_in_the_batch(params, prefix):
+    def sampled(rows):
+        options = {"temperature": 1.5, "top_k": 9, "key": jax.random.key(5), **FREE}
+        return generate(MODEL, params, rows, max_new_tokens=8, **options)[0].tolist()
+
+    together = sampled(prefix)
+    assert len({tuple(row) for row in together}) == 3
+    assert sampled(prefix[::-1])[::-1] == together
+    assert sampled(np.concatenate([prefix[2:], prefix[2:], prefix[2:]])) == [together[2]] * 3
 
 
 @pytest.mark.parametrize(

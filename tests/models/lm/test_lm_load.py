@@ -222,3 +222,78 @@ def test_a_replicated_parameter_is_read_once(tmp_path, monkeypatch):
     mesh = make_mesh(data=4, model=2)
     load_params(tmp_path, TIED, jax.sharding.NamedSharding(mesh, P()))
     assert sum(reads) == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def rewritten(folder, change):
+    """The only weight file, with its tensors as `change` makes them."""
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "head"),
+    [("", ""), ("model.language_model.", ""), ("language_model.model.", "language_model.")],
+)
+@pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
+def test_other_prefixes_and_what_has_no_influence(config, prefix, head, tmp_path):
+    params = random_params(config)
+    save_params(params, config, tmp_path)
+
+    def renamed(tensors):
+        found = {
+            name.replace("model.", prefix) if name.startswith("model.") else head + name: tensor
+            for name, tensor in tensors.items()
+        }
+        ignored = ("model.visual.blocks.0.norm1.bias", "layers.0.self_attn.rotary_emb.inv_freq")
+        return found | dict.fromkeys(ignored, np.zeros(3, np.float32))
+
+    rewritten(tmp_path, renamed)
+    assert_same(load_params(tmp_path, read_config(tmp_path)), params)
+
+
+def test_names_of_another_model_are_one_short_line(tmp_path):
+    save_params(random_params(UNTIED), UNTIED, tmp_path)
+    rewritten(tmp_path, lambda tensors: {f"transformer.{n}": t for n, t in tensors.items()})
+    with pytest.raises(
+        UserError, match="holds no language model: none of its 25 tensors"
+    ) as caught:
+        load_params(tmp_path, UNTIED)
+    assert "and 22 more" in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_no_numbers_are_refused(value, dtype, tmp_path):
+    params = random_params(TIED, dtype)
+    save_params(params, TIED, tmp_path)
+
+    def broken(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"][-1, -1] = value
+        return tensors
+
+    rewritten(tmp_path, broken)
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj\.weight has values that are NaN"):
+        load_params(tmp_path, TIED, dtype="bfloat16")
+
+
+def test_a_tied_config_beside_another_head_is_read_as_transformers_reads_it(tmp_path):
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    params = random_params(TIED)
+    save_params(params, TIED, tmp_path)
+    rng = np.random.default_rng(1)
+    head = rng.normal(size=(24, 16)).astype(np.float32)
+    rewritten(tmp_path, lambda tensors: tensors | {"lm_head.weight": head})
+    config = read_config(tmp_path)
+    got = load_params(tmp_path, config)
+    assert not config.tie_embeddings
+    np.testing.assert_array_equal(got["lm_head"]["kernel"], head.T)
+    np.testing.assert_array_equal(got["embed"]["embedding"], params["embed"]["embedding"])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(theirs.lm_head.weight, torch.tensor(head))
+
+
+def test_a_tied_checkpoint_may_store_the_head_alone(tmp_path):
+    params = random_params(TIED)
+    save_params(params, TIED, tmp_path)
+    rewritten(tmp_path, lambda t: t | {"lm_head.weight": t.pop("model.embed_tokens.weight")})
+    assert_same(load_params(tmp_path, read_config(tmp_path)), params)

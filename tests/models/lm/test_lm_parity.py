@@ -1,10 +1,10 @@
-"""Qwen3 against transformers: logits, gradients of the inputs, texts; all live, so with PyTorch."""
+"""Every family against transformers: logits, gradients of the inputs, texts. Needs PyTorch."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from qwen3_reference import (
+from lm_reference import (
     LAYOUTS,
     LENGTHS,
     inputs,
