@@ -142,9 +142,8 @@ def check_pair(
             f"the tokenizer has {tokenizer.size:,} ids but {name} knows {vocab_size:,}; "
             "use the tokenizer of the same model"
         )
-    special = {
-        n for n, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special
-    }
+    added = tokenizer.backend.get_added_tokens_decoder()
+    special = [number for number, token in added.items() if token.special]
     if eos_token_ids and not {tokenizer.eos_id, *special}.intersection(eos_token_ids):
         ends = ", ".join(map(str, eos_token_ids))
         raise UserError(

@@ -19,14 +19,17 @@ from hocslm_jax.data.tokenizer import Tokenizer, check_pair, load_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.checksums import check_seal
 from hocslm_jax.hosts import say
+from hocslm_jax.language.gguf_tokenizer import gguf_tokenizer
 from hocslm_jax.models import FusionConfig
 from hocslm_jax.models.lm import (
     DecoderLM,
     LMConfig,
     attention_for,
+    is_gguf,
     load_params,
     param_shapes,
     read_config,
+    read_metadata,
     resolve,
 )
 from hocslm_jax.models.packing import Grid, choose_grid
@@ -37,7 +40,7 @@ class LanguageSettings:
     """`config.lm`.
 
     Attributes:
-      name: folder or hub id of a checkpoint, for init="load".
+      name: folder, GGUF file or hub id of a checkpoint, for init="load".
       init: "load", or "pretrain" a small one on the captions.
       folder: where the pretrained one lies; "" = `lm/` in the workdir.
       dtype: "" = bfloat16 for a loaded model, float32 for one that is pretrained here.
@@ -140,13 +143,16 @@ def open_without_weights(lm, folder: str | Path) -> Language:
 
 
 def read_language(folder: Path) -> tuple[LMConfig, Tokenizer]:
-    """Sizes and tokenizer of a model's folder; any of `eos_token_ids` ends a text.
+    """Sizes and tokenizer of a model's folder or GGUF file; any of `eos_token_ids` ends a text.
 
     Raises:
         UserError: they do not fit each other, or a file is not what its checksum says.
     """
-    check_seal(folder, None, "remove the folder to pretrain it again, or fetch it again")
-    config, tokenizer = read_config(folder), load_tokenizer(folder)
+    if is_gguf(folder):
+        config, tokenizer = read_config(folder), gguf_tokenizer(read_metadata(folder), folder)
+    else:
+        check_seal(folder, None, "remove the folder to pretrain it again, or fetch it again")
+        config, tokenizer = read_config(folder), load_tokenizer(folder)
     ends = config.eos_token_ids
     check_pair(tokenizer, config.vocab_size, ends, str(folder))
     if ends and tokenizer.eos_id not in ends:  # a caption ends as the model's own texts do

@@ -32,6 +32,7 @@ from hocslm_jax.models.lm import (
     DecoderLM,
     LMConfig,
     attention_for,
+    is_gguf,
     param_shapes,
     read_config,
 )
@@ -145,7 +146,7 @@ def lm_sizes(lm) -> LMConfig:
     """
     if lm.init == "pretrain":
         return lm_config(lm.pretrain, SimpleNamespace(size=lm.pretrain.vocab_size, eos_id=0))
-    if Path(lm.name).is_dir():
+    if is_gguf(lm.name) or Path(lm.name).is_dir():
         return read_config(Path(lm.name))
     released = re.search(r"Qwen3-([\d.]+B)", lm.name)
     if not released or released[1] not in SIZES:

@@ -2,6 +2,7 @@
 
 from hocslm_jax.models.lm.config import SIZES, LMConfig, RopeScaling, from_hf, to_hf
 from hocslm_jax.models.lm.generate import filter_logits, generate
+from hocslm_jax.models.lm.gguf_file import is_gguf, read_metadata
 from hocslm_jax.models.lm.load import load_params, read_config, resolve, save_params
 from hocslm_jax.models.lm.model import (
     LM_RULES,
@@ -27,10 +28,12 @@ __all__ = [
     "head_matrix",
     "init_cache",
     "init_params",
+    "is_gguf",
     "load_params",
     "num_params",
     "param_shapes",
     "read_config",
+    "read_metadata",
     "resolve",
     "save_params",
     "to_hf",

@@ -40,7 +40,7 @@ TEXT_TOWERS = {"qwen3_vl": "qwen3"}  # models whose `text_config` is that of a f
 
 
 class RopeScaling(NamedTuple):
-    """RoPE for longer texts as in Llama 3 (`rope_type` llama3); see `model.rope_frequencies`."""
+    """RoPE for longer texts as in Llama 3 (`rope_type` llama3); see `rope.rope_frequencies`."""
 
     factor: float
     low_freq_factor: float

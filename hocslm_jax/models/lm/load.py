@@ -1,9 +1,9 @@
 """Hugging Face safetensors <-> DecoderLM parameters, without PyTorch.
 
 In: a folder with `config.json` and `model.safetensors`, or its shards and their index, in float32,
-bfloat16 or float16. Out: the parameter tree of `DecoderLM` on its devices, and the way back.
-`tensor_table.py` says where each parameter is on disk. Each device's shard is read separately, so
-that the host holds one stacked shard of one parameter at a time.
+bfloat16 or float16, or a GGUF file. Out: the parameter tree of `DecoderLM` on its devices, and the
+way back. `tensor_table.py` says where each parameter is on disk. Each device's shard is read
+separately, so that the host holds one stacked shard of one parameter at a time.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ from hocslm_jax.files.atomic import write_json
 from hocslm_jax.files.checksums import SUMS
 from hocslm_jax.files.text import read_json
 from hocslm_jax.models.lm.config import LMConfig, from_hf, to_hf
+from hocslm_jax.models.lm.gguf_file import is_gguf, open_gguf, read_gguf_config
 from hocslm_jax.models.lm.tensor_table import (
     EMBEDDING,
     HEAD,
@@ -46,10 +47,12 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def resolve(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint: an existing one, or a Hugging Face id, fetched or cached.
 
+    The name of a GGUF file stays as it is.
+
     Raises:
         UserError: neither a folder nor an id that can be fetched.
     """
-    if Path(name_or_path).is_dir():
+    if is_gguf(name_or_path) or Path(name_or_path).is_dir():
         return Path(name_or_path)
     if not _HUB_ID.fullmatch(str(name_or_path)):
         raise UserError(f"{name_or_path} is neither a folder nor a hub id like Qwen/Qwen3-0.6B")
@@ -65,14 +68,16 @@ def resolve(name_or_path: str | Path) -> Path:
 
 
 def read_config(source: str | Path) -> LMConfig:
-    """The config of a checkpoint folder.
+    """The config of a checkpoint folder or GGUF file.
 
     Where it ties the embeddings beside an output matrix of other numbers it is wrong: they are not
     tied then, as in transformers.
 
     Raises:
-        UserError: `config.json` is absent, not JSON, or asks for what is not supported.
+        UserError: it is absent or damaged, or asks for what is not supported.
     """
+    if is_gguf(source):
+        return read_gguf_config(Path(source))
     path = Path(source) / "config.json"
     try:
         config = from_hf(read_json(path, "a language model's folder needs it"), str(path))
@@ -108,7 +113,7 @@ def load_params(folder: str | Path, config: LMConfig, shardings=None, dtype=None
     """The parameters of a checkpoint folder, read straight to their devices.
 
     Args:
-        folder: see `resolve`; `read_config` gives its config.
+        folder: or a GGUF file, see `resolve`; `read_config` gives its config.
         shardings: one `jax.sharding.Sharding` for all, or a tree of them like the parameters;
             default the first device.
         dtype: to cast to while reading; default what is on disk.
@@ -121,7 +126,8 @@ def load_params(folder: str | Path, config: LMConfig, shardings=None, dtype=None
     same = isinstance(shardings, Sharding)
     each = {} if same else flatten_dict(shardings, sep="/")
     with contextlib.ExitStack() as stack:
-        tensors = _open(Path(folder), stack)
+        path = Path(folder)
+        tensors = open_gguf(path, config) if is_gguf(path) else _open(path, stack)
         if config.tie_embeddings and HEAD in tensors:  # either may be stored of the two
             tensors.setdefault(EMBEDDING, tensors.pop(HEAD))
         _check(tensors, config, folder)
@@ -208,7 +214,7 @@ def _check(tensors: dict, config: LMConfig, folder: str | Path) -> None:
             problems.append(f"{name} has the unsupported type {dtype}")
     if problems:
         raise UserError(
-            f"{folder} does not hold the {config.family} model of its config.json: {len(problems)} "
+            f"{folder} does not hold the {config.family} model that it states: {len(problems)} "
             f"tensors are wrong, {few(problems, '; ', 3)}"
         )
 
