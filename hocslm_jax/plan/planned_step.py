@@ -35,6 +35,7 @@ from hocslm_jax.models.lm import (
     is_gguf,
     param_shapes,
     read_config,
+    resolve,
 )
 from hocslm_jax.plan.products import product_flops
 from hocslm_jax.train import checkpoint, optim, setup
@@ -147,7 +148,7 @@ def lm_sizes(lm) -> LMConfig:
     if lm.init == "pretrain":
         return lm_config(lm.pretrain, SimpleNamespace(size=lm.pretrain.vocab_size, eos_id=0))
     if is_gguf(lm.name) or Path(lm.name).is_dir():
-        return read_config(Path(lm.name))
+        return read_config(resolve(lm.name))
     released = re.search(r"Qwen3-([\d.]+B)", lm.name)
     if not released or released[1] not in SIZES:
         known = ", ".join(f"Qwen3-{size}" for size in SIZES)

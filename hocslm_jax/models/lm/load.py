@@ -28,7 +28,7 @@ from hocslm_jax.files.atomic import write_json
 from hocslm_jax.files.checksums import SUMS
 from hocslm_jax.files.text import read_json
 from hocslm_jax.models.lm.config import LMConfig, from_hf, to_hf
-from hocslm_jax.models.lm.gguf_file import is_gguf, open_gguf, read_gguf_config
+from hocslm_jax.models.lm.gguf_file import find_gguf, is_gguf, open_gguf, read_gguf_config
 from hocslm_jax.models.lm.tensor_table import (
     EMBEDDING,
     HEAD,
@@ -47,12 +47,14 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def resolve(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint: an existing one, or a Hugging Face id, fetched or cached.
 
-    The name of a GGUF file stays as it is.
+    Of a GGUF file, the file, see `find_gguf`.
 
     Raises:
         UserError: neither a folder nor an id that can be fetched.
     """
-    if is_gguf(name_or_path) or Path(name_or_path).is_dir():
+    if is_gguf(name_or_path):
+        return find_gguf(name_or_path)
+    if Path(name_or_path).is_dir():
         return Path(name_or_path)
     if not _HUB_ID.fullmatch(str(name_or_path)):
         raise UserError(f"{name_or_path} is neither a folder nor a hub id like Qwen/Qwen3-0.6B")
