@@ -1,5 +1,6 @@
 """Checkpoint files of Qwen3: written, read, sharded over devices, and refused when wrong."""
 
+import dataclasses
 import tracemalloc
 
 import jax
@@ -23,6 +24,8 @@ from hocslm_jax.sharding import P, make_mesh, tree_shardings
 
 UNTIED = LMConfig(24, 16, 12, 2, 4, 2, 6, tie_embeddings=False, max_positions=32)
 TIED = LMConfig(24, 16, 12, 3, 4, 4, 6, tie_embeddings=True, max_positions=32)
+QWEN2 = dataclasses.replace(UNTIED, family="qwen2")
+LLAMA = dataclasses.replace(TIED, family="llama")
 
 
 def random_params(config, dtype="float32"):
@@ -42,7 +45,7 @@ def files(folder):
     return sorted(path.name for path in folder.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("config", [UNTIED, TIED, QWEN2, LLAMA], ids=lambda c: c.family)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_what_is_saved_loads_bit_for_bit(config, dtype, tmp_path):
     params = random_params(config, dtype)
@@ -143,13 +146,14 @@ def test_damaged_files_are_named(damage, limit, tmp_path):
     assert victim.name in message and "again" in message and "\n" not in message
 
 
-def test_eight_devices_hold_their_shards_only(tmp_path):
-    params = random_params(UNTIED)
-    save_params(params, UNTIED, tmp_path, max_shard_bytes=4000)
+@pytest.mark.parametrize("config", [UNTIED, QWEN2], ids=lambda config: config.family)
+def test_eight_devices_hold_their_shards_only(config, tmp_path):
+    params = random_params(config)
+    save_params(params, config, tmp_path, max_shard_bytes=4000)
     mesh = make_mesh(data=4, model=2)
     rules = (*LM_RULES, (r".*", P()))
     shardings = tree_shardings(params, mesh, rules)
-    sharded = load_params(tmp_path, UNTIED, shardings)
+    sharded = load_params(tmp_path, config, shardings)
     assert_same(sharded, params)
     split = {name for name, leaf in leaves(sharded) if not leaf.sharding.is_fully_replicated}
     assert split == {name for name, leaf in leaves(params) if leaf.ndim > 1 and "norm" not in name}
@@ -157,8 +161,8 @@ def test_eight_devices_hold_their_shards_only(tmp_path):
         assert leaf.sharding == want
         for shard in leaf.addressable_shards:
             assert shard.data.shape == want.shard_shape(leaf.shape)
-    save_params(sharded, UNTIED, tmp_path / "again")
-    assert_same(load_params(tmp_path / "again", UNTIED), params)
+    save_params(sharded, config, tmp_path / "again")
+    assert_same(load_params(tmp_path / "again", config), params)
 
 
 def test_any_axis_can_be_split(tmp_path):

@@ -81,6 +81,28 @@ def test_embedded_tokens_match(pair):
     np.testing.assert_array_equal(ours, theirs.numpy())
 
 
+def test_the_text_part_of_a_model_that_sees(tmp_path):
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
+    layout = LAYOUTS["grouped"] | {"rope_parameters": rope | {"mrope_interleaved": True}}
+    tied = {"tie_word_embeddings": layout.pop("tie_word_embeddings")}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    vision |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0]}
+    values = transformers.Qwen3VLConfig(text_config=layout, vision_config=vision, **tied)
+    reference = transformers.Qwen3VLForConditionalGeneration(values).float().eval()
+    reference.save_pretrained(tmp_path)
+    config = read_config(tmp_path)
+    params, model = load_params(tmp_path, config), DecoderLM(config, "float32")
+    tokens = np.random.default_rng(3).integers(8, 50, size=(2, 9))
+    with torch.no_grad():
+        want = reference(input_ids=torch.tensor(tokens)).logits.numpy()
+    embeddings = model.apply({"params": params}, tokens, method="embed")
+    hidden = jax.jit(model.apply)({"params": params}, embeddings)
+    got = model.apply({"params": params}, hidden, method="logits")
+    np.testing.assert_allclose(got, want, atol=1e-5, rtol=0)
+    assert np.std(want) > 0.01
+
+
 def test_bfloat16_stays_near_transformers_bfloat16(tmp_path):
     import torch
 
