@@ -22,10 +22,10 @@ import jax.numpy as jnp
 from benchmarks import encoder
 from benchmarks.joint_contestants import CONTESTANTS
 from benchmarks.record import timed, write_result
-from hocslm_jax.models.qwen3 import SIZES, Qwen3, Qwen3Config, attention_for, init_params
+from hocslm_jax.models.lm import SIZES, DecoderLM, LMConfig, attention_for, init_params
 from hocslm_jax.train.environment import describe_machine, describe_versions
 
-TINY = Qwen3Config(512, 64, 128, 2, 4, 2, 16)
+TINY = LMConfig(512, 64, 128, 2, 4, 2, 16)
 REPETITIONS = 10
 
 
@@ -36,7 +36,7 @@ def attention(args: argparse.Namespace) -> dict:
     x, to = jax.random.normal(jax.random.key(1), (2, 8, 72, config.hidden_size))
 
     def run(dtype: str, implementation: str):
-        model = Qwen3(config, dtype, attention=implementation)
+        model = DecoderLM(config, dtype, attention=implementation)
         loss = lambda x: jnp.sum(model.apply({"params": params}, x) * to)  # noqa: E731
         call = jax.jit(jax.value_and_grad(loss))
         return call(x)[1], timed(lambda: call(x)[1], REPETITIONS)
@@ -97,7 +97,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {
 }
 
 
-def language_model(name: str, layers: int | None = None) -> Qwen3Config:
+def language_model(name: str, layers: int | None = None) -> LMConfig:
     config = TINY if name == "tiny" else SIZES[name]
     return dataclasses.replace(config, num_layers=layers) if layers else config
 

@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks.record import measured_here, one_line_errors, read_result, table, write_result
 from hocslm_jax import sharding
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import SIZES, Qwen3, param_shapes
-from hocslm_jax.models.qwen3.generate import Options, lower_generation
+from hocslm_jax.models.lm import SIZES, DecoderLM, param_shapes
+from hocslm_jax.models.lm.generate import Options, lower_generation
 from hocslm_jax.plan.chips import CHIPS, open_devices
 from hocslm_jax.plan.command import read_config
 from hocslm_jax.plan.costs import read_costs
@@ -99,7 +99,7 @@ def lower_prediction(step: Step):
 def lower_sentences(step: Step):
     """Greedy sentences behind a batch of prefixes, from weights in bfloat16."""
     lm = step.lm or SIZES["0.6B"]
-    model, shapes = Qwen3(lm), param_shapes(lm, "bfloat16")
+    model, shapes = DecoderLM(lm), param_shapes(lm, "bfloat16")
     params = abstract(shapes, sharding.tree_shardings(shapes, step.mesh, sharding.lm_rules(False)))
     rows = sharding.batch_sharding(step.mesh)
     shape = (step.config.train.eval_batch_size, PREFIX, lm.hidden_size)

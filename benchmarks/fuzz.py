@@ -47,7 +47,7 @@ from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.text import parse_json, read_json, read_table
 from hocslm_jax.graph import NTU25, resolve_graph
 from hocslm_jax.language.caption.answers import read_answer
-from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf
+from hocslm_jax.models.lm.config import SIZES, from_hf, to_hf
 from hocslm_jax.train.release_files import WEIGHTS, read_variables
 
 SLOWEST, LARGEST = 2.0, 1 << 30  # seconds of one input; bytes of the process above its start

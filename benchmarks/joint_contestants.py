@@ -15,7 +15,7 @@ import numpy as np
 
 from configs import ntu60_xsub
 from hocslm_jax.graph import NTU25
-from hocslm_jax.models.qwen3 import Qwen3Config, init_params
+from hocslm_jax.models.lm import LMConfig, init_params
 from hocslm_jax.plan.planned_step import Step, build_step, traced_flops
 from hocslm_jax.train import environment
 from hocslm_jax.train.stages import read_stages, stage_config
@@ -39,7 +39,7 @@ class Case:
     """A contestant and what it is given."""
 
     contestant: str
-    lm: Qwen3Config
+    lm: LMConfig
     batch: int
     tokens: int
     frames: int = 64

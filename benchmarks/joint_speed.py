@@ -21,13 +21,13 @@ import jax
 from benchmarks import encoder
 from benchmarks.joint_contestants import CLASSES, CONTESTANTS, PROMPT, Case, build, needed_flops
 from benchmarks.record import measured_here, write_result
-from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, num_params
+from hocslm_jax.models.lm import SIZES, LMConfig, num_params
 from hocslm_jax.plan.chips import find_chip
 
 # For CPU cores: four layers of the 0.6B, and a vocabulary that leaves the output matrix a tenth of
 # the parameters, as in the 4B.
 SMALL = dataclasses.replace(SIZES["0.6B"], num_layers=4, vocab_size=8192, eos_token_ids=())
-TINY = Qwen3Config(1009, 48, 80, 3, 4, 2, 16)  # compiles in seconds
+TINY = LMConfig(1009, 48, 80, 3, 4, 2, 16)  # compiles in seconds
 SIZES_BY_NAME = {**SIZES, "tiny": TINY, "small": SMALL}
 SIZE_OPTIONS = ("lm", "batch", "tokens", "frames", "width", "stages", "dtype")
 NOTES = (

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from transformers import Qwen3Config as HFConfig
 
 from benchmarks.torch_ctrgcn import CTRGCN
-from hocslm_jax.models.qwen3 import Qwen3Config, to_hf
+from hocslm_jax.models.lm import LMConfig, to_hf
 
 IGNORED = -100  # of `cross_entropy`
 
@@ -55,7 +55,7 @@ def stages(width: int, blocks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
     )
 
 
-def random_language(sizes: Qwen3Config, dtype: str, device: str) -> nn.Module:
+def random_language(sizes: LMConfig, dtype: str, device: str) -> nn.Module:
     """A causal Qwen3 of these sizes, made on the device."""
     config = HFConfig.from_dict(to_hf(sizes))
     with torch.device(device):

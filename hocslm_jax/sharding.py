@@ -18,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3.model import QWEN3_RULES
+from hocslm_jax.models.lm.model import LM_RULES
 
 # A rule's value is the spec of a path's dimensions, or one axis, for the largest dimension that it
 # divides.
@@ -56,7 +56,7 @@ class MeshSettings:
 
 def lm_rules(fsdp: bool) -> Rules:
     """The language model's: over 'model', and with `fsdp` over 'data' as well."""
-    return _rules(QWEN3_RULES, fsdp)
+    return _rules(LM_RULES, fsdp)
 
 
 def state_rules(fsdp: bool) -> Rules:

@@ -16,7 +16,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files import npy
 from hocslm_jax.graph import MAX_JOINTS, resolve_graph
-from hocslm_jax.models.qwen3.config import SIZES, from_hf, to_hf
+from hocslm_jax.models.lm.config import SIZES, from_hf, to_hf
 
 
 @pytest.fixture(autouse=True)

@@ -23,8 +23,8 @@ from flax import linen as nn
 
 from hocslm_jax.__main__ import VERBS
 from hocslm_jax.graph import Graph, adjacency
-from hocslm_jax.models import build_model, encoder, qwen3
-from hocslm_jax.models.qwen3 import Qwen3Config
+from hocslm_jax.models import build_model, encoder, lm
+from hocslm_jax.models.lm import LMConfig
 from hocslm_jax.pose import estimators
 from hocslm_jax.predict import clip_files, load_model
 from hocslm_jax.predict.predictor import Prediction
@@ -122,10 +122,10 @@ def names(monkeypatch, tmp_path):
     monkeypatch.setattr(clip_files, "load_clip", lambda path: np.zeros((8, 1, 20, 3), np.float32))
     monkeypatch.setattr(estimators, "open_pose", mock.create_autospec(estimators.open_pose))
     monkeypatch.setattr(estimators, "estimate", mock.create_autospec(estimators.estimate))
-    small = Qwen3Config(32, 8, 16, 1, 2, 1, 4)
-    params = jax.tree.map(lambda a: jnp.zeros(a.shape), qwen3.param_shapes(small))
-    qwen3.save_params(params, small, tmp_path)
-    monkeypatch.setattr(qwen3, "resolve", lambda name: tmp_path)
+    small = LMConfig(32, 8, 16, 1, 2, 1, 4)
+    params = jax.tree.map(lambda a: jnp.zeros(a.shape), lm.param_shapes(small))
+    lm.save_params(params, small, tmp_path)
+    monkeypatch.setattr(lm, "resolve", lambda name: tmp_path)
     x = jnp.zeros((1, 1, 8, 4, 3))
     return {
         "joints": np.zeros((8, 1, 20, 3), np.float32),

@@ -133,14 +133,18 @@ def check_pair(
       name: of the language model, for the message.
 
     Raises:
-      UserError: an id that the model does not have, or another end than the model's.
+      UserError: an id that the model does not have, or a model whose ends are none of the
+        tokenizer's special tokens. They need not be its EOS: models before their training on chats
+        are published with the tokenizer of the later ones.
     """
     if tokenizer.size > vocab_size:
         raise UserError(
             f"the tokenizer has {tokenizer.size:,} ids but {name} knows {vocab_size:,}; "
             "use the tokenizer of the same model"
         )
-    if eos_token_ids and tokenizer.eos_id not in eos_token_ids:
+    added = tokenizer.backend.get_added_tokens_decoder()
+    special = [number for number, token in added.items() if token.special]
+    if eos_token_ids and not {tokenizer.eos_id, *special}.intersection(eos_token_ids):
         ends = ", ".join(map(str, eos_token_ids))
         raise UserError(
             f"the tokenizer ends a text with id {tokenizer.eos_id} but {name} with {ends}; "

@@ -21,7 +21,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.language.description_scores import class_from_likelihood, score_descriptions
 from hocslm_jax.losses import token_scores
 from hocslm_jax.models.hocslm import caption_states
-from hocslm_jax.models.qwen3 import generate, head_matrix
+from hocslm_jax.models.lm import generate, head_matrix
 
 
 @dataclasses.dataclass(frozen=True)

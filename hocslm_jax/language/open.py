@@ -19,17 +19,20 @@ from hocslm_jax.data.tokenizer import Tokenizer, check_pair, load_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.checksums import check_seal
 from hocslm_jax.hosts import say
+from hocslm_jax.language.gguf_tokenizer import gguf_tokenizer
 from hocslm_jax.models import FusionConfig
-from hocslm_jax.models.packing import Grid, choose_grid
-from hocslm_jax.models.qwen3 import (
-    Qwen3,
-    Qwen3Config,
+from hocslm_jax.models.lm import (
+    DecoderLM,
+    LMConfig,
     attention_for,
+    is_gguf,
     load_params,
     param_shapes,
     read_config,
+    read_metadata,
     resolve,
 )
+from hocslm_jax.models.packing import Grid, choose_grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class LanguageSettings:
     """`config.lm`.
 
     Attributes:
-      name: folder or hub id of a Qwen3 checkpoint, for init="load".
+      name: folder, GGUF file or hub id of a checkpoint, for init="load".
       init: "load", or "pretrain" a small one on the captions.
       folder: where the pretrained one lies; "" = `lm/` in the workdir.
       dtype: "" = bfloat16 for a loaded model, float32 for one that is pretrained here.
@@ -85,7 +88,7 @@ class Language:
     """
 
     name: str
-    model: Qwen3
+    model: DecoderLM
     params: dict
     tokenizer: Tokenizer
     prompt: np.ndarray
@@ -135,19 +138,26 @@ def open_without_weights(lm, folder: str | Path) -> Language:
     if not words:
         raise UserError("lm.prompt is empty: give it a sentence")
     prompt = np.zeros((len(words), config.hidden_size), np.float32)
-    model = Qwen3(config, dtype=dtype, remat=lm.remat)
+    model = DecoderLM(config, dtype=dtype, remat=lm.remat)
     return Language(str(folder), model, {}, tokenizer, prompt, 1.0)
 
 
-def read_language(folder: Path) -> tuple[Qwen3Config, Tokenizer]:
-    """Sizes and tokenizer of a model's folder.
+def read_language(folder: Path) -> tuple[LMConfig, Tokenizer]:
+    """Sizes and tokenizer of a model's folder or GGUF file; any of `eos_token_ids` ends a text.
 
     Raises:
         UserError: they do not fit each other, or a file is not what its checksum says.
     """
-    check_seal(folder, None, "remove the folder to pretrain it again, or fetch it again")
-    config, tokenizer = read_config(folder), load_tokenizer(folder)
-    check_pair(tokenizer, config.vocab_size, config.eos_token_ids, str(folder))
+    if is_gguf(folder):
+        config, tokenizer = read_config(folder), gguf_tokenizer(read_metadata(folder), folder)
+    else:
+        check_seal(folder, None, "remove the folder to pretrain it again, or fetch it again")
+        config, tokenizer = read_config(folder), load_tokenizer(folder)
+    ends = config.eos_token_ids
+    check_pair(tokenizer, config.vocab_size, ends, str(folder))
+    if ends and tokenizer.eos_id not in ends:  # a caption ends as the model's own texts do
+        config = dataclasses.replace(config, eos_token_ids=(*ends, tokenizer.eos_id))
+        tokenizer = dataclasses.replace(tokenizer, eos_id=ends[0])
     return config, tokenizer
 
 

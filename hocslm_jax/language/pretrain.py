@@ -27,9 +27,9 @@ from hocslm_jax.files.atomic import held, write_json
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.hosts import say
 from hocslm_jax.models.hocslm import caption_states
-from hocslm_jax.models.qwen3 import (
-    Qwen3,
-    Qwen3Config,
+from hocslm_jax.models.lm import (
+    DecoderLM,
+    LMConfig,
     head_matrix,
     init_params,
     num_params,
@@ -76,7 +76,7 @@ def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> 
     start, size = time.monotonic(), lm.pretrain
     tokenizer = train_tokenizer([lm.prompt, *(text for p in pairs for text in p)], size.vocab_size)
     config = lm_config(size, tokenizer)
-    model = Qwen3(config, dtype="float32", remat=False)
+    model = DecoderLM(config, dtype="float32", remat=False)
     data = encode_pairs(tokenizer, pairs, lm.max_tokens)
     say(
         f"training a language model of {num_params(config):,} parameters first: {size.steps:,} "
@@ -116,8 +116,8 @@ def corpus(store, protocol: str, source: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def lm_config(size, tokenizer: Tokenizer) -> Qwen3Config:
-    return Qwen3Config(
+def lm_config(size, tokenizer: Tokenizer) -> LMConfig:
+    return LMConfig(
         vocab_size=tokenizer.size,
         hidden_size=size.hidden_size,
         intermediate_size=size.intermediate_size,
@@ -144,7 +144,7 @@ def encode_pairs(tokenizer: Tokenizer, pairs, limit: int) -> dict[str, np.ndarra
     return {"names": names, "captions": captions[:, :longest]}
 
 
-def fit(model: Qwen3, data: dict[str, np.ndarray], prompt: np.ndarray, size, seed: int):
+def fit(model: DecoderLM, data: dict[str, np.ndarray], prompt: np.ndarray, size, seed: int):
     """Trained parameters, and the training loss over the last tenth of the steps."""
     key, init = jax.random.split(jax.random.key(seed))
     params = init_params(model.config, init)
@@ -173,7 +173,7 @@ def fit(model: Qwen3, data: dict[str, np.ndarray], prompt: np.ndarray, size, see
     return params, {"steps": size.steps, "caption_loss": float(np.mean(jax.device_get(recent)))}
 
 
-def example_loss(model: Qwen3, prompt: np.ndarray, batch: dict, key: jax.Array, params: dict):
+def example_loss(model: DecoderLM, prompt: np.ndarray, batch: dict, key: jax.Array, params: dict):
     """Cross-entropy on the captions [B, L], each behind a summary of its words and the prompt."""
     captions, table = batch["captions"], params["embed"]["embedding"]  # [B, L], [V, H]
     words = jnp.concatenate([batch["names"], captions], axis=1)  # [B, S]

@@ -98,7 +98,7 @@ def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.A
     """Eq. 13: the language model reads Z = [v; P; E_cap], with teacher forcing.
 
     Args:
-        lm: `qwen3.Qwen3`, or anything with its `embed` and its `(embeddings) -> hidden`.
+        lm: `lm.DecoderLM`, or anything with its `embed` and its `(embeddings) -> hidden`.
         params: of `lm`.
         prefix: [B, 1 + P, H], the visual token and the prompt.
         tokens: int32 [B, L], the caption and its EOS, right-padded.

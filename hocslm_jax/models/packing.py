@@ -106,7 +106,7 @@ def packed_states(
     """`hocslm.caption_states` where examples share rows.
 
     Args:
-        lm: `qwen3.Qwen3`.
+        lm: `lm.DecoderLM`.
         places: int32 [S, b], of `assign`, all with room.
     """
     before = prefix.shape[1] - 1  # ahead of the position that predicts the first word

@@ -27,13 +27,15 @@ from hocslm_jax.graph import NTU25, UCLA20
 from hocslm_jax.language.open import Language, fusion_config
 from hocslm_jax.language.pretrain import lm_config
 from hocslm_jax.models import build_model
-from hocslm_jax.models.qwen3 import (
+from hocslm_jax.models.lm import (
     SIZES,
-    Qwen3,
-    Qwen3Config,
+    DecoderLM,
+    LMConfig,
     attention_for,
+    is_gguf,
     param_shapes,
     read_config,
+    resolve,
 )
 from hocslm_jax.plan.products import product_flops
 from hocslm_jax.train import checkpoint, optim, setup
@@ -57,7 +59,7 @@ class Step:
     config: Any
     mesh: jax.sharding.Mesh
     model: Any
-    lm: Qwen3Config | None
+    lm: LMConfig | None
     jitted: Any
     state: Any
     frozen: dict
@@ -74,7 +76,7 @@ class Step:
 def build_step(
     config,
     devices: Sequence[jax.Device],
-    lm: Qwen3Config | None = None,
+    lm: LMConfig | None = None,
     stage: Stage | None = None,
     attention: str | None = None,
 ) -> Step:
@@ -137,7 +139,7 @@ def dataset(data) -> Store | SimpleNamespace:
     )
 
 
-def lm_sizes(lm) -> Qwen3Config:
+def lm_sizes(lm) -> LMConfig:
     """Sizes of the language model that `config.lm` names or pretrains.
 
     Raises:
@@ -145,8 +147,8 @@ def lm_sizes(lm) -> Qwen3Config:
     """
     if lm.init == "pretrain":
         return lm_config(lm.pretrain, SimpleNamespace(size=lm.pretrain.vocab_size, eos_id=0))
-    if Path(lm.name).is_dir():
-        return read_config(Path(lm.name))
+    if is_gguf(lm.name) or Path(lm.name).is_dir():
+        return read_config(resolve(lm.name))
     released = re.search(r"Qwen3-([\d.]+B)", lm.name)
     if not released or released[1] not in SIZES:
         known = ", ".join(f"Qwen3-{size}" for size in SIZES)
@@ -154,7 +156,7 @@ def lm_sizes(lm) -> Qwen3Config:
     return SIZES[released[1]]
 
 
-def shapes_of(lm, sizes: Qwen3Config, mesh, attention: str | None = None) -> Language:
+def shapes_of(lm, sizes: LMConfig, mesh, attention: str | None = None) -> Language:
     """The language model as `open_language` places it, with shapes instead of weights."""
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
     shapes = param_shapes(sizes, dtype)
@@ -163,7 +165,7 @@ def shapes_of(lm, sizes: Qwen3Config, mesh, attention: str | None = None) -> Lan
     prompt = np.zeros((len(words), sizes.hidden_size), np.float32)
     params = checkpoint.abstract(shapes, placed)
     attention = attention or attention_for(mesh.devices.flat[0].platform, sizes, dtype)
-    model = Qwen3(sizes, dtype, lm.remat, attention)
+    model = DecoderLM(sizes, dtype, lm.remat, attention)
     return Language("shapes", model, params, None, prompt, 1.0)
 
 

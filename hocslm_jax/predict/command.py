@@ -23,7 +23,7 @@ from hocslm_jax.language.describe import Decoding
 from hocslm_jax.predict.clip_files import find_files, to_draw, true_class
 from hocslm_jax.predict.follow import add_follow_options, follow
 from hocslm_jax.predict.load_model import load_pretrained
-from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, reseeded, usual_batch
+from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, usual_batch
 from hocslm_jax.predict.video_clips import add_video_options, open_videos, reader
 from hocslm_jax.train.environment import use_compilation_cache
 from hocslm_jax.train.release_files import is_release
@@ -137,17 +137,16 @@ def predict_files(
         read: makes a file's clip; None reads files of skeletons.
     """
     read = read or reader(predictor, predictor.reading)
-    size, group, turn = usual_batch(len(files), batch_size), {}, 0
+    size, group = usual_batch(len(files), batch_size), {}
     for left, path in zip(reversed(range(len(files))), files, strict=True):
         try:
             group[path] = read(path)
         except ValueError as error:
             on_bad(path, str(error))
         if group and (len(group) == size or not left):
-            how = decoding and reseeded(decoding, turn)
-            found = predictor.predict(list(group.values()), how, size)
+            found = predictor.predict(list(group.values()), decoding, size)
             yield from zip(group, group.values(), found, strict=True)
-            group, turn = {}, turn + 1
+            group = {}
 
 
 def as_json(path: Path, prediction: Prediction, top: int, truth: str | None) -> str:

@@ -106,8 +106,7 @@ class Predictor:
         sums = sum(np.concatenate([logits for logits, _ in found]) for found in outputs)  # [N, C]
         texts = itertools.repeat(None)
         if decoding is not None:
-            prefixes = enumerate(prefix for _, prefix in outputs[0])
-            said = (describe(self.language, p, reseeded(decoding, n)) for n, p in prefixes)
+            said = (describe(self.language, prefix, decoding) for _, prefix in outputs[0])
             texts = itertools.chain.from_iterable(said)
         # Only the end of the last batch is padding.
         rows = zip(clips, softmax(sums, axis=1), texts, strict=False)
@@ -215,8 +214,3 @@ def _depth(value: object) -> int:
 def usual_batch(clips: int, most: int = BATCH_SIZE) -> int:
     """A batch for so many clips: a power of two, so that few sizes are ever compiled."""
     return min(most, 1 << (clips - 1).bit_length())
-
-
-def reseeded(decoding: Decoding, batch: int) -> Decoding:
-    """Another draw for every batch."""
-    return dataclasses.replace(decoding, seed=decoding.seed + batch)

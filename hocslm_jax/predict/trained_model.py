@@ -24,7 +24,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.open import Language, open_language
 from hocslm_jax.models import FusionConfig
-from hocslm_jax.models.qwen3 import read_config
+from hocslm_jax.models.lm import is_gguf, read_config, resolve
 from hocslm_jax.predict.clip_files import Clips
 from hocslm_jax.predict.predictor import Predictor, usual_batch
 from hocslm_jax.train.environment import compiler_options
@@ -155,7 +155,7 @@ class TrainedModel(Predictor):
             name = lm.name if lm.init == "load" else self.folder / "lm"
             if lm.init != "load" and not name.is_dir():
                 raise UserError(f"{name}, the run's language model, is not there: give it as --lm")
-        folder = find_folder(name)
+        folder = resolve(name) if is_gguf(name) else find_folder(name)
         if (width := read_config(folder).hidden_size) != self.fusion.lm_width:
             raise UserError(
                 f"{name} has a hidden size of {width}, but {self.folder} was trained with one of "

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import resolve
+from hocslm_jax.models.lm import resolve
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:/([\w.-]+))?")
 

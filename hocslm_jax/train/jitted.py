@@ -15,7 +15,7 @@ from hocslm_jax import sharding
 from hocslm_jax.language.describe import log_likelihoods
 from hocslm_jax.language.open import Language
 from hocslm_jax.models import HocSLM
-from hocslm_jax.models.qwen3 import Qwen3
+from hocslm_jax.models.lm import DecoderLM
 from hocslm_jax.train import stream_axis
 from hocslm_jax.train.environment import compiler_options
 
@@ -57,7 +57,7 @@ def gather_ends(params: dict, placed: dict) -> dict:
     return params | sharding.gather(ends, {name: placed[name] for name in ends})
 
 
-def gathering(language: Language) -> Qwen3:
+def gathering(language: Language) -> DecoderLM:
     """The language model of a train step, which gathers each layer where `lm.fsdp` splits them."""
     layers = weight_shardings(language).get("blocks", {})
     return language.model.clone(gather=sharding.gather_layer(layers))

@@ -16,8 +16,8 @@ from flax import linen as nn
 from hocslm_jax import losses
 from hocslm_jax.models import packing
 from hocslm_jax.models.hocslm import caption_states
+from hocslm_jax.models.lm import DecoderLM, head_matrix
 from hocslm_jax.models.packing import Grid
-from hocslm_jax.models.qwen3 import Qwen3, head_matrix
 from hocslm_jax.train.state import TrainState
 
 
@@ -78,7 +78,7 @@ def classify(
 
 def describe(
     model: nn.Module,
-    lm: Qwen3,
+    lm: DecoderLM,
     weights: Mapping[str, float],
     *,
     smoothing: float = 0.0,
@@ -130,7 +130,9 @@ def describe(
     return objective
 
 
-def caption_loss(lm: Qwen3, params: dict, prefix: jax.Array, batch: dict, chunk: int, grid=None):
+def caption_loss(
+    lm: DecoderLM, params: dict, prefix: jax.Array, batch: dict, chunk: int, grid=None
+):
     """`losses.caption` of a batch's captions behind prefixes [B, 1 + P, H]; see `describe`.
 
     With a grid, a batch that does not fit it, which is rare, is read unpacked: nothing is left out.

@@ -27,7 +27,7 @@ from hocslm_jax.language.open import (
 )
 from hocslm_jax.language.pretrain import corpus, pretrain
 from hocslm_jax.models import build_model, encoder_config
-from hocslm_jax.models.qwen3 import resolve
+from hocslm_jax.models.lm import resolve
 from hocslm_jax.train import (
     augmented_test,
     beginning,

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import joint_contestants, joint_speed
 from benchmarks.joint_contestants import CLASSES, PROMPT, Case
 from hocslm_jax.graph import NTU25
-from hocslm_jax.models.qwen3 import save_params
+from hocslm_jax.models.lm import save_params
 from hocslm_jax.models.torch_weights import from_ctrgcn
 from hocslm_jax.train.stages import stage_config
 

@@ -154,6 +154,7 @@ def test_what_is_wrong_with_a_folder_is_said(small, tmp_path, name, content, mes
 def test_pairs_that_fit(qwen, small):
     check_pair(qwen, 151936, (151645, 151643), "Qwen3-4B")
     check_pair(small, small.size, (small.eos_id,), "tiny")
+    check_pair(qwen, 151936, (151643,), "Qwen3-4B-Base")  # published with the chat's tokenizer
     check_pair(small, 512, None, "tiny")  # a model that does not say how it ends
 
 
@@ -161,7 +162,7 @@ def test_pairs_that_fit(qwen, small):
     ("vocab_size", "ends", "message"),
     [
         (151668, (151645,), "151,669 ids but Qwen3-9B knows 151,668; use the tokenizer of"),
-        (151936, (151643,), "id 151645 but Qwen3-9B with 151643; use the tokenizer of"),
+        (151936, (2,), "id 151645 but Qwen3-9B with 2; use the tokenizer of"),
         (151936, (0, 1), "id 151645 but Qwen3-9B with 0, 1; "),
     ],
 )

@@ -12,7 +12,7 @@ from hocslm_jax.data.caption_bank import ClassText
 from hocslm_jax.data.tokenizer import train_tokenizer
 from hocslm_jax.errors import UserError
 from hocslm_jax.language import describe
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, head_matrix, param_shapes
+from hocslm_jax.models.lm import DecoderLM, LMConfig, head_matrix, param_shapes
 
 TEXTS = {
     "wave": ClassText(("waves",), ("A person waves.", "Someone waves a hand.")),
@@ -23,12 +23,14 @@ TEXTS = {
 @pytest.fixture(scope="module")
 def language():
     tokenizer = train_tokenizer([c for t in TEXTS.values() for c in t.captions], 280)
-    config = Qwen3Config(tokenizer.size, 16, 32, 2, 2, 1, 8, eos_token_ids=(tokenizer.eos_id,))
+    config = LMConfig(tokenizer.size, 16, 32, 2, 2, 1, 8, eos_token_ids=(tokenizer.eos_id,))
     rng = np.random.default_rng(0)
     params = jax.tree.map(
         lambda leaf: jnp.asarray(0.1 * rng.normal(size=leaf.shape), "float32"), param_shapes(config)
     )
-    return types.SimpleNamespace(model=Qwen3(config, "float32"), params=params, tokenizer=tokenizer)
+    return types.SimpleNamespace(
+        model=DecoderLM(config, "float32"), params=params, tokenizer=tokenizer
+    )
 
 
 @pytest.fixture(scope="module")

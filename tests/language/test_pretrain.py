@@ -19,7 +19,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files import atomic
 from hocslm_jax.language import pretrain as pretraining
 from hocslm_jax.language.pretrain import corpus, encode_pairs, pretrain
-from hocslm_jax.models.qwen3 import read_config
+from hocslm_jax.models.lm import read_config
 from hocslm_jax.progress import Progress
 
 PAIRS = [("wave", "A person waves a hand."), ("kick", "Someone kicks a ball far away.")]

@@ -11,11 +11,11 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
 from hocslm_jax.models import CTRGCN, FusionConfig, HocSLM, Projector, Recogniser, build_model
 from hocslm_jax.models.hocslm import GROUPS, caption_states
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, init_params
+from hocslm_jax.models.lm import DecoderLM, LMConfig, init_params
 
 SMALL = dataclasses.replace(CTRGCN, width=8, stages=(1, 1))
 FUSION = FusionConfig(lm_width=12, prompt_length=3, width=10, gain=0.05)
-LM = Qwen3Config(40, 12, 24, 2, 2, 1, 6)
+LM = LMConfig(40, 12, 24, 2, 2, 1, 6)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_the_classifier_may_see_the_visual_token(fused):
 
 def test_token_t_is_predicted_from_the_prefix_and_the_tokens_before_it():
     """Eq. 13 under teacher forcing, against the model fed one token more at a time."""
-    lm, params = Qwen3(LM, "float32"), init_params(LM, jax.random.key(0))
+    lm, params = DecoderLM(LM, "float32"), init_params(LM, jax.random.key(0))
     rng = np.random.default_rng(0)
     prefix = jnp.asarray(rng.normal(size=(2, 4, 12)), jnp.float32)
     tokens = rng.integers(40, size=(2, 5)).astype(np.int32)
@@ -110,7 +110,7 @@ def test_token_t_is_predicted_from_the_prefix_and_the_tokens_before_it():
 
 
 def test_gradient_reaches_the_visual_token_through_the_frozen_model():
-    lm, params = Qwen3(LM, "float32"), init_params(LM, jax.random.key(0))
+    lm, params = DecoderLM(LM, "float32"), init_params(LM, jax.random.key(0))
     tokens = np.array([[3, 7, 1]], np.int32)
 
     def last(prefix):

@@ -9,11 +9,11 @@ import pytest
 
 from hocslm_jax import sharding
 from hocslm_jax.models import packing
+from hocslm_jax.models.lm import DecoderLM, LMConfig, param_shapes
 from hocslm_jax.models.packing import Grid, assign, choose_grid, first_fit
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, param_shapes
 from hocslm_jax.train.step import caption_loss
 
-LM = Qwen3Config(64, 32, 64, 2, 4, 2, 8)
+LM = LMConfig(64, 32, 64, 2, 4, 2, 8)
 BATCH, LONGEST, PROMPT, CHUNK = 16, 20, 3, 4
 WHOLE = PROMPT + LONGEST
 
@@ -24,7 +24,7 @@ def model():
     params = jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape, scale=0.2).astype(np.float32), param_shapes(LM)
     )
-    return Qwen3(LM, "float32", remat=False), params
+    return DecoderLM(LM, "float32", remat=False), params
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
 from hocslm_jax.language.describe import Decoding, describe
 from hocslm_jax.language.open import open_language
-from hocslm_jax.models.qwen3 import Qwen3Config, init_params, save_params
+from hocslm_jax.models.lm import LMConfig, init_params, save_params
 from hocslm_jax.predict.load_model import load_pretrained, load_run
 from hocslm_jax.predict.predictor import Ensemble
 from hocslm_jax.train import checkpoint, model_summary, setup
@@ -50,7 +50,7 @@ class Store(tiny_run.TinyStore):
 def write_lm(folder, width=16):
     """A random language model."""
     tokenizer = train_tokenizer(SENTENCES, 300)
-    config = Qwen3Config(
+    config = LMConfig(
         vocab_size=tokenizer.size,
         hidden_size=width,
         intermediate_size=16,

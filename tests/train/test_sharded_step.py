@@ -14,11 +14,11 @@ from hocslm_jax import sharding
 from hocslm_jax.graph import NTU25
 from hocslm_jax.language.describe import log_likelihoods
 from hocslm_jax.models import FusionConfig, build_model, packing
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, init_cache, init_params
+from hocslm_jax.models.lm import DecoderLM, LMConfig, init_cache, init_params
 from hocslm_jax.plan.costs import read_costs
 from hocslm_jax.train import checkpoint, jitted, state, step
 
-LM = Qwen3Config(64, 32, 64, 2, 4, 4, 8)
+LM = LMConfig(64, 32, 64, 2, 4, 4, 8)
 FUSION = FusionConfig(LM.hidden_size, prompt_length=3, width=64)
 WEIGHTS = {"cls": 1.0, "gen": 0.5}
 CLIP, BATCH, STEPS = (1, 4, 20, 3), 16, 3
@@ -51,7 +51,7 @@ class Joint:
         params = init_params(LM, jax.random.key(1))
         self.placed = sharding.tree_shardings(params, self.mesh, sharding.lm_rules(fsdp))
         self.lm = jax.device_put(params, self.placed)
-        language = types.SimpleNamespace(model=Qwen3(LM, "float32"), params=self.lm)
+        language = types.SimpleNamespace(model=DecoderLM(LM, "float32"), params=self.lm)
         lm, place = jitted.gathering(language), sharding.place_rows(self.mesh)
         grid = packing.Grid(data, 1, 13 * BATCH // data) if packed else None
         objective = step.describe(network, lm, WEIGHTS, chunk=4, grid=grid, place=place)
@@ -159,7 +159,7 @@ def test_likelihoods_gather_the_weights_too(split):
     rng = np.random.default_rng(0)
     prefix = rng.normal(size=(BATCH, 4, LM.hidden_size)).astype(np.float32)
     sentences = rng.integers(LM.vocab_size, size=(3, 10)), np.array([10, 7, 1])
-    language = types.SimpleNamespace(model=Qwen3(LM, "float32"), params=joint.lm)
+    language = types.SimpleNamespace(model=DecoderLM(LM, "float32"), params=joint.lm)
     score = jitted.make_likelihoods(language)
     placed = jax.device_put(prefix, sharding.batch_sharding(joint.mesh))
     alone = log_likelihoods(language.model, jax.device_get(joint.lm), prefix, *sentences)
@@ -177,7 +177,7 @@ def test_packed_examples_are_gathered_for_too(whole):
 
 def test_decoding_is_the_same_with_gathered_layers(split):
     joint = split["both"][0]
-    plain = Qwen3(LM, "float32")
+    plain = DecoderLM(LM, "float32")
     gathering = plain.clone(gather=sharding.gather_layer(joint.placed["blocks"]))
     read = jax.random.normal(jax.random.key(3), (BATCH, 5, LM.hidden_size))
     cache, start = init_cache(LM, BATCH, 8, "float32"), jnp.arange(BATCH) % 3

@@ -3,12 +3,22 @@
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import resolve
+from hocslm_jax.models.lm import resolve
 
 
 def test_a_folder_resolves_to_itself(tmp_path):
     assert resolve(tmp_path) == tmp_path
     assert resolve(str(tmp_path)) == tmp_path
+
+
+def test_a_file_of_an_installed_package(tmp_path, monkeypatch):
+    (tmp_path / "some_words").mkdir()
+    (tmp_path / "some_words/__init__.py").write_text("raise RuntimeError('it was imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve("some_words:tiny.gguf") == tmp_path / "some_words/tiny.gguf"
+    assert resolve("some_words/tiny.gguf").parts == ("some_words", "tiny.gguf")
+    with pytest.raises(UserError, match="pip install --no-deps no-words"):
+        resolve("no_words:tiny.gguf")
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "qwen", "../a/b", "a/b/c"])

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hocslm_jax.models.qwen3 import (
-    QWEN3_RULES,
+from hocslm_jax.models.lm import (
+    LM_RULES,
     SIZES,
-    Qwen3,
-    Qwen3Config,
+    DecoderLM,
+    LMConfig,
     attention_for,
     head_matrix,
     init_cache,
@@ -20,8 +20,8 @@ from hocslm_jax.models.qwen3 import (
 )
 from hocslm_jax.sharding import P, batch_sharding, make_mesh, path_name, tree_shardings
 
-UNTIED = Qwen3Config(24, 16, 20, 3, 4, 2, 6, tie_embeddings=False)
-TIED = Qwen3Config(24, 16, 20, 3, 4, 2, 6, tie_embeddings=True)
+UNTIED = LMConfig(24, 16, 20, 3, 4, 2, 6, tie_embeddings=False)
+TIED = LMConfig(24, 16, 20, 3, 4, 2, 6, tie_embeddings=True)
 
 
 def random_params(config, scale=0.3):
@@ -39,7 +39,7 @@ def embeddings(batch=2, length=7, width=16):
 
 
 def forward(config, params, x, dtype="float32", **options):
-    return jax.jit(Qwen3(config, dtype, **options).apply)({"params": params}, x)
+    return jax.jit(DecoderLM(config, dtype, **options).apply)({"params": params}, x)
 
 
 def test_parameter_paths_and_shapes():
@@ -79,7 +79,7 @@ def test_fresh_parameters_differ_from_layer_to_layer():
 @pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
 def test_the_head_matrix_makes_the_logits(config):
     params, hidden = random_params(config), embeddings()
-    want = Qwen3(config, "float32").apply({"params": params}, hidden, method="logits")
+    want = DecoderLM(config, "float32").apply({"params": params}, hidden, method="logits")
     assert head_matrix(params).shape == (24, 16)
     np.testing.assert_allclose(hidden @ head_matrix(params).T, want, atol=1e-5)
     assert (head_matrix(params) is params["embed"]["embedding"]) == config.tie_embeddings
@@ -96,7 +96,7 @@ def test_later_tokens_and_padding_change_nothing_before_them():
 
 def test_only_distances_between_positions_matter():
     params, x = random_params(TIED), embeddings()
-    model = Qwen3(TIED, "float32")
+    model = DecoderLM(TIED, "float32")
 
     @jax.jit
     def at(positions):
@@ -112,7 +112,7 @@ def test_only_distances_between_positions_matter():
 
 def test_a_text_in_pieces_is_the_text_at_once():
     params, x = random_params(UNTIED), embeddings(batch=3, length=9)
-    model = Qwen3(UNTIED, "float32")
+    model = DecoderLM(UNTIED, "float32")
     want = forward(UNTIED, params, x)
     cache = init_cache(UNTIED, 3, 12, "float32")
     assert cache["k"].shape == cache["v"].shape == (3, 3, 12, 2, 6)
@@ -136,7 +136,7 @@ def test_bfloat16_is_close():
     assert rough.dtype == jnp.bfloat16 and exact.dtype == jnp.float32
     error = np.linalg.norm(rough.astype(jnp.float32) - exact) / np.linalg.norm(exact)
     assert 1e-4 < error < 0.03
-    logits = Qwen3(UNTIED).apply({"params": params}, rough, method="logits")
+    logits = DecoderLM(UNTIED).apply({"params": params}, rough, method="logits")
     assert logits.dtype == jnp.float32
 
 
@@ -146,11 +146,11 @@ def scalar(model, params, x):
 
 
 def test_recomputing_layers_changes_memory_but_no_gradient():
-    config = Qwen3Config(24, 32, 64, 6, 4, 2, 8)
+    config = LMConfig(24, 32, 64, 6, 4, 2, 8)
     params, x = random_params(config, 0.1), embeddings(4, 64, 32)
     results = {}
     for remat in (True, False):
-        model = Qwen3(config, "float32", remat=remat)
+        model = DecoderLM(config, "float32", remat=remat)
         step = jax.jit(jax.grad(lambda x, params, model=model: scalar(model, params, x)))
         compiled = step.lower(x, params).compile()
         results[remat] = compiled(x, params), compiled.memory_analysis().temp_size_in_bytes
@@ -161,7 +161,7 @@ def test_recomputing_layers_changes_memory_but_no_gradient():
 def test_the_input_gradient_needs_no_weight_gradients():
     """Forward, recomputation and input gradient: 3 products for each weight; training takes 4."""
     params, x = random_params(UNTIED), embeddings(4, 16)
-    model = Qwen3(UNTIED, "float32")
+    model = DecoderLM(UNTIED, "float32")
 
     def cost(argument):
         step = jax.jit(jax.grad(lambda params, x: scalar(model, params, x), argument))
@@ -178,11 +178,11 @@ def test_the_input_gradient_needs_no_weight_gradients():
 
 def test_eight_devices_compute_what_one_does():
     params, x = random_params(UNTIED), embeddings(batch=8)
-    model = Qwen3(UNTIED, "float32")
+    model = DecoderLM(UNTIED, "float32")
     step = jax.jit(jax.value_and_grad(lambda x, params: scalar(model, params, x)))
     want, want_gradient = step(x, params)
     mesh = make_mesh(data=4, model=2)
-    shardings = tree_shardings(params, mesh, (*QWEN3_RULES, (r".*", P())))
+    shardings = tree_shardings(params, mesh, (*LM_RULES, (r".*", P())))
     split = jax.device_put(params, shardings)
     got, gradient = step(jax.device_put(x, batch_sharding(mesh)), split)
     np.testing.assert_allclose(got, want, rtol=1e-5)
@@ -193,7 +193,7 @@ def test_eight_devices_compute_what_one_does():
 def test_the_rules_fit_every_published_size(size):
     shapes = param_shapes(SIZES[size])
     mesh = make_mesh(data=1, model=8)
-    shardings = tree_shardings(shapes, mesh, (*QWEN3_RULES, (r".*", P())))
+    shardings = tree_shardings(shapes, mesh, (*LM_RULES, (r".*", P())))
     for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
         shard = sharding.shard_shape(leaf.shape)  # raises where it does not divide
         assert np.prod(shard) * (8 if leaf.size > 10**6 else 1) == leaf.size

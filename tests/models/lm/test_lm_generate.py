@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import Qwen3, Qwen3Config, filter_logits, generate, param_shapes
-from hocslm_jax.models.qwen3.model import QWEN3_RULES as RULES
+from hocslm_jax.models.lm import DecoderLM, LMConfig, filter_logits, generate, param_shapes
+from hocslm_jax.models.lm.model import LM_RULES as RULES
 from hocslm_jax.sharding import P, batch_sharding, make_mesh, tree_shardings
 
-TINY = Qwen3Config(14, 16, 12, 2, 4, 2, 6, rope_theta=100.0, max_positions=64)
-MODEL = Qwen3(TINY, "float32")
+TINY = LMConfig(14, 16, 12, 2, 4, 2, 6, rope_theta=100.0, max_positions=64)
+MODEL = DecoderLM(TINY, "float32")
 FREE = {"eos_ids": (), "pad_id": 0}
 
 
@@ -68,7 +68,7 @@ def test_what_stands_in_the_padding_does_not_matter(params, prefix):
     np.testing.assert_array_equal(one[0], two[0])
 
 
-class Counting(Qwen3):
+class Counting(DecoderLM):
     """Reports every call of the cached forward pass."""
 
     def decode(self, embeddings, cache, start):
@@ -138,7 +138,7 @@ def test_filters_agree_with_transformers():
 def draws(params, prefix, count=4000, seed=0, **options):
     """How often each token is drawn first, after one prefix."""
     rows = np.broadcast_to(prefix[:1], (count, *prefix.shape[1:]))
-    key = jax.random.key(seed)
+    key = jax.random.split(jax.random.key(seed), count)
     tokens, _ = generate(MODEL, params, rows, max_new_tokens=1, key=key, **FREE, **options)
     return np.bincount(np.asarray(tokens)[:, 0], minlength=TINY.vocab_size) / count
 
@@ -171,6 +171,17 @@ def test_a_low_temperature_is_greedy_and_a_key_decides_the_rest(params, prefix):
     assert np.any(sampled(3.0, 1) != sampled(3.0, 2))
     hot = np.asarray(sampled(50.0, 3))
     assert any(len(set(row)) > 4 for row in hot.tolist())  # every step draws anew
+
+
+def test_a_sampled_text_does_not_depend_on_its_place_in_the_batch(params, prefix):
+    def sampled(rows):
+        options = {"temperature": 1.5, "top_k": 9, "key": jax.random.key(5), **FREE}
+        return generate(MODEL, params, rows, max_new_tokens=8, **options)[0].tolist()
+
+    together = sampled(prefix)
+    assert len({tuple(row) for row in together}) == 3
+    assert sampled(prefix[::-1])[::-1] == together
+    assert sampled(np.concatenate([prefix[2:], prefix[2:], prefix[2:]])) == [together[2]] * 3
 
 
 @pytest.mark.parametrize(
@@ -207,6 +218,6 @@ def test_sharded_parameters_write_the_same_text(params, prefix):
 
 def test_bfloat16_parameters_generate_too(params, prefix):
     narrow = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
-    tokens, lengths = generate(Qwen3(TINY), narrow, prefix, max_new_tokens=4, **FREE)
+    tokens, lengths = generate(DecoderLM(TINY), narrow, prefix, max_new_tokens=4, **FREE)
     assert tokens.dtype == lengths.dtype == jnp.int32
     assert np.all((tokens >= 0) & (tokens < 14)) and lengths.tolist() == [4, 4, 4]

@@ -1,12 +1,12 @@
 """Writes golden_qwen3.npz from transformers: two tiny models with inputs, logits, gradients, texts.
 
-python tests/models/qwen3/make_golden.py      (needs torch and transformers; the test does not)
+python tests/models/lm/make_golden.py      (needs torch and transformers; the test does not)
 """
 
 from pathlib import Path
 
 import numpy as np
-from qwen3_reference import (
+from lm_reference import (
     LAYOUTS,
     LENGTHS,
     inputs,

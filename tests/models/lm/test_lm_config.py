@@ -1,13 +1,24 @@
-"""config.json of Qwen3: read, written, and refused for what the port does not compute."""
+"""config.json of each family: read, written, and refused for what the port does not compute."""
 
+import dataclasses
 import json
 
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import SIZES, Qwen3Config, from_hf, num_params, read_config, to_hf
+from hocslm_jax.models.lm import (
+    SIZES,
+    LMConfig,
+    RopeScaling,
+    from_hf,
+    num_params,
+    read_config,
+    to_hf,
+)
 
-TINY = Qwen3Config(61, 32, 40, 3, 4, 2, 16, 1e4, 1e-5, False, 64, (7, 8))
+TINY = LMConfig(61, 32, 40, 3, 4, 2, 16, 1e4, 1e-5, False, 64, (7, 8))
+LLAMA = dataclasses.replace(TINY, family="llama", rope_scaling=RopeScaling(8.0, 1.0, 4.0, 16))
+QWEN2 = dataclasses.replace(TINY, family="qwen2", head_dim=8)
 
 
 # The exact numbers of parameters of the released checkpoints.
@@ -26,7 +37,7 @@ def test_published_sizes_have_the_published_number_of_parameters(size, count):
     assert num_params(SIZES[size]) == count
 
 
-@pytest.mark.parametrize("config", [TINY, *SIZES.values()])
+@pytest.mark.parametrize("config", [TINY, LLAMA, QWEN2, *SIZES.values()])
 def test_written_configs_read_back(config, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(to_hf(config)))
     assert read_config(tmp_path) == config
@@ -40,6 +51,34 @@ def test_transformers_reads_the_written_config():
     assert theirs.rope_parameters["rope_theta"] == 1e4
     assert theirs.eos_token_id == [7, 8]
     assert from_hf(json.loads(theirs.to_json_string(use_diff=False))) == TINY
+
+
+@pytest.mark.parametrize("config", [LLAMA, QWEN2])
+def test_transformers_reads_the_written_config_of_other_families(config):
+    pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    values = to_hf(config)
+    theirs = transformers.AutoConfig.for_model(**values)
+    assert from_hf(json.loads(theirs.to_json_string(use_diff=False))) == config
+
+
+def test_sizes_that_follow_from_others_may_be_left_out():
+    for config in (LLAMA, QWEN2):
+        values = to_hf(dataclasses.replace(config, head_dim=8, num_kv_heads=4, rope_theta=1e4))
+        for key in ("head_dim", "num_key_value_heads", "rope_theta"):
+            del values[key]
+        got = from_hf(values)
+        assert (got.head_dim, got.num_kv_heads, got.rope_theta) == (8, 4, 1e4)
+
+
+def test_the_text_tower_of_a_model_that_sees():
+    text = to_hf(TINY) | {"model_type": "qwen3_vl_text", "tie_word_embeddings": None}
+    text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2]}
+    values = {"model_type": "qwen3_vl", "text_config": text, "tie_word_embeddings": False}
+    assert from_hf(values) == TINY
+    assert from_hf(values | {"tie_word_embeddings": True}).tie_embeddings
+    with pytest.raises(UserError, match=r"quantised weights \(fp8\)"):
+        from_hf(values | {"quantization_config": {"quant_method": "fp8"}})
 
 
 @pytest.mark.parametrize(("eos", "ids"), [(None, ()), (5, (5,)), ([6, 5], (6, 5))])
@@ -72,7 +111,12 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
         ),
         ({"attention_bias": True}, "attention_bias"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"quantization_config": {"bits": 4}}, "quantised weights (unknown)"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights (gptq)"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"partial_rotary_factor": 0.5}, "RoPE of a part"),
+        ({"dual_chunk_attention_config": {"chunk_size": 8}}, "dual-chunk"),
+        ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "'llama3' without positive"),
         ({"head_dim": None}, "no positive head_dim"),
         ({"head_dim": 5}, "head_dim 5 is odd"),
         ({"num_hidden_layers": "3"}, "no positive num_hidden_layers"),

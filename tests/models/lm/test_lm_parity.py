@@ -1,10 +1,10 @@
-"""Qwen3 against transformers: logits, gradients of the inputs, texts; all live, so with PyTorch."""
+"""Every family against transformers: logits, gradients of the inputs, texts. Needs PyTorch."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from qwen3_reference import (
+from lm_reference import (
     LAYOUTS,
     LENGTHS,
     inputs,
@@ -13,8 +13,8 @@ from qwen3_reference import (
     reference_texts,
 )
 
-from hocslm_jax.models.qwen3 import Qwen3, generate, load_params, read_config
-from hocslm_jax.models.qwen3.model import RMSNorm
+from hocslm_jax.models.lm import DecoderLM, generate, load_params, read_config
+from hocslm_jax.models.lm.model import RMSNorm
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -28,7 +28,7 @@ def pair(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("checkpoint")
     reference.save_pretrained(folder)
     config = read_config(folder)
-    return layout, reference, Qwen3(config, "float32"), load_params(folder, config)
+    return layout, reference, DecoderLM(config, "float32"), load_params(folder, config)
 
 
 def logits_and_gradient(model, params, embeddings, weights):
@@ -81,6 +81,28 @@ def test_embedded_tokens_match(pair):
     np.testing.assert_array_equal(ours, theirs.numpy())
 
 
+def test_the_text_part_of_a_model_that_sees(tmp_path):
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
+    layout = LAYOUTS["grouped"] | {"rope_parameters": rope | {"mrope_interleaved": True}}
+    tied = {"tie_word_embeddings": layout.pop("tie_word_embeddings")}
+    vision = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2}
+    vision |= {"out_hidden_size": 32, "deepstack_visual_indexes": [0]}
+    values = transformers.Qwen3VLConfig(text_config=layout, vision_config=vision, **tied)
+    reference = transformers.Qwen3VLForConditionalGeneration(values).float().eval()
+    reference.save_pretrained(tmp_path)
+    config = read_config(tmp_path)
+    params, model = load_params(tmp_path, config), DecoderLM(config, "float32")
+    tokens = np.random.default_rng(3).integers(8, 50, size=(2, 9))
+    with torch.no_grad():
+        want = reference(input_ids=torch.tensor(tokens)).logits.numpy()
+    embeddings = model.apply({"params": params}, tokens, method="embed")
+    hidden = jax.jit(model.apply)({"params": params}, embeddings)
+    got = model.apply({"params": params}, hidden, method="logits")
+    np.testing.assert_allclose(got, want, atol=1e-5, rtol=0)
+    assert np.std(want) > 0.01
+
+
 def test_bfloat16_stays_near_transformers_bfloat16(tmp_path):
     import torch
 
@@ -93,7 +115,7 @@ def test_bfloat16_stays_near_transformers_bfloat16(tmp_path):
     with torch.no_grad():
         given = torch.tensor(embeddings).to(torch.bfloat16)
         want = reference(inputs_embeds=given).logits.float().numpy()
-    model = Qwen3(config)
+    model = DecoderLM(config)
     hidden = jax.jit(model.apply)({"params": params}, embeddings)
     got = model.apply({"params": params}, hidden, method="logits")
     assert hidden.dtype == jnp.bfloat16
@@ -128,7 +150,7 @@ def test_rows_stop_at_their_own_end_of_text(tmp_path):
     eos = free[0][4]  # ends the first row at its fifth token at the latest, maybe others too
     stopped = reference_texts(reference, embeddings, LENGTHS, max_new_tokens=12, eos_id=eos)
     tokens, lengths = generate(
-        Qwen3(config, "float32"),
+        DecoderLM(config, "float32"),
         load_params(tmp_path, config),
         embeddings,
         max_new_tokens=12,

@@ -1,8 +1,8 @@
 """Generates text after a prefix of embeddings: greedy or sampled, batched, in one compiled loop.
 
-In: `Qwen3`, its parameters and a prefix [B, P, D], such as a visual token and a prompt. Out: token
-ids [B, max_new_tokens] and how many of them come before the end-of-text token. The loop keeps a
-key-value cache and stops when every row has ended.
+In: `DecoderLM`, its parameters and a prefix [B, P, D], such as a visual token and a prompt. Out:
+token ids [B, max_new_tokens] and how many of them come before the end-of-text token. The loop keeps
+a key-value cache and stops when every row has ended.
 """
 
 import functools
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3.model import Qwen3, init_cache
+from hocslm_jax.models.lm.model import DecoderLM, init_cache
 
 
 class Options(NamedTuple):
@@ -27,7 +27,7 @@ class Options(NamedTuple):
 
 
 def generate(
-    model: Qwen3,
+    model: DecoderLM,
     params: dict,
     prefix: jax.Array,
     *,
@@ -46,6 +46,8 @@ def generate(
         eos_ids: any of these ends a row; `pad_id` fills what follows.
         temperature: 0 takes the likeliest token; else logits are divided by it and drawn from,
             with `key`.
+        key: one for all rows, so that a row's words do not depend on its place or on the other
+            rows; or [B] of them, so that equal rows draw differently.
         top_k: draw among the k likeliest only; 0 for all.
         top_p: draw among the fewest tokens whose probabilities reach p only; after `top_k`.
         prefix_lengths: int32 [B] from 1 to P where rows are right-padded; default all P.
@@ -72,15 +74,15 @@ def generate(
         prefix_lengths = jnp.full(prefix.shape[0], prefix.shape[1])
     lengths = jnp.asarray(prefix_lengths, jnp.int32)
     key = jax.random.key(0) if key is None else key
-    return _run(model, options, params, prefix, lengths, key, jnp.float32(temperature))
+    keys = jnp.broadcast_to(key, prefix.shape[:1])
+    return _run(model, options, params, prefix, lengths, keys, jnp.float32(temperature))
 
 
-def lower_generation(model: Qwen3, options: Options, params: dict, prefix):
+def lower_generation(model: DecoderLM, options: Options, params: dict, prefix):
     """The greedy loop of `generate`, lowered for shapes of parameters and prefix [B, P, D]."""
     rows = jax.ShapeDtypeStruct(prefix.shape[:1], jnp.int32, sharding=prefix.sharding)
-    key, temperature = jax.random.key(0), jnp.float32(0)
-    key = jax.eval_shape(lambda: key)
-    return _run.lower(model, options, params, prefix, rows, key, temperature)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), prefix.shape[0]))
+    return _run.lower(model, options, params, prefix, rows, keys, jnp.float32(0))
 
 
 def filter_logits(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
@@ -97,7 +99,7 @@ def filter_logits(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.
     return logits
 
 
-def _check(model: Qwen3, prefix: int, new: int, temperature, top_k: int, top_p: float) -> None:
+def _check(model: DecoderLM, prefix: int, new: int, temperature, top_k: int, top_p: float) -> None:
     most = model.config.max_positions
     wrong = {
         f"max_new_tokens={new} must be at least 1": new < 1,
@@ -112,26 +114,27 @@ def _check(model: Qwen3, prefix: int, new: int, temperature, top_k: int, top_p: 
         raise UserError(f"cannot generate: {'; '.join(problems)}")
 
 
-def _next_token(logits, ended, key, temperature, options: Options):
-    """(token [B], ended [B]) from logits [B, V] and which rows had ended before."""
+def _next_token(logits, ended, keys, temperature, options: Options):
+    """(token [B], ended [B]) from logits [B, V], which rows had ended before, and keys [B]."""
     if options.greedy:
         token = jnp.argmax(logits, axis=-1)
     else:
         logits = filter_logits(logits / temperature, options.top_k, options.top_p)
-        token = jax.random.categorical(key, logits)
+        token = jax.vmap(jax.random.categorical)(keys, logits)
     token = jnp.where(ended, options.pad_id, token.astype(jnp.int32))
     return token, ended | jnp.isin(token, jnp.array(options.eos_ids, jnp.int32))
 
 
 @functools.partial(jax.jit, static_argnames=("model", "options"))
-def _run(model: Qwen3, options: Options, params, prefix, starts, key, temperature):
+def _run(model: DecoderLM, options: Options, params, prefix, starts, keys_of_rows, temperature):
     """(tokens [B, max_new_tokens], lengths [B]); `starts` [B] are the lengths of the prefixes."""
     batch, width, most = prefix.shape[0], prefix.shape[1], options.max_new_tokens
     apply = functools.partial(model.apply, {"params": params})
 
     def choose(hidden, ended, step):
         logits = apply(hidden, method="logits")
-        return _next_token(logits, ended, jax.random.fold_in(key, step), temperature, options)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(keys_of_rows, step)
+        return _next_token(logits, ended, keys, temperature, options)
 
     def unfinished(state):
         step, _, ended, *_ = state

@@ -1,9 +1,11 @@
-"""Dense Qwen3 in Linen: input embeddings [B, T, D] -> hidden states [B, T, D] -> float32 logits.
+"""A dense decoder in Linen: input embeddings [B, T, D] -> hidden states [B, T, D] -> logits.
+
+Qwen3, Qwen2 and Llama are one model, see `config.FAMILIES`.
 
 Layers are scanned (parameters stacked along a leading layer axis) and rematerialised. Attention is
-grouped-query, causal, with per-head RMSNorm on queries and keys before RoPE. Right padding needs no
-mask, since a causal model does not see what comes later. Inputs are embeddings rather than tokens,
-so that a visual token can stand before the words; the model knows nothing of devices.
+grouped-query, causal, in Qwen3 with per-head RMSNorm on queries and keys before RoPE. Right padding
+needs no mask, since a causal model does not see what comes later. Inputs are embeddings rather than
+tokens, so that a visual token can stand before the words; the model knows nothing of devices.
 
 Axes: B rows, T tokens, D width, V vocabulary, N heads, K key-value heads, H channels of a head,
 F width of the MLP, L layers, S slots of a cache.
@@ -18,13 +20,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from hocslm_jax.models.qwen3.config import Qwen3Config
+from hocslm_jax.models.lm.config import FAMILIES, LMConfig
+from hocslm_jax.models.lm.rope import rope_angles, rotate
 
 # Mesh axes of each parameter: vocabulary, heads and MLP over 'model', the embedding over 'data'.
 # 'model' must divide the number of key-value heads.
-QWEN3_RULES = (
+LM_RULES = (
     (r"(.*/)?embed/embedding", P("model", "data")),
     (r"(.*/)?blocks/[qkv]/kernel", P(None, "data", "model", None)),
+    (r"(.*/)?blocks/[qkv]/bias", P(None, "model", None)),
     (r"(.*/)?blocks/o/kernel", P(None, "model", None, "data")),
     (r"(.*/)?blocks/(gate|up)/kernel", P(None, "data", "model")),
     (r"(.*/)?blocks/down/kernel", P(None, "model", "data")),
@@ -34,7 +38,7 @@ QWEN3_RULES = (
 Cache = dict[str, jax.Array]
 
 
-class Qwen3(nn.Module):
+class DecoderLM(nn.Module):
     """The layers of the language model; `embed` and `logits` are its two ends.
 
     Attributes:
@@ -46,7 +50,7 @@ class Qwen3(nn.Module):
             gather split weights. Implies `remat`: gathered layers are not kept.
     """
 
-    config: Qwen3Config
+    config: LMConfig
     dtype: str = "bfloat16"
     remat: bool = True
     attention: str = "xla"
@@ -132,21 +136,24 @@ class Qwen3(nn.Module):
 class Block(nn.Module):
     """One pre-norm layer: x + attention, then x + SwiGLU. With a cache, also its new state."""
 
-    config: Qwen3Config
+    config: LMConfig
     dtype: str
     attention: str
 
     @nn.compact
     def __call__(self, x: jax.Array, rope, window, cache):
-        config = self.config
+        config, family = self.config, FAMILIES[self.config.family]
         width, heads = config.hidden_size, (config.num_heads, config.head_dim)
         groups = (config.num_kv_heads, config.head_dim)
         norm = functools.partial(RMSNorm, config.rms_norm_eps)
 
         y = norm(name="input_norm")(x)  # [B, T, D]
-        query = norm(name="q_norm")(Linear((width, *heads), name="q")(y))  # [B, T, N, H]
-        key = norm(name="k_norm")(Linear((width, *groups), name="k")(y))  # [B, T, K, H]
-        value = Linear((width, *groups), name="v")(y)  # [B, T, K, H]
+        project = functools.partial(Linear, bias=family.qkv_bias)
+        query = project((width, *heads), name="q")(y)  # [B, T, N, H]
+        key = project((width, *groups), name="k")(y)  # [B, T, K, H]
+        value = project((width, *groups), name="v")(y)  # [B, T, K, H]
+        if family.qk_norm:
+            query, key = norm(name="q_norm")(query), norm(name="k_norm")(key)
         query, key = rotate(query, rope), rotate(key, rope)
         seen, start = window
         if cache is None:
@@ -165,13 +172,14 @@ class Block(nn.Module):
 
 
 class Linear(nn.Module):
-    """A product over the last `inputs` axes of x and the first of the kernel; no bias.
+    """A product over the last `inputs` axes of x and the first of the kernel.
 
     On flattened rows: on a CPU the gradient of the kernel is otherwise half as fast.
     """
 
     shape: tuple[int, ...]
     inputs: int = 1
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, out=None) -> jax.Array:
@@ -179,7 +187,11 @@ class Linear(nn.Module):
         width = math.prod(self.shape[: self.inputs])
         rows, matrix = x.reshape(-1, width), kernel.reshape(width, -1)  # [R, in], [in, out]
         y = jnp.dot(rows, matrix, preferred_element_type=out or x.dtype)
-        return y.reshape(*x.shape[: -self.inputs], *self.shape[self.inputs :])
+        y = y.reshape(*x.shape[: -self.inputs], *self.shape[self.inputs :])
+        if not self.bias:
+            return y
+        bias = self.param("bias", nn.initializers.zeros, self.shape[self.inputs :])
+        return y + bias.astype(y.dtype)
 
 
 class Embedding(nn.Module):
@@ -207,23 +219,7 @@ class RMSNorm(nn.Module):
         return scale * y.astype(x.dtype)
 
 
-def rope_angles(positions: jax.Array, config: Qwen3Config) -> tuple[jax.Array, jax.Array]:
-    """float32 (cos, sin) of positions [T] or [B, T]: [T, 1, H / 2] or [B, T, 1, H / 2]."""
-    steps = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
-    frequencies = 1.0 / config.rope_theta**steps
-    angles = positions.astype(jnp.float32)[..., None, None] * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotary position embedding of x [B, T, N, H]; channel i pairs with channel i + H / 2."""
-    cos, sin = rope
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)  # [B, T, N, H / 2] each
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x.dtype)
-
-
-def attention_for(platform: str, config: Qwen3Config, dtype: str) -> str:
+def attention_for(platform: str, config: LMConfig, dtype: str) -> str:
     """The fastest attention of a platform ("cpu", "gpu", "tpu"): cuDNN's on a GPU, else XLA's.
 
     cuDNN's takes 16-bit types and heads of at most 128 channels, a multiple of 8.
@@ -253,26 +249,26 @@ def write(cache: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
     return jax.vmap(row)(cache, new.astype(cache.dtype), start)
 
 
-def init_cache(config: Qwen3Config, batch: int, length: int, dtype="bfloat16") -> Cache:
+def init_cache(config: LMConfig, batch: int, length: int, dtype="bfloat16") -> Cache:
     """An empty key-value cache for `length` tokens a row: two arrays [L, B, S, K, H]."""
     shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
     return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def init_params(config: Qwen3Config, key: jax.Array, dtype: str = "float32") -> dict:
+def init_params(config: LMConfig, key: jax.Array, dtype: str = "float32") -> dict:
     """Fresh parameters: N(0, 0.02) matrices and unit scales."""
     embeddings = jnp.zeros((1, 1, config.hidden_size))
-    params = Qwen3(config, "float32").init(key, embeddings)["params"]
+    params = DecoderLM(config, "float32").init(key, embeddings)["params"]
     return jax.tree.map(lambda p: p.astype(dtype), params)
 
 
-def param_shapes(config: Qwen3Config, dtype: str = "float32") -> dict:
+def param_shapes(config: LMConfig, dtype: str = "float32") -> dict:
     """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill."""
     return jax.eval_shape(functools.partial(init_params, config, dtype=dtype), jax.random.key(0))
 
 
-def num_params(config: Qwen3Config) -> int:
+def num_params(config: LMConfig) -> int:
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(param_shapes(config)))
 
 

@@ -1,17 +1,17 @@
-"""Hugging Face safetensors <-> Qwen3 parameters, without PyTorch.
+"""Hugging Face safetensors <-> DecoderLM parameters, without PyTorch.
 
 In: a folder with `config.json` and `model.safetensors`, or its shards and their index, in float32,
-bfloat16 or float16. Out: the parameter tree of `Qwen3` on its devices, and the way back. `LAYOUT`
-says where each parameter is on disk. Each device's shard is read separately, so that the host
-holds one stacked shard of one parameter at a time.
+bfloat16 or float16, or a GGUF file. Out: the parameter tree of `DecoderLM` on its devices, and the
+way back. `tensor_table.py` says where each parameter is on disk. Each device's shard is read
+separately, so that the host holds one stacked shard of one parameter at a time.
 """
 
 import contextlib
+import dataclasses
 import gc
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 import huggingface_hub
 import jax
@@ -27,29 +27,19 @@ from hocslm_jax.errors import UserError, few
 from hocslm_jax.files.atomic import write_json
 from hocslm_jax.files.checksums import SUMS
 from hocslm_jax.files.text import read_json
-from hocslm_jax.models.qwen3.config import Qwen3Config, to_hf
+from hocslm_jax.models.lm.config import LMConfig, from_hf, to_hf
+from hocslm_jax.models.lm.gguf_file import find_gguf, is_gguf, open_gguf, read_gguf_config
+from hocslm_jax.models.lm.tensor_table import (
+    EMBEDDING,
+    HEAD,
+    Parameter,
+    parameters,
+    published_name,
+    without_prefix,
+)
 
-# Our path: (name on disk, axes on disk, our axes). V vocabulary, D width, F MLP, N heads, K
-# key-value heads, H head channels; axes on disk that are written together are one. Names with a
-# layer number are stacked here: ours have a layer axis in front. Linear layers are [out, in] on
-# disk and [in, out] here.
-LAYOUT: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "embed/embedding": ("model.embed_tokens.weight", ("V", "D"), "VD"),
-    "blocks/q/kernel": ("model.layers.{}.self_attn.q_proj.weight", ("NH", "D"), "DNH"),
-    "blocks/k/kernel": ("model.layers.{}.self_attn.k_proj.weight", ("KH", "D"), "DKH"),
-    "blocks/v/kernel": ("model.layers.{}.self_attn.v_proj.weight", ("KH", "D"), "DKH"),
-    "blocks/o/kernel": ("model.layers.{}.self_attn.o_proj.weight", ("D", "NH"), "NHD"),
-    "blocks/q_norm/scale": ("model.layers.{}.self_attn.q_norm.weight", ("H",), "H"),
-    "blocks/k_norm/scale": ("model.layers.{}.self_attn.k_norm.weight", ("H",), "H"),
-    "blocks/gate/kernel": ("model.layers.{}.mlp.gate_proj.weight", ("F", "D"), "DF"),
-    "blocks/up/kernel": ("model.layers.{}.mlp.up_proj.weight", ("F", "D"), "DF"),
-    "blocks/down/kernel": ("model.layers.{}.mlp.down_proj.weight", ("D", "F"), "FD"),
-    "blocks/input_norm/scale": ("model.layers.{}.input_layernorm.weight", ("D",), "D"),
-    "blocks/post_norm/scale": ("model.layers.{}.post_attention_layernorm.weight", ("D",), "D"),
-    "norm/scale": ("model.norm.weight", ("D",), "D"),
-    "lm_head/kernel": ("lm_head.weight", ("V", "D"), "DV"),
-}
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+ROWS = 4096  # of a matrix that are looked at together
 _INDEX = "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -57,9 +47,13 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 def resolve(name_or_path: str | Path) -> Path:
     """The folder of a checkpoint: an existing one, or a Hugging Face id, fetched or cached.
 
+    Of a GGUF file, the file, see `find_gguf`.
+
     Raises:
         UserError: neither a folder nor an id that can be fetched.
     """
+    if is_gguf(name_or_path):
+        return find_gguf(name_or_path)
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
     if not _HUB_ID.fullmatch(str(name_or_path)):
@@ -75,47 +69,53 @@ def resolve(name_or_path: str | Path) -> Path:
         ) from None
 
 
-class _Parameter(NamedTuple):
-    """Where a parameter is: one tensor on disk, or one for each layer."""
+def read_config(source: str | Path) -> LMConfig:
+    """The config of a checkpoint folder or GGUF file.
 
-    names: list[str]  # on disk
-    disk: tuple[str, ...]  # axes of a tensor on disk
-    disk_shape: tuple[int, ...]
-    ours: str  # axes of a layer here
-    shape: tuple[int, ...]  # here, with the layers if it is stacked
-    stacked: bool
-    transposed: bool
-    sizes: dict[str, int]  # of the axes
+    Where it ties the embeddings beside an output matrix of other numbers it is wrong: they are not
+    tied then, as in transformers.
 
-
-def _parameters(config: Qwen3Config) -> dict[str, _Parameter]:
-    """Our path: parameter."""
-    sizes = {
-        "V": config.vocab_size,
-        "D": config.hidden_size,
-        "F": config.intermediate_size,
-        "N": config.num_heads,
-        "K": config.num_kv_heads,
-        "H": config.head_dim,
-    }
-    found = {}
-    for path, (name, disk, ours) in LAYOUT.items():
-        stacked = "{}" in name
-        names = [name.format(layer) for layer in range(config.num_layers if stacked else 1)]
-        disk_shape = tuple(math.prod(sizes[axis] for axis in axes) for axes in disk)
-        shape = (len(names),) * stacked + tuple(sizes[axis] for axis in ours)
-        transposed = "".join(disk) != ours
-        found[path] = _Parameter(names, disk, disk_shape, ours, shape, stacked, transposed, sizes)
-    if config.tie_embeddings:
-        del found["lm_head/kernel"]
-    return found
+    Raises:
+        UserError: it is absent or damaged, or asks for what is not supported.
+    """
+    if is_gguf(source):
+        return read_gguf_config(Path(source))
+    path = Path(source) / "config.json"
+    try:
+        config = from_hf(read_json(path, "a language model's folder needs it"), str(path))
+    except (TypeError, ValueError, AttributeError, OverflowError, KeyError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch the checkpoint again") from None
+    if config.tie_embeddings and _has_other_head(Path(source)):
+        return dataclasses.replace(config, tie_embeddings=False)
+    return config
 
 
-def load_params(folder: str | Path, config: Qwen3Config, shardings=None, dtype=None) -> dict:
+def _has_other_head(folder: Path) -> bool:
+    """Whether the output matrix is stored and is not a copy of the embedding.
+
+    False where the weights cannot be read: `load_params` says so.
+    """
+    try:
+        with contextlib.ExitStack() as stack:
+            tensors = _open(folder, stack)
+            if not {EMBEDDING, HEAD} <= tensors.keys():
+                return False
+            table, head = tensors[EMBEDDING], tensors[HEAD]
+            shape = table.get_shape()
+            if shape != head.get_shape():
+                return True
+            starts = range(0, shape[0], ROWS)
+            parts = [slice(start, min(start + ROWS, shape[0])) for start in starts]
+            return not all(np.array_equal(table[part], head[part]) for part in parts)
+    except (UserError, TypeError):  # TypeError: a type that NumPy does not have
+        return False
+
+
+def load_params(folder: str | Path, config: LMConfig, shardings=None, dtype=None) -> dict:
     """The parameters of a checkpoint folder, read straight to their devices.
 
     Args:
-        folder: see `resolve`; `read_config` gives its config.
+        folder: or a GGUF file, see `resolve`; `read_config` gives its config.
         shardings: one `jax.sharding.Sharding` for all, or a tree of them like the parameters;
             default the first device.
         dtype: to cast to while reading; default what is on disk.
@@ -128,17 +128,23 @@ def load_params(folder: str | Path, config: Qwen3Config, shardings=None, dtype=N
     same = isinstance(shardings, Sharding)
     each = {} if same else flatten_dict(shardings, sep="/")
     with contextlib.ExitStack() as stack:
-        tensors = _open(Path(folder), stack)
+        path = Path(folder)
+        tensors = open_gguf(path, config) if is_gguf(path) else _open(path, stack)
+        if config.tie_embeddings and HEAD in tensors:  # either may be stored of the two
+            tensors.setdefault(EMBEDDING, tensors.pop(HEAD))
         _check(tensors, config, folder)
-        params = {
-            path: _place(tensors, parameter, shardings if same else each[path], dtype)
-            for path, parameter in _parameters(config).items()
-        }
+        params = {}
+        for path, parameter in parameters(config).items():
+            placed = shardings if same else each[path]
+            try:
+                params[path] = _place(tensors, parameter, placed, dtype)
+            except FloatingPointError as error:
+                raise UserError(f"{folder}: {error}: fetch the checkpoint again") from None
     return unflatten_dict(params, sep="/")
 
 
 def save_params(
-    params: dict, config: Qwen3Config, folder: str | Path, max_shard_bytes: int = 5 * 10**9
+    params: dict, config: LMConfig, folder: str | Path, max_shard_bytes: int = 5 * 10**9
 ) -> None:
     """Writes a folder that `load_params` and `transformers` read: safetensors and config.json.
 
@@ -151,9 +157,9 @@ def save_params(
     for stale in ("config.json", _INDEX):
         (folder / stale).unlink(missing_ok=True)
     tensors, arrays = {}, flatten_dict(params, sep="/")
-    for path, parameter in _parameters(config).items():
+    for path, parameter in parameters(config).items():
         for layer, name in enumerate(parameter.names):
-            tensors[name] = (arrays[path], parameter, layer)
+            tensors[published_name(name)] = (arrays[path], parameter, layer)
     split = split_state_dict_into_shards_factory(
         tensors,
         get_storage_size=lambda at: math.prod(at[1].disk_shape) * at[0].dtype.itemsize,
@@ -193,16 +199,16 @@ def _open(folder: Path, stack: contextlib.ExitStack) -> dict:
                 f"{folder / name} is damaged ({error}): fetch the checkpoint again"
             ) from None
         tensors |= {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-    return tensors
+    known = without_prefix(tensors, folder)
+    return {known[name]: tensor for name, tensor in tensors.items() if name in known}
 
 
-def _check(tensors: dict, config: Qwen3Config, folder: str | Path) -> None:
+def _check(tensors: dict, config: LMConfig, folder: str | Path) -> None:
     """Raises UserError if the tensors are not those of the config."""
-    expected = {n: p.disk_shape for p in _parameters(config).values() for n in p.names}
-    ignored = {"lm_head.weight"} if config.tie_embeddings else set()  # a copy of the embedding
-    problems = [f"missing {name}" for name in expected.keys() - tensors.keys()]
-    problems += [f"unexpected {name}" for name in tensors.keys() - expected.keys() - ignored]
-    for name in expected.keys() & tensors.keys():
+    expected = {n: p.disk_shape for p in parameters(config).values() for n in p.names}
+    problems = [f"missing {name}" for name in sorted(expected.keys() - tensors.keys())]
+    problems += [f"unexpected {name}" for name in sorted(tensors.keys() - expected.keys())]
+    for name in sorted(expected.keys() & tensors.keys()):
         shape, dtype = tuple(tensors[name].get_shape()), tensors[name].get_dtype()
         if shape != expected[name]:
             problems.append(f"{name} is {shape} instead of {expected[name]}")
@@ -210,12 +216,12 @@ def _check(tensors: dict, config: Qwen3Config, folder: str | Path) -> None:
             problems.append(f"{name} has the unsupported type {dtype}")
     if problems:
         raise UserError(
-            f"{folder} does not hold the Qwen3 of its config.json: {len(problems)} tensors are "
-            f"wrong, {few(sorted(problems), '; ', 3)}"
+            f"{folder} does not hold the {config.family} model that it states: {len(problems)} "
+            f"tensors are wrong, {few(problems, '; ', 3)}"
         )
 
 
-def _place(tensors: dict, parameter: _Parameter, sharding: Sharding, dtype) -> jax.Array:
+def _place(tensors: dict, parameter: Parameter, sharding: Sharding, dtype) -> jax.Array:
     """A global array whose blocks are read one after the other, each once per host."""
     shape = parameter.shape
     dtype = jnp.dtype(dtype or _DTYPES[tensors[parameter.names[0]].get_dtype()])
@@ -233,27 +239,29 @@ def _place(tensors: dict, parameter: _Parameter, sharding: Sharding, dtype) -> j
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
-def _read(tensors: dict, parameter: _Parameter, bounds: tuple, dtype) -> np.ndarray:
+def _read(tensors: dict, parameter: Parameter, bounds: tuple, dtype) -> np.ndarray:
     """The block between `bounds`, (start, stop) of each of our axes."""
     if not parameter.stacked:  # the embedding is large: no second copy
-        block = _read_one(tensors[parameter.names[0]], parameter, bounds)
+        block = _read_one(tensors, parameter.names[0], parameter, bounds)
         return block.astype(dtype, copy=False)
     (first, last), *bounds = bounds
     block = np.empty((last - first, *(stop - start for start, stop in bounds)), dtype)
     for row, name in enumerate(parameter.names[first:last]):
-        block[row] = _read_one(tensors[name], parameter, bounds)
+        block[row] = _read_one(tensors, name, parameter, bounds)
     return block
 
 
-def _read_one(tensor, parameter: _Parameter, bounds) -> np.ndarray:
-    """One layer's block. Of an axis of heads x channels whole heads are read, then cut."""
+def _read_one(tensors: dict, name: str, parameter: Parameter, bounds) -> np.ndarray:
+    """One tensor's block. Of an axis of heads x channels whole heads are read, then cut."""
     disk, ours, sizes = parameter.disk, parameter.ours, parameter.sizes
     span = dict(zip(ours, bounds, strict=True))
     rows = []
     for axes in disk:
         inner = math.prod(sizes[axis] for axis in axes[1:])
         rows.append(slice(span[axes[0]][0] * inner, span[axes[0]][1] * inner))
-    block = tensor[tuple(rows)]
+    block = tensors[name][tuple(rows)]
+    if not all(np.isfinite(block[n : n + ROWS]).all() for n in range(0, len(block), ROWS)):
+        raise FloatingPointError(f"{name} has values that are NaN or infinite")
     if parameter.transposed:
         block = _transpose(block)
     leading = {axes[0] for axes in disk}
@@ -269,7 +277,7 @@ def _transpose(matrix: np.ndarray) -> np.ndarray:
     return out
 
 
-def _fetch(array: jax.Array, parameter: _Parameter, layer: int) -> np.ndarray:
+def _fetch(array: jax.Array, parameter: Parameter, layer: int) -> np.ndarray:
     """One tensor as it is on disk."""
     one, shape = np.asarray(array[layer] if parameter.stacked else array), parameter.disk_shape
     return _transpose(one.reshape(shape[::-1])) if parameter.transposed else one.reshape(shape)

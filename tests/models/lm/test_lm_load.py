@@ -1,5 +1,6 @@
 """Checkpoint files of Qwen3: written, read, sharded over devices, and refused when wrong."""
 
+import dataclasses
 import tracemalloc
 
 import jax
@@ -9,20 +10,22 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.qwen3 import (
-    QWEN3_RULES,
-    Qwen3,
-    Qwen3Config,
+from hocslm_jax.models.lm import (
+    LM_RULES,
+    DecoderLM,
+    LMConfig,
     load_params,
     param_shapes,
     read_config,
     save_params,
 )
-from hocslm_jax.models.qwen3 import load as load_module
+from hocslm_jax.models.lm import load as load_module
 from hocslm_jax.sharding import P, make_mesh, tree_shardings
 
-UNTIED = Qwen3Config(24, 16, 12, 2, 4, 2, 6, tie_embeddings=False, max_positions=32)
-TIED = Qwen3Config(24, 16, 12, 3, 4, 4, 6, tie_embeddings=True, max_positions=32)
+UNTIED = LMConfig(24, 16, 12, 2, 4, 2, 6, tie_embeddings=False, max_positions=32)
+TIED = LMConfig(24, 16, 12, 3, 4, 4, 6, tie_embeddings=True, max_positions=32)
+QWEN2 = dataclasses.replace(UNTIED, family="qwen2")
+LLAMA = dataclasses.replace(TIED, family="llama")
 
 
 def random_params(config, dtype="float32"):
@@ -42,7 +45,7 @@ def files(folder):
     return sorted(path.name for path in folder.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
+@pytest.mark.parametrize("config", [UNTIED, TIED, QWEN2, LLAMA], ids=lambda c: c.family)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_what_is_saved_loads_bit_for_bit(config, dtype, tmp_path):
     params = random_params(config, dtype)
@@ -75,7 +78,7 @@ def test_transformers_reads_what_is_saved(config, limit, tmp_path):
     tokens = np.arange(10).reshape(2, 5)
     with torch.no_grad():
         want = reference(torch.tensor(tokens)).logits.numpy()
-    model = Qwen3(config, "float32")
+    model = DecoderLM(config, "float32")
     embeddings = model.apply({"params": params}, tokens, method="embed")
     hidden = model.apply({"params": params}, embeddings)
     got = model.apply({"params": params}, hidden, method="logits")
@@ -143,13 +146,14 @@ def test_damaged_files_are_named(damage, limit, tmp_path):
     assert victim.name in message and "again" in message and "\n" not in message
 
 
-def test_eight_devices_hold_their_shards_only(tmp_path):
-    params = random_params(UNTIED)
-    save_params(params, UNTIED, tmp_path, max_shard_bytes=4000)
+@pytest.mark.parametrize("config", [UNTIED, QWEN2], ids=lambda config: config.family)
+def test_eight_devices_hold_their_shards_only(config, tmp_path):
+    params = random_params(config)
+    save_params(params, config, tmp_path, max_shard_bytes=4000)
     mesh = make_mesh(data=4, model=2)
-    rules = (*QWEN3_RULES, (r".*", P()))
+    rules = (*LM_RULES, (r".*", P()))
     shardings = tree_shardings(params, mesh, rules)
-    sharded = load_params(tmp_path, UNTIED, shardings)
+    sharded = load_params(tmp_path, config, shardings)
     assert_same(sharded, params)
     split = {name for name, leaf in leaves(sharded) if not leaf.sharding.is_fully_replicated}
     assert split == {name for name, leaf in leaves(params) if leaf.ndim > 1 and "norm" not in name}
@@ -157,8 +161,8 @@ def test_eight_devices_hold_their_shards_only(tmp_path):
         assert leaf.sharding == want
         for shard in leaf.addressable_shards:
             assert shard.data.shape == want.shard_shape(leaf.shape)
-    save_params(sharded, UNTIED, tmp_path / "again")
-    assert_same(load_params(tmp_path / "again", UNTIED), params)
+    save_params(sharded, config, tmp_path / "again")
+    assert_same(load_params(tmp_path / "again", config), params)
 
 
 def test_any_axis_can_be_split(tmp_path):
@@ -184,10 +188,10 @@ def leaves(tree):
 
 
 def test_the_host_holds_one_stacked_shard_at_a_time(tmp_path, monkeypatch):
-    config = Qwen3Config(256, 128, 2048, 8, 8, 8, 16, max_positions=32)
+    config = LMConfig(256, 128, 2048, 8, 8, 8, 16, max_positions=32)
     params = random_params(config)
     save_params(params, config, tmp_path)
-    shardings = tree_shardings(params, make_mesh(data=4, model=2), (*QWEN3_RULES, (r".*", P())))
+    shardings = tree_shardings(params, make_mesh(data=4, model=2), (*LM_RULES, (r".*", P())))
     put, blocks = jax.device_put, []
 
     def off_the_host(block, device):
@@ -222,3 +226,78 @@ def test_a_replicated_parameter_is_read_once(tmp_path, monkeypatch):
     mesh = make_mesh(data=4, model=2)
     load_params(tmp_path, TIED, jax.sharding.NamedSharding(mesh, P()))
     assert sum(reads) == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+
+
+def rewritten(folder, change):
+    """The only weight file, with its tensors as `change` makes them."""
+    tensors = change(load_file(folder / "model.safetensors"))
+    save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "head"),
+    [("", ""), ("model.language_model.", ""), ("language_model.model.", "language_model.")],
+)
+@pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
+def test_other_prefixes_and_what_has_no_influence(config, prefix, head, tmp_path):
+    params = random_params(config)
+    save_params(params, config, tmp_path)
+
+    def renamed(tensors):
+        found = {
+            name.replace("model.", prefix) if name.startswith("model.") else head + name: tensor
+            for name, tensor in tensors.items()
+        }
+        ignored = ("model.visual.blocks.0.norm1.bias", "layers.0.self_attn.rotary_emb.inv_freq")
+        return found | dict.fromkeys(ignored, np.zeros(3, np.float32))
+
+    rewritten(tmp_path, renamed)
+    assert_same(load_params(tmp_path, read_config(tmp_path)), params)
+
+
+def test_names_of_another_model_are_one_short_line(tmp_path):
+    save_params(random_params(UNTIED), UNTIED, tmp_path)
+    rewritten(tmp_path, lambda tensors: {f"transformer.{n}": t for n, t in tensors.items()})
+    with pytest.raises(
+        UserError, match="holds no language model: none of its 25 tensors"
+    ) as caught:
+        load_params(tmp_path, UNTIED)
+    assert "and 22 more" in str(caught.value) and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_no_numbers_are_refused(value, dtype, tmp_path):
+    params = random_params(TIED, dtype)
+    save_params(params, TIED, tmp_path)
+
+    def broken(tensors):
+        tensors["model.layers.1.mlp.up_proj.weight"][-1, -1] = value
+        return tensors
+
+    rewritten(tmp_path, broken)
+    with pytest.raises(UserError, match=r"layers\.1\.mlp\.up_proj\.weight has values that are NaN"):
+        load_params(tmp_path, TIED, dtype="bfloat16")
+
+
+def test_a_tied_config_beside_another_head_is_read_as_transformers_reads_it(tmp_path):
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    params = random_params(TIED)
+    save_params(params, TIED, tmp_path)
+    rng = np.random.default_rng(1)
+    head = rng.normal(size=(24, 16)).astype(np.float32)
+    rewritten(tmp_path, lambda tensors: tensors | {"lm_head.weight": head})
+    config = read_config(tmp_path)
+    got = load_params(tmp_path, config)
+    assert not config.tie_embeddings
+    np.testing.assert_array_equal(got["lm_head"]["kernel"], head.T)
+    np.testing.assert_array_equal(got["embed"]["embedding"], params["embed"]["embedding"])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert torch.equal(theirs.lm_head.weight, torch.tensor(head))
+
+
+def test_a_tied_checkpoint_may_store_the_head_alone(tmp_path):
+    params = random_params(TIED)
+    save_params(params, TIED, tmp_path)
+    rewritten(tmp_path, lambda t: t | {"lm_head.weight": t.pop("model.embed_tokens.weight")})
+    assert_same(load_params(tmp_path, read_config(tmp_path)), params)

@@ -1,7 +1,8 @@
-"""Tiny random Qwen3 models of transformers, and what they compute; needs PyTorch when called.
+"""Tiny random models of transformers, and what they compute; needs PyTorch when called.
 
 `LAYOUTS` covers multi-head, grouped-query and multi-query attention, heads wider and narrower than
-their share of the width, tied and untied heads. Weights are large enough for every part to matter.
+their share of the width, tied and untied heads, and each other family. Weights are large enough for
+every part to matter.
 """
 
 import numpy as np
@@ -34,23 +35,43 @@ LAYOUTS = {
     "grouped": _heads(4, 2, 16, tied=False),
     "multi-query": _heads(4, 1, 8, tied=False, num_hidden_layers=2),
     "narrow heads": _heads(6, 3, 4, tied=True, hidden_size=40),
+    "llama3": _heads(
+        4,
+        2,
+        16,
+        tied=True,
+        model_type="llama",
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 100.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    ),
+    "qwen2": _heads(4, 2, None, tied=False, model_type="qwen2", num_hidden_layers=2),
 }
 LENGTHS = (9, 4, 7)  # of the rows of a right-padded batch
 
 
 def reference_model(layout, seed=0):
     import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = Qwen3ForCausalLM(Qwen3Config(**layout)).float().eval()
+    stated = {key: value for key, value in layout.items() if value is not None}
+    config = AutoConfig.for_model(**{"model_type": "qwen3"} | stated)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
-            is_norm = weight.ndim == 1
-            weight.copy_(1 + 0.3 * noise if is_norm else noise * weight.shape[1] ** -0.5 * 1.5)
+            if weight.ndim == 1:
+                assert name.endswith(("norm.weight", ".bias"))
+                weight.copy_((not name.endswith("bias")) + 0.3 * noise)
+            else:
+                weight.copy_(noise * weight.shape[1] ** -0.5 * 1.5)
             weight.requires_grad_(False)
-            assert is_norm == ("norm" in name)
     return model
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from hocslm_jax.models.qwen3 import Qwen3, generate, load_params, read_config
+from hocslm_jax.models.lm import DecoderLM, generate, load_params, read_config
 
 FILE = Path(__file__).with_name("golden_qwen3.npz")
 
@@ -24,7 +24,7 @@ def golden(request, tmp_path_factory):
     tensors = {k.removeprefix("tensor/"): v for k, v in arrays.items() if k.startswith("tensor/")}
     save_file(tensors, folder / "model.safetensors")
     config = read_config(folder)
-    return arrays, Qwen3(config, "float32"), load_params(folder, config)
+    return arrays, DecoderLM(config, "float32"), load_params(folder, config)
 
 
 def test_logits_and_input_gradients(golden):

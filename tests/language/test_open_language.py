@@ -1,0 +1,51 @@
+"""Which language models are opened, and with what their captions end."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tokenizers import AddedToken
+
+from hocslm_jax.data.tokenizer import save_tokenizer, train_tokenizer
+from hocslm_jax.errors import UserError
+from hocslm_jax.language.open import read_language
+from hocslm_jax.models.lm import LMConfig, param_shapes, save_params
+
+
+def saved(folder, ends):
+    """A model that names `ends`, with a tokenizer that ends a text with <|endoftext|>, id 0."""
+    tokenizer = train_tokenizer(["A person waves."], 280)
+    tokenizer.backend.add_special_tokens([AddedToken("<|im_end|>", special=True)])
+    tokenizer = dataclasses.replace(tokenizer, size=tokenizer.size + 1)
+    config = LMConfig(512, 8, 16, 1, 2, 1, 4, eos_token_ids=ends)
+    params = jax.tree.map(lambda leaf: jnp.ones(leaf.shape), param_shapes(config))
+    save_params(params, config, folder)
+    save_tokenizer(tokenizer, folder)
+    return tokenizer.size - 1
+
+
+def test_a_base_model_ends_captions_with_its_own_token_and_stops_at_both(tmp_path):
+    chat = saved(tmp_path / "first", (0,))
+    config, tokenizer = read_language(tmp_path / "first")
+    assert (tokenizer.eos_id, config.eos_token_ids) == (0, (0,))
+    saved(tmp_path / "second", (chat,))
+    config, tokenizer = read_language(tmp_path / "second")
+    assert (tokenizer.eos_id, config.eos_token_ids) == (chat, (chat, 0))
+    assert tokenizer.decode([*tokenizer.encode("A person"), chat, 5]) == "A person"
+
+
+def test_an_end_that_is_an_ordinary_word_belongs_to_another_tokenizer(tmp_path):
+    saved(tmp_path, (40,))
+    with pytest.raises(UserError, match="use the tokenizer of the same model"):
+        read_language(tmp_path)
+
+
+def test_the_published_pair_of_a_base_model(shared, tmp_path):
+    cases = shared / "cases/qwen3_base_eos"
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((cases / name).read_bytes())
+    vocabulary = shared / "data/qwen3_tokenizer/tokenizer.json"
+    (tmp_path / "tokenizer.json").write_bytes(vocabulary.read_bytes())
+    config, tokenizer = read_language(tmp_path)
+    assert tokenizer.eos_id == 151643 and config.eos_token_ids == (151643, 151645)
