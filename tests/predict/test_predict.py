@@ -196,7 +196,7 @@ def test_sampling_follows_its_seed(trained, loaded):
 
     first = draw(0)
     assert first == draw(0) != draw(5)
-    assert first[:8] != first[8:]  # the next batch draws anew
+    assert len(set(first)) == 1  # neither the batch nor the place in it changes a sentence
 
 
 def test_classifying_needs_neither_the_dataset_nor_the_language_model(trained, tmp_path):
