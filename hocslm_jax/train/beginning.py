@@ -62,9 +62,10 @@ def open_source(name: str | Path) -> Source:
     if path.suffix in SUFFIXES and not path.is_dir():
         found = convert_file(path)
         return _of_arrays(name, found.model, (), flat(found.variables))
-    hosts.on_first(lambda: str(find_folder(name)))  # fetched once where hosts share a cache
-    folder = find_folder(name)
-    if not release_files.is_release(folder):
+    # Fetched once where hosts share a cache; a shared folder may show late what another host wrote.
+    found = Path(hosts.on_first(lambda: str(find_folder(name))))
+    folder = found if found == path else find_folder(name)
+    if not hosts.on_first(lambda: release_files.is_release(folder)):
         return _of_run(folder, name)
     card = release_files.read_card(folder)
     model = card["config"].get("model")
@@ -74,14 +75,19 @@ def open_source(name: str | Path) -> Source:
 
 def _of_run(folder: Path, name: str | Path) -> Source:
     saved = checkpoint.read_run(folder)["config"]
-    about = folder / "model.json"
+    joints = hosts.on_first(lambda: _joints_of_run(folder))
     return Source(
         name=str(name),
         model=saved["model"],
-        joints=_joints(read_json(about, "train it once more")) if about.is_file() else (),
+        joints=tuple(joints),
         shapes=checkpoint.stored_shapes(folder),
         read=lambda wanted: checkpoint.restore_variables(folder, wanted),
     )
+
+
+def _joints_of_run(folder: Path) -> tuple[str, ...]:
+    about = folder / "model.json"
+    return _joints(read_json(about, "train it once more")) if about.is_file() else ()
 
 
 def _of_arrays(name, model: dict, joints: tuple, arrays: dict[str, np.ndarray]) -> Source:

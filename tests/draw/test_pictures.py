@@ -180,6 +180,7 @@ def render(tmp_path, monkeypatch):
     """The verb, on a store of three clips and a run that was tested on the first."""
     ids, labels = ("clip0", "clip1", "clip2"), np.array([2, 1, 0])
     store = SimpleNamespace(name="toy", graph=UCLA20, classes=CLASSES, ids=ids, labels=labels)
+    store.channels = "xyz"
     store.joints = lambda row: clip(people=row + 1)
     monkeypatch.setattr(verb, "open_store", lambda dataset, data_dir: store)
     (tmp_path / "run").mkdir()

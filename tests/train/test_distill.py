@@ -96,7 +96,7 @@ def test_streams_side_by_side_have_one_teacher(teacher, tmp_path):
     assert tiny_run.train_strategy(tmp_path / "one", "T0", alone) == 0
     for key in ("train/loss", "train/teacher"):
         both = losses(tmp_path / "both", f"{key}/{STREAMS[1]}")
-        np.testing.assert_allclose(both, losses(tmp_path / "one", key), rtol=1e-5)
+        np.testing.assert_allclose(both, losses(tmp_path / "one", key), rtol=1e-4)
 
 
 def test_a_student_goes_on_bit_by_bit_and_with_no_other_teacher(tmp_path, monkeypatch):
