@@ -253,7 +253,7 @@ def _check_clip(joints: np.ndarray, store, row: int) -> None:
             "again"
         )
     # A small sum of squares tells at a third of the cost that all are near.
-    if np.vdot(joints, joints) < FARTHEST**2:
+    if float(np.vdot(joints, joints)) < FARTHEST**2:
         return
     try:
         check_near(joints, ~(np.abs(joints) < FARTHEST))

@@ -91,7 +91,8 @@ def train(
         describe_model(run, flops)
         for line in describe_input(run):
             say(line)
-        with contextlib.closing(MetricWriter(run.workdir, int(state.step))) as writer:
+        evaluated = int(state.step) == totals.evaluated_step
+        with contextlib.closing(MetricWriter(run.workdir, int(state.step), evaluated)) as writer:
             hosts.wait_for_all()  # gloo gives up on a process that starts 30 s after another
             trainer = Trainer(run, manager, iterator, writer, totals, stop)
             return trainer.go(state, step, finish)
@@ -162,7 +163,6 @@ class Trainer:
                 if (step + 1) % cadence.log_every == 0:
                     self.log(step + 1)
                 progress.update(step + 1, **self.shown(step + 1))
-        raise AssertionError("the last step evaluates and returns")
 
     def shown(self, step: int) -> dict[str, float]:
         """The numbers of the progress report: the mean loss, and the speed of the last steps."""

@@ -106,12 +106,17 @@ class Stopwatch:
 class MetricWriter:
     """Writes scalars to `metrics.jsonl`, and to TensorBoard where tensorboardX is installed."""
 
-    def __init__(self, workdir: Path, step: int):
-        """`step` is the one the run starts from; later lines of an earlier life are dropped."""
+    def __init__(self, workdir: Path, step: int, evaluated: bool = True):
+        """Drops the lines of an earlier process beyond the state that the run starts from.
+
+        Args:
+            step: of that state.
+            evaluated: whether it was evaluated before it was saved; else this run does so.
+        """
         self.file = self.board = None
         if jax.process_index() == 0:
             path = workdir / "metrics.jsonl"
-            truncate(path, step)
+            truncate(path, step, evaluated)
             self.file = path.open("a")
             self.board = tensorboard(workdir / "tensorboard", step)
 
@@ -139,14 +144,16 @@ def tensorboard(folder: Path, step: int):
     return tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
 
 
-def truncate(path: Path, step: int) -> None:
-    """Keeps the whole lines of a metrics file up to `step`."""
+def truncate(path: Path, step: int, evaluated: bool = True) -> None:
+    """Keeps the whole lines of a metrics file up to `step`, its evaluation only if `evaluated`."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
         try:
-            if line.endswith("\n") and json.loads(line)["step"] <= step:
+            values = json.loads(line) if line.endswith("\n") else {}
+            again = values["step"] == step and "eval/top1" in values and not evaluated
+            if values["step"] <= step and not again:
                 kept.append(line)
         except (ValueError, KeyError, TypeError, RecursionError):
             continue  # half a line, from a killed process, or a damaged one

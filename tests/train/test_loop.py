@@ -67,6 +67,30 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path, monkeypatch):
     np.testing.assert_allclose(whole, moved, rtol=1e-5)
 
 
+def test_an_evaluation_that_follows_its_checkpoint_is_reported_once(tmp_path, monkeypatch):
+    """A signal during an evaluation saves without it; the next process makes up for it."""
+    loop.train(tiny_run.make_run(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "maybe_evaluate", lambda *_: None)
+        patch.setattr(loop.Trainer, "must_stop", lambda self, step: step == 4)
+        loop.train(tiny_run.make_run(tmp_path / "broken"))
+
+    def killed(self, step):
+        raise KeyboardInterrupt
+
+    for _ in range(2):  # after the evaluation, before anything is saved
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(loop.Trainer, "must_stop", killed)
+            loop.train(tiny_run.make_run(tmp_path / "broken"))
+    assert (
+        reports(tmp_path / "broken", "eval/correct")
+        == reports(tmp_path / "whole", "eval/correct")[:1]
+    )
+    loop.train(tiny_run.make_run(tmp_path / "broken"))
+    for key in ("step", "eval/correct", "train/loss"):
+        assert reports(tmp_path / "broken", key) == reports(tmp_path / "whole", key)
+
+
 def test_a_checkpoint_without_a_weight_of_the_model_is_refused(tmp_path):
     run = tiny_run.make_run(tmp_path, {"train.epochs": 1})
     loop.train(run)

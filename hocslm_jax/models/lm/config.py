@@ -124,12 +124,16 @@ def from_hf(values: Mapping[str, Any], name: str = "config.json") -> LMConfig:
     problems = [*_missing(values), *_unsupported(values), *([] if theta else ["no rope_theta"])]
     if problems:
         raise UserError(f"{name}: this {kind} model is not supported: {few(problems, '; ')}")
+    try:
+        theta, epsilon = float(theta), float(values.get("rms_norm_eps", 1e-6))
+    except OverflowError:
+        raise UserError(f"{name}: rope_theta or rms_norm_eps is too large a number") from None
     eos = values.get("eos_token_id")
     scaled = rope.get("rope_type", rope.get("type")) == "llama3"
     return LMConfig(
         **{ours: values[theirs] for ours, theirs in _COUNTS.items()},
-        rope_theta=float(theta),
-        rms_norm_eps=float(values.get("rms_norm_eps", 1e-6)),
+        rope_theta=theta,
+        rms_norm_eps=epsilon,
         tie_embeddings=bool(values.get("tie_word_embeddings", False)),
         eos_token_ids=tuple(eos if isinstance(eos, list) else [] if eos is None else [eos]),
         family=kind,
@@ -223,7 +227,7 @@ def _scaling(rope: Mapping[str, Any]) -> list[str]:
     if kind != "llama3":
         return [f"RoPE scaling {kind!r}"]
     numbers = [rope.get(key) for key in RopeScaling._fields]
-    if not all(type(n) in (int, float) and 0 < n < float("inf") for n in numbers):
+    if not all(type(n) in (int, float) and 0 < n < 1e30 for n in numbers):
         return [f"RoPE scaling 'llama3' without positive {', '.join(RopeScaling._fields)}"]
     low, high = numbers[1:3]
     return [] if low < high else ["RoPE scaling 'llama3' whose low_freq_factor is not the lower"]

@@ -122,6 +122,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
         ({"num_hidden_layers": "3"}, "no positive num_hidden_layers"),
         ({"num_key_value_heads": 3}, "4 attention heads do not divide among 3"),
         ({"rope_theta": None}, "no rope_theta"),
+        ({"rope_theta": 10**400}, "too large a number"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(change, reason):
