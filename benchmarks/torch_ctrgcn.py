@@ -5,6 +5,8 @@ subset and every branch is a module of its own, 1x1 convolutions run before the 
 the topology is applied by `einsum`. No operation is fused by hand, and none is made slower.
 """
 
+import re
+
 import torch
 from torch import nn
 
@@ -114,3 +116,35 @@ class CTRGCN(nn.Module):
         x = x.reshape(n, m, v, c, t).permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)
         feature = self.blocks(x).mean((2, 3)).reshape(n, m, -1).mean(1)
         return self.classifier(feature)
+
+
+# Names here, and in the public code of CTR-GCN, where block n is l{n + 1}.
+PUBLIC = (
+    (r"^norm\.", "data_bn."),
+    (r"^classifier\.", "fc."),
+    (r"^blocks\.(\d+)\.", lambda found: f"l{int(found[1]) + 1}."),
+    (r"spatial\.graph", "gcn1.PA"),
+    (r"spatial\.alpha", "gcn1.alpha"),
+    (r"spatial\.subsets", "gcn1.convs"),
+    (r"\.receiver\.", ".conv1."),
+    (r"\.sender\.", ".conv2."),
+    (r"\.value\.", ".conv3."),
+    (r"\.expand\.", ".conv4."),
+    (r"spatial\.norm", "gcn1.bn"),
+    (r"spatial\.down", "gcn1.down"),
+    (r"temporal\.branches", "tcn1.branches"),
+    (r"(branches\.[01])\.3\.", r"\1.3.conv."),
+    (r"(branches\.[01])\.4\.", r"\1.3.bn."),
+    (r"shortcut\.0", "residual.conv"),
+    (r"shortcut\.1", "residual.bn"),
+)
+
+
+def public_state(state: dict) -> dict:
+    """A state dict of `CTRGCN` under the names of the public code."""
+    renamed = {}
+    for name, value in state.items():
+        for pattern, text in PUBLIC:
+            name = re.sub(pattern, text, name)
+        renamed[name] = value
+    return renamed

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import sys
 import time
 
@@ -22,23 +21,6 @@ SIZES = {"batch": 4, "tokens": 6, "frames": 8, "width": 8, "stages": (1, 1)}
 CASE = Case("ctrgcn", joint_speed.SIZES_BY_NAME["tiny"], **SIZES)
 SMALL = ["--lm=tiny", "--batch=4", "--tokens=6", "--frames=8", "--width=8", "--stages", "1", "1"]
 LENGTHS = np.array([6, 2, 4, 3], np.int32)
-PUBLIC = (  # the opponent's names as those of the public CTR-GCN
-    (r"^norm\.", "data_bn."),
-    (r"^blocks\.(\d+)", lambda found: f"l{int(found[1]) + 1}"),
-    (r"spatial\.graph", "gcn1.PA"),
-    (r"spatial\.norm", "gcn1.bn"),
-    (r"spatial\.subsets", "gcn1.convs"),
-    (r"spatial\.", "gcn1."),
-    (r"receiver", "conv1"),
-    (r"sender", "conv2"),
-    (r"\.value", ".conv3"),
-    (r"\.expand", ".conv4"),
-    (r"temporal\.", "tcn1."),
-    (r"branches\.([01])\.3", r"branches.\1.3.conv"),
-    (r"branches\.([01])\.4", r"branches.\1.3.bn"),
-    (r"shortcut\.0", "residual.conv"),
-    (r"shortcut\.1", "residual.bn"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +69,11 @@ def perturbed(torch_joint):
 def ours_of(model) -> dict:
     """Variables of `HocSLM` from a `Joint`."""
     arrays = {name: value.detach().numpy().copy() for name, value in model.state_dict().items()}
-    public = {f"fc.{kind}": arrays[f"classifier.{kind}"] for kind in ("weight", "bias")}
-    for name in arrays:
-        if name.startswith("encoder."):
-            renamed = name.removeprefix("encoder.")
-            for pattern, put in PUBLIC:
-                renamed = re.sub(pattern, put, renamed)
-            public[renamed] = arrays[name]
-    variables = from_ctrgcn(public)
+    from benchmarks.torch_ctrgcn import public_state  # which needs PyTorch
+
+    parts = ("encoder.", "classifier.")
+    own = {n.removeprefix("encoder."): a for n, a in arrays.items() if n.startswith(parts)}
+    variables = from_ctrgcn(public_state(own))
     projector = {
         ours: {"kernel": arrays[f"projector.{n}.weight"].T, "bias": arrays[f"projector.{n}.bias"]}
         for ours, n in (("up", 0), ("out", 2))

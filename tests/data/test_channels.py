@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from toy_dataset import Memory
 
 from hocslm_jax.data.augment import ClipView, augment, change_view
 from hocslm_jax.data.channels import CHANNELS, coordinates_of
@@ -12,31 +13,10 @@ from hocslm_jax.data.prepare.measure import skeleton_size
 from hocslm_jax.data.sampling import FEEDERS, nw_ucla
 from hocslm_jax.data.streams import STREAMS, make_stream
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import GRAPHS, Graph, other_side
+from hocslm_jax.graph import GRAPHS, other_side
 
 COCO = GRAPHS["coco17"]
 FRAMES = 12
-
-
-@dataclasses.dataclass
-class Memory:
-    clips: list
-    channels: str
-    name: str = "mine"
-    feeder: str = ""
-    num_persons: int = 1
-    graph: Graph = COCO
-
-    @property
-    def ids(self):
-        return [f"clip{row}" for row in range(len(self.clips))]
-
-    @property
-    def labels(self):
-        return np.zeros(len(self.clips), np.int32)
-
-    def joints(self, row):
-        return self.clips[row]
 
 
 def clip(channels="xyc", frames=40, seed=1):
@@ -52,7 +32,7 @@ def clip(channels="xyc", frames=40, seed=1):
 
 
 def fed(joints, channels, seed=None, wanted="", **settings):
-    store = Memory([joints], channels)
+    store = Memory([joints], COCO, channels, num_persons=1)
     settings = {"frames": FRAMES, "feeder": "ntu", "channels": wanted, **settings}
     feed = Feed.from_config(settings, store)
     x = build_batch(store, feed, COCO, seed, [(0, 0)])["x"][0]  # [1, T, V, C]

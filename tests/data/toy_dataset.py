@@ -1,10 +1,12 @@
 """A small dataset for the tests: seven clips of three classes, of one or two persons."""
 
+import dataclasses
+
 import numpy as np
 
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.prepare.writer import Recipe
-from hocslm_jax.graph import UCLA20
+from hocslm_jax.graph import UCLA20, Graph
 
 
 def make_clips(count=7):
@@ -42,3 +44,26 @@ def half(columns):
             "val": np.array([], int),
         }
     }
+
+
+@dataclasses.dataclass
+class Memory:
+    """The part of a Store that a feeder uses, of clips in memory."""
+
+    clips: list
+    graph: Graph = UCLA20
+    channels: str = "xyz"
+    name: str = "mine"
+    feeder: str = ""
+    num_persons: int = 2
+
+    @property
+    def ids(self):
+        return [f"clip{row}" for row in range(len(self.clips))]
+
+    @property
+    def labels(self):
+        return np.zeros(len(self.clips), np.int32)
+
+    def joints(self, row):
+        return self.clips[row]

@@ -1,15 +1,15 @@
 """Clips of any origin, with empty frames and several persons: what reaches the network of them."""
 
-import dataclasses
 import types
 
 import numpy as np
 import pytest
+from toy_dataset import Memory
 
 from hocslm_jax.data.feeder import Feed, build_batch
 from hocslm_jax.data.sampling import FEEDERS, centred, ntu, with_somebody
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import GRAPHS, NTU25, UCLA20, Graph, resolve_graph
+from hocslm_jax.graph import GRAPHS, NTU25, UCLA20, resolve_graph
 
 CAMERA = np.array([0.3, -0.2, 2.7], np.float32)
 STICK = {"name": "stick", "joints": ["hip", "head"], "edges": [[1, 0]], "root": 0}
@@ -19,25 +19,6 @@ def body(frames=40, persons=1, joints=20):
     """Somebody who walks, with the graph's centre joint at the origin in frame 0."""
     clip = np.random.default_rng(1).normal(size=(frames, persons, joints, 3)).astype(np.float32)
     return clip - clip[0, 0, UCLA20.centre]
-
-
-@dataclasses.dataclass
-class Memory:
-    clips: list
-    feeder: str = ""
-    num_persons: int = 2
-    graph: Graph = UCLA20
-
-    @property
-    def ids(self):
-        return [f"clip{row}" for row in range(len(self.clips))]
-
-    @property
-    def labels(self):
-        return np.zeros(len(self.clips), np.int32)
-
-    def joints(self, row):
-        return self.clips[row]
 
 
 def fed(clip, data, seed=None):
