@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import fuzz_recordings
+from benchmarks import fuzz_gguf, fuzz_recordings
 from hocslm_jax.data.captions import read_captions
 from hocslm_jax.data.prepare import nw_ucla
 from hocslm_jax.data.prepare.archive import read_members
@@ -181,6 +181,7 @@ def targets() -> dict[str, Target]:
         "language model": Target(
             lambda p: from_hf(read_json(p)), (_json(to_hf(SIZES["0.6B"])),), "", both
         ),
+        "gguf": Target(fuzz_gguf.read, (fuzz_gguf.seed(),), ".gguf"),
         "archive": Target(
             lambda p: list(read_members(p, (".json",))), (_zip(), _tar("w"), _tar("w:gz"))
         ),

@@ -49,29 +49,37 @@ def gguf_tokenizer(metadata: dict[str, Any], name: object) -> Tokenizer:
     def stated(key: str):
         return metadata.get(f"tokenizer.ggml.{key}")
 
-    pre = stated("pre")
-    if stated("model") != "gpt2" or pre not in _SPLITTERS:
+    model, pre = stated("model"), stated("pre")
+    if model != "gpt2" or not isinstance(pre, str) or pre not in _SPLITTERS:
         raise UserError(
-            f"{name}: its tokenizer ({stated('model')}, {pre}) is not supported (gpt2, "
+            f"{name}: its tokenizer ({model!s:.40}, {pre!s:.40}) is not supported (gpt2, "
             f"{', '.join(_SPLITTERS)} are): take the model as safetensors"
         )
     tokens, merges, eos = stated("tokens"), stated("merges"), stated("eos_token_id")
-    if not tokens or not merges or eos is None or not 0 <= eos < len(tokens):
-        raise UserError(f"{name} has no tokens, merges or eos_token_id: take another conversion")
-    pad = stated("padding_token_id")
-    backend = tokenizers.Tokenizer(
-        models.BPE(
-            vocab={token: number for number, token in enumerate(tokens)},
-            merges=[tuple(merge.split(" ", 1)) for merge in merges],
-            ignore_merges=pre == "llama-bpe",
-        )
-    )
+    pad = eos if stated("padding_token_id") is None else stated("padding_token_id")
+    kinds = stated("token_type") or []
+    if not all(isinstance(each, list) and each for each in (tokens, merges, kinds or [0])):
+        raise UserError(f"{name} has no tokens or merges: take another conversion")
+    if not all(isinstance(each, int) and 0 <= each < len(tokens) for each in (eos, pad)):
+        raise UserError(f"{name}: eos_token_id or padding_token_id is not the number of a token")
+    try:
+        backend = _backend(pre, tokens, merges, kinds)
+    except Exception as error:  # the package raises no narrower type
+        line = " ".join(str(error).split())
+        raise UserError(f"{name}: its tokenizer is damaged ({line:.100})") from None
+    return Tokenizer(eos, pad, len(tokens), backend)
+
+
+def _backend(pre: str, tokens: list, merges: list, kinds: list) -> tokenizers.Tokenizer:
+    vocab = {token: number for number, token in enumerate(tokens)}
+    pairs = [tuple(merge.split(" ", 1)) for merge in merges]
+    backend = tokenizers.Tokenizer(models.BPE(vocab, pairs, ignore_merges=pre == "llama-bpe"))
     if pre == "qwen2":
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(_SPLITTERS[pre]())
     backend.decoder = decoders.ByteLevel()
-    kinds = list(zip(tokens, stated("token_type") or [], strict=False))
     for wanted, special in ((_SPECIAL, True), (_ADDED, False)):
-        added = [AddedToken(t, special=special, normalized=False) for t, k in kinds if k == wanted]
+        found = zip(tokens, kinds, strict=False)
+        added = [AddedToken(t, special=special, normalized=False) for t, k in found if k == wanted]
         (backend.add_special_tokens if special else backend.add_tokens)(added)
-    return Tokenizer(eos, eos if pad is None else pad, len(tokens), backend)
+    return backend

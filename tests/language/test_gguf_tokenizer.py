@@ -35,11 +35,17 @@ def test_merges_and_special_tokens():
 
 @pytest.mark.parametrize(
     "change",
-    [{"model": "llama"}, {"pre": "tekken"}, {"merges": None}, {"eos_token_id": 4}, {"tokens": []}],
+    [
+        *({"model": "llama"}, {"pre": "tekken"}, {"pre": ["gpt-2"]}),
+        *({"merges": None}, {"merges": ["ab"]}, {"merges": ["a c"]}, {"merges": [1]}),
+        *({"eos_token_id": 4}, {"eos_token_id": "3"}, {"padding_token_id": -1}),
+        *({"tokens": []}, {"tokens": 5}, {"tokens": [1, 2, 3, 4]}, {"token_type": 1}),
+    ],
 )
 def test_other_tokenizers_are_refused(change):
-    with pytest.raises(UserError, match=r"model\.gguf"):
+    with pytest.raises(UserError, match=r"model\.gguf") as caught:
         gguf_tokenizer(metadata(SMALL | change), "model.gguf")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_qwens_ids_are_those_of_its_own_file(shared):

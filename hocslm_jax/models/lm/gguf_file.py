@@ -33,6 +33,9 @@ _SIZES = {  # of config.json: its key in the file, behind the architecture's nam
 }
 _TYPES = ("F32", "F16", "BF16", "Q8_0", *(f"Q{n}_{k}" for n in (4, 5) for k in "01"))
 _TYPES += tuple(f"Q{bits}_K" for bits in range(2, 7))
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)
+_DAMAGE += (RecursionError,)  # arrays of arrays of arrays
+_MOST_PARTS = 4_000_000  # of the metadata, in memory; a vocabulary of 256 thousand tokens has half
 _LLAMA3 = (1.0, 4.0, 8192)  # low_freq_factor, high_freq_factor and length of Llama 3.1 and later
 
 
@@ -83,8 +86,21 @@ def _parsed(path: Path, changed: int) -> tuple[dict, dict[str, Any]]:
         import gguf
     except ModuleNotFoundError:
         raise UserError(f"{path}: reading GGUF files takes a package, pip install gguf") from None
+
+    class Reader(gguf.GGUFReader):
+        """Refuses to read past the file's end; the package itself reads empty values there."""
+
+        parts = 0
+
+        def _get(self, offset, dtype, count=1, override_order=None):
+            found = super()._get(offset, dtype, count, override_order)
+            self.parts += 1
+            if len(found) < count or self.parts > _MOST_PARTS:
+                raise ValueError("it states more values than a language model's file has")
+            return found
+
     with _reading(path):
-        reader = gguf.GGUFReader(path)
+        reader = Reader(path)
         values = {key: field.contents() for key, field in reader.fields.items()}
         return {tensor.name: tensor for tensor in reader.tensors}, values
 
@@ -93,8 +109,9 @@ def _parsed(path: Path, changed: int) -> tuple[dict, dict[str, Any]]:
 def _reading(path: Path):
     """What goes wrong inside is one line about the file."""
     try:
-        yield
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, OSError) as error:
+        with np.errstate(over="raise"):  # sums of sizes that no file has
+            yield
+    except _DAMAGE as error:
         raise UserError(f"{path} is damaged ({error}): fetch it again") from None
 
 

@@ -1,6 +1,7 @@
 """GGUF files against gguf's own numbers: types, the order of q and k, sizes, and refusals."""
 
 import dataclasses
+import struct
 
 import jax
 import numpy as np
@@ -157,3 +158,14 @@ def test_what_is_not_supported_or_damaged_is_one_line(tmp_path):
 
 def gemma(writer):
     writer.kv_data[0]["general.architecture"].value = "gemma3"
+
+
+@pytest.mark.parametrize("count", [2**40, 2**63])
+def test_metadata_that_states_more_than_the_file_holds_is_refused_at_once(count, tmp_path):
+    path = tmp_path / "model.gguf"
+    key = b"general.tags"
+    array = struct.pack("<IIQ", gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT8, count)
+    header = b"GGUF" + struct.pack("<IQQ", 3, 0, 1)
+    path.write_bytes(header + struct.pack("<Q", len(key)) + key + array)
+    with pytest.raises(UserError, match="is damaged"):
+        read_config(path)
