@@ -185,7 +185,7 @@ def _load_pickle(path: Path) -> tuple[list[str], np.ndarray]:
     check_not_shared(path, [array for _, array in pairs], "clips")
     names = [f"test_{key}" if isinstance(key, int) else key for key, _ in pairs]
     try:
-        with np.errstate(over="ignore"):  # what overflows is not finite, which is refused later
+        with np.errstate(all="ignore"):  # what is not finite is refused later
             return names, np.stack([array.reshape(-1).astype(np.float32) for _, array in pairs])
     except ValueError as error:
         raise UserError(f"{path}: its logits do not fit together ({error})") from None

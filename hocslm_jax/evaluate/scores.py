@@ -157,7 +157,8 @@ def load_scores(path: str | Path) -> Scores:
     named = classes.dtype.kind == "U" and classes.shape in ((0,), logits.shape[1:])
     if kinds not in ("Uif", "Uuf") or not shapes or not named:
         raise UserError(f"{path}: ids, labels and logits do not fit together; evaluate it again")
-    values = (labels.astype(np.int32), logits.astype(np.float32))
+    with np.errstate(all="ignore"):  # what is not finite is refused below
+        values = (labels.astype(np.int32), logits.astype(np.float32))
     scores = Scores(tuple(ids.tolist()), *values, tuple(classes.tolist()))
     check_scores(scores, path)
     return scores

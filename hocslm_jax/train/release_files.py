@@ -118,7 +118,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder / WEIGHTS} is damaged ({str(error)[:80]}): {ADVICE}") from None
     for name, value in found.items():
-        if value.dtype.name not in DTYPES or not np.isfinite(value.astype(np.float32)).all():
+        if value.dtype.name not in DTYPES or not np.isfinite(value).all():
             raise UserError(
                 f"{folder / WEIGHTS}: {name[:80]} is of {value.dtype} or not finite: {ADVICE}"
             )

@@ -2,9 +2,11 @@
 
 import json
 import os
+import pickle
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.score_files import read_clip_list, read_members
 from hocslm_jax.evaluate.scores import (
     Scores,
     collect_scores,
@@ -83,6 +86,26 @@ def test_logits_that_are_not_finite_are_never_an_accuracy():
 
     with pytest.raises(UserError, match=r"1 clips are not finite, the first clip4"):
         collect_scores(diverged, make_batches([3, 4]), make_store())
+
+
+SIGNALLING = np.array([0x7FF0000000000001], np.uint64).view(np.float64)[0]
+
+
+@pytest.mark.parametrize("value", [np.nan, SIGNALLING, 1e300, -np.inf])
+def test_files_with_logits_that_are_not_finite_are_refused_without_a_warning(value, tmp_path):
+    logits = np.ones((2, 3))
+    logits[0, 1] = value
+    path = tmp_path / "scores.npz"
+    np.savez(path, ids=np.array(["a", "b"]), labels=np.arange(2), logits=logits)
+    pickled, clips = tmp_path / "score.pkl", tmp_path / "clips.txt"
+    pickled.write_bytes(pickle.dumps({"a": logits[0], "b": logits[1]}))
+    clips.write_text("a 0\nb 1\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match="not finite"):
+            load_scores(path)
+        with pytest.raises(UserError, match="not finite"):
+            read_members([str(pickled)], clips=read_clip_list(clips))
 
 
 def test_counts():

@@ -178,7 +178,7 @@ def _joints(entry: Entry, reading: Reading | None) -> np.ndarray:
 
 
 def _centred(joints: np.ndarray, compat: Compat) -> np.ndarray:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         moved = translate(joints, compat)
     if not np.isfinite(moved).all():
         raise ValueError("coordinates beyond all bounds")
