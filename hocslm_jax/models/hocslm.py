@@ -23,6 +23,7 @@ from hocslm_jax.models.encoder import (
     encoder_config,
 )
 
+METERS = ("cls", "gen")  # losses whose gradient at the encoder's feature can be measured
 GROUPS = ("encoder", "classifier", "projector", "prompt")  # the top of the parameter tree
 
 
@@ -52,6 +53,22 @@ class FusionConfig:
             raise UserError(f"the fusion needs sizes of at least 1, got {self}")
 
 
+@jax.custom_vjp
+def metered(x: jax.Array, meter: jax.Array) -> jax.Array:
+    """`x` unchanged. The gradient of the float32 scalar `meter` is the sum of squares of x's own.
+
+    So a backward pass tells how large one loss's gradient is at a place where several meet.
+    """
+    del meter
+    return x
+
+
+metered.defvjp(
+    lambda x, meter: (metered(x, meter), None),
+    lambda _, grad: (grad, jnp.square(grad.astype(jnp.float32)).sum()),
+)
+
+
 class Projector(nn.Module):
     """Eq. 12, v = LayerNorm(W2 ReLU(W1 s + b1) + b2): feature [B, D] -> visual token [B, H]."""
 
@@ -71,7 +88,8 @@ class HocSLM(nn.Module):
     """Encoder (eqs. 1-11), classifier, projector (eq. 12) and prompt (eq. 13), all in float32.
 
     Returns (logits [B, classes], prefix [B, 1 + P, H]). If only the logits are used, the compiler
-    removes the projector, so that classification costs no more than without it.
+    removes the projector, so that classification costs no more than without it. A scalar 0 of each
+    of METERS in the collection "meters" measures that loss's gradient at the feature.
     """
 
     graph: Graph
@@ -84,14 +102,18 @@ class HocSLM(nn.Module):
         fusion = self.fusion
         feature = Encoder(self.graph, self.config, name="encoder")(x, train)  # [B, D]
         projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
-        visual = projector(feature)  # [B, H]
+        visual = projector(self.metered("gen", feature))  # [B, H]
         shape = (fusion.prompt_length, fusion.lm_width)
         # Training begins with the embeddings of a sentence instead (language/open.py).
         prompt = self.param("prompt", nn.initializers.normal(0.02), shape)
-        seen = visual if fusion.classify_on == "visual" else feature
+        seen = visual if fusion.classify_on == "visual" else self.metered("cls", feature)
         logits = classifier(seen, self.num_classes, self.config.dropout, train)
         prompts = jnp.broadcast_to(prompt, (x.shape[0], *shape))  # [B, P, H]
         return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
+
+    def metered(self, loss: str, feature: jax.Array) -> jax.Array:
+        meter = self.get_variable("meters", loss)
+        return feature if meter is None else metered(feature, meter)
 
 
 def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.Array) -> jax.Array:

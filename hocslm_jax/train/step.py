@@ -6,7 +6,7 @@ language model, `{}` when there is none. All of it is pure and runs under one `j
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -110,8 +110,9 @@ def describe(
         if mixup:
             rng, key = jax.random.split(rng)
             x, mixed = losses.mixup(key, x, label, mixup)
+        variables = {"params": params, "batch_stats": batch_stats}
         (logits, prefix), updated = model.apply(
-            {"params": params, "batch_stats": batch_stats},
+            variables | ({"meters": batch["meters"]} if "meters" in batch else {}),
             x,
             train=train_encoder,
             mutable=["batch_stats"],
@@ -168,9 +169,16 @@ def caption_loss(
 
 
 def make_train_step(
-    objective: Callable, tx: optax.GradientTransformation, ema_decay: float = 0.0
+    objective: Callable,
+    tx: optax.GradientTransformation,
+    ema_decay: float = 0.0,
+    meters: Sequence[str] = (),
 ) -> Callable:
     """`(state, frozen, batch) -> (state, metrics, finite)`.
+
+    Args:
+        meters: losses of `hocslm.METERS` whose gradient at the encoder's feature is logged, as the
+            norm `grad_norm_NAME` of the batch's, the loss's weight included.
 
     `metrics` are (sum, count) pairs on the device; `finite` is False when the loss or a gradient
     is not, and the new state is then worthless.
@@ -179,12 +187,13 @@ def make_train_step(
     def train_step(state: TrainState, frozen: dict, batch: dict):
         rng = jax.random.fold_in(state.rng, state.step)
 
-        def loss_of(params):
-            return objective({**state.fixed, **params}, state.batch_stats, frozen, batch, rng)
+        def loss_of(params, zeros):
+            seen = batch | ({"meters": zeros} if meters else {})
+            return objective({**state.fixed, **params}, state.batch_stats, frozen, seen, rng)
 
-        (loss, (batch_stats, metrics)), grads = jax.value_and_grad(loss_of, has_aux=True)(
-            state.params
-        )
+        differentiated = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
+        zeros = dict.fromkeys(meters, jnp.float32(0))
+        (loss, (batch_stats, metrics)), (grads, squares) = differentiated(state.params, zeros)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
@@ -195,7 +204,8 @@ def make_train_step(
             seen = objective({**state.fixed, **mean}, ema["batch_stats"], frozen, batch, rng)
             ema = {"params": mean, "batch_stats": seen[1][0]}
         grad_norm = optax.tree.norm(grads)
-        metrics["grad_norm"] = (grad_norm, jnp.float32(1))
+        norms = {"": grad_norm} | {f"_{name}": jnp.sqrt(squares[name]) for name in meters}
+        metrics |= {f"grad_norm{name}": (norm, jnp.float32(1)) for name, norm in norms.items()}
         state = state.replace(
             step=state.step + 1,
             params=params,

@@ -14,6 +14,7 @@ from hocslm_jax import sharding
 from hocslm_jax.graph import NTU25
 from hocslm_jax.language.describe import log_likelihoods
 from hocslm_jax.models import FusionConfig, build_model, packing
+from hocslm_jax.models.hocslm import METERS
 from hocslm_jax.models.lm import DecoderLM, LMConfig, init_cache, init_params
 from hocslm_jax.plan.costs import read_costs
 from hocslm_jax.train import checkpoint, jitted, state, step
@@ -55,7 +56,7 @@ class Joint:
         lm, place = jitted.gathering(language), sharding.place_rows(self.mesh)
         grid = packing.Grid(data, 1, 13 * BATCH // data) if packed else None
         objective = step.describe(network, lm, WEIGHTS, chunk=4, grid=grid, place=place)
-        update = step.make_train_step(objective, tx)
+        update = step.make_train_step(objective, tx, meters=METERS)
         self.update = jitted.jit_step(update, placed, self.mesh, language)
         self.init = lambda: jax.jit(init, out_shardings=placed)(jax.random.key(2), {})
 
@@ -108,9 +109,28 @@ def split():
 def test_losses_gradients_and_weights_are_those_of_one_device(name, split, whole):
     """SGD's momentum is a sum of the gradients."""
     _, now, metrics = split[name]
-    assert {"loss", "caption_loss", "grad_norm"} <= set(metrics[0])
+    norms = {"grad_norm", "grad_norm_cls", "grad_norm_gen"}
+    assert {"loss", "caption_loss"} | norms <= set(metrics[0])
     close(metrics, whole[1])
     close(plain(now), whole[0])
+
+
+def test_each_loss_has_the_norm_of_its_own_gradient_at_the_feature():
+    network = tiny_run.TinyHocSLM(None, tiny_run.CLASSES, FUSION)
+    x = make_batch(0)["x"]
+    variables = network.init(jax.random.key(0), x, False)
+
+    def total(meters, gen):
+        logits, prefix = network.apply(variables | {"meters": meters}, x, False)
+        return (logits**2).sum() / 2 + gen * (prefix[:, 0] ** 3).sum()
+
+    zeros = dict.fromkeys(METERS, jnp.float32(0))
+    once, twice = (jax.tree.map(float, jax.grad(total)(zeros, gen)) for gen in (1.0, 2.0))
+    logits = network.apply(variables, x, False)[0]
+    slope = logits @ variables["params"]["classifier"]["kernel"].T
+    assert once["cls"] == twice["cls"] == pytest.approx(float((slope**2).sum()), rel=1e-5)
+    assert twice["gen"] == pytest.approx(4 * once["gen"], rel=1e-5) and once["gen"] > 0
+    assert total(zeros, 1.0) == total({"cls": 1.0, "gen": 2.0}, 1.0)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -85,8 +85,9 @@ class TinyHocSLM(HocSLM):
         feature = Head(16, name="encoder")(x, train)
         shape = (fusion.prompt_length, fusion.lm_width)
         projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
-        visual, prompt = projector(feature), self.param("prompt", nn.initializers.normal(), shape)
-        seen = visual if fusion.classify_on == "visual" else feature
+        visual = projector(self.metered("gen", feature))
+        prompt = self.param("prompt", nn.initializers.normal(), shape)
+        seen = visual if fusion.classify_on == "visual" else self.metered("cls", feature)
         prompts = jnp.broadcast_to(prompt, (len(x), *shape))
         logits = nn.Dense(self.num_classes, name="classifier")(seen)
         return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
