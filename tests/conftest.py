@@ -4,8 +4,10 @@ import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling takes most of the tests' time, and their programs are small: leave them unoptimised.
+# Compiling takes most of the tests' time, and their programs are small: leave them unoptimised, and
+# keep all of them, for other tests and for the processes that tests start.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import pytest
@@ -14,8 +16,9 @@ from absl import flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "xla-tests"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "xla-tests")
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 

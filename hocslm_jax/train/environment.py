@@ -171,6 +171,7 @@ def use_compilation_cache(folder: str = COMPILATION_CACHE) -> None:
     """
     if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # small ones add up
 
 
 def command() -> str:

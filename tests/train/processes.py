@@ -10,8 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
-
 ROOT = Path(__file__).resolve().parents[2]
 TIMINGS = ("step_time_s", "samples_per_s")
 
@@ -23,8 +21,6 @@ def environ():
         port = free.getsockname()[1]
     return os.environ | {
         "PYTHONPATH": str(ROOT),
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "JAX_NUM_CPU_DEVICES": "2",
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": "2",

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -32,9 +31,8 @@ TIMINGS = ("step_time_s", "samples_per_s")
 def start(workdir, read_s=0.0, changes=CHANGES):
     script = Path(tiny_run.__file__)
     command = [sys.executable, str(script), str(workdir), json.dumps(changes), str(read_s)]
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=env, text=True, **pipes)
+    return subprocess.Popen(command, text=True, **pipes)
 
 
 def reports(workdir):
