@@ -1,8 +1,8 @@
 """Opens the frozen language model of a run, and the captions that it is to read.
 
 In: `config.lm`, a mesh, and for training the captions of the dataset. Out: a `Language` with its
-weights on the devices. They are bfloat16 or float32 arrays, an argument of the train step, and get
-no gradient, no optimiser state and no checkpoint.
+weights on the devices. They are arrays in bfloat16 or float32, matrices also in 8 or 4 bits, an
+argument of the train step, and get no gradient, no optimiser state and no checkpoint.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ from hocslm_jax.models.lm import (
     read_metadata,
     resolve,
 )
+from hocslm_jax.models.lm.quantise import KINDS, check_sizes
 from hocslm_jax.models.packing import Grid, choose_grid
 
 
@@ -44,6 +45,8 @@ class LanguageSettings:
       init: "load", or "pretrain" a small one on the captions.
       folder: where the pretrained one lies; "" = `lm/` in the workdir.
       dtype: "" = bfloat16 for a loaded model, float32 for one that is pretrained here.
+      weights: "" = in dtype; "int8" or "int4" keeps the layers' matrices of a loaded model in few
+        bits, see `models.lm.quantise`: less memory, more arithmetic.
       remat: compute activations again in the backward pass: less memory, more arithmetic.
       fsdp: True splits the weights over the `data` devices too.
       chunk: caption positions whose logits exist at one time.
@@ -61,6 +64,7 @@ class LanguageSettings:
     init: str = "pretrain"
     folder: str = ""
     dtype: str = ""
+    weights: str = ""
     remat: bool = True
     fsdp: bool = False
     chunk: int = 16
@@ -110,8 +114,9 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
     config, dtype = language.model.config, language.model.dtype
     platform = mesh.devices.flat[0].platform
     model = language.model.clone(attention=attention_for(platform, config, dtype))
-    placed = sharding.tree_shardings(param_shapes(config), mesh, sharding.lm_rules(lm.fsdp))
-    params = load_params(resolve(folder), config, shardings=placed, dtype=dtype)
+    shapes = param_shapes(config, dtype, model.weights)
+    placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
+    params = load_params(resolve(folder), config, placed, dtype, model.weights)
     words = np.asarray(language.tokenizer.encode(lm.prompt))  # [P]
 
     # Jitted and replicated, because no host need hold the whole table.
@@ -138,7 +143,8 @@ def open_without_weights(lm, folder: str | Path) -> Language:
     if not words:
         raise UserError("lm.prompt is empty: give it a sentence")
     prompt = np.zeros((len(words), config.hidden_size), np.float32)
-    model = DecoderLM(config, dtype=dtype, remat=lm.remat)
+    model = DecoderLM(config, dtype=dtype, remat=lm.remat, weights=weights_of(lm))
+    check_sizes(config, model.weights)
     return Language(str(folder), model, {}, tokenizer, prompt, 1.0)
 
 
@@ -213,6 +219,11 @@ def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -
     return grid
 
 
+def weights_of(lm) -> str:
+    """`lm.weights`, which runs that are older than the setting do not have."""
+    return lm.get("weights", "")
+
+
 def check_language(lm) -> None:
     """Raises UserError for a value of `config.lm` that is unknown or out of range."""
     for name, known in (
@@ -224,6 +235,14 @@ def check_language(lm) -> None:
     ):
         if lm[name] not in known:
             raise UserError(f"lm.{name} is {lm[name]!r}: use one of {', '.join(known)}")
+    if weights_of(lm) not in ("", *KINDS):
+        known = ", ".join(KINDS)
+        raise UserError(f"lm.weights is {lm.weights!r}: use one of {known}, or leave it empty")
+    if weights_of(lm) and lm.init != "load":
+        raise UserError(
+            f"lm.weights={lm.weights} is for a language model that is loaded: name one with "
+            "llm=…, or leave lm.weights empty for the small one that is trained here"
+        )
     if lm.init == "load" and not lm.name:
         raise UserError("lm.name is empty: name a folder or hub id, or set lm.init to pretrain")
     for name in ("chunk", "max_tokens", "projector_width"):

@@ -159,13 +159,13 @@ def lm_sizes(lm) -> LMConfig:
 def shapes_of(lm, sizes: LMConfig, mesh, attention: str | None = None) -> Language:
     """The language model as `open_language` places it, with shapes instead of weights."""
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
-    shapes = param_shapes(sizes, dtype)
+    shapes = param_shapes(sizes, dtype, lm.weights)
     placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
     words = re.findall(r"\w+|[^\w\s]", lm.prompt)  # a common word is one token
     prompt = np.zeros((len(words), sizes.hidden_size), np.float32)
     params = checkpoint.abstract(shapes, placed)
     attention = attention or attention_for(mesh.devices.flat[0].platform, sizes, dtype)
-    model = DecoderLM(sizes, dtype, lm.remat, attention)
+    model = DecoderLM(sizes, dtype, lm.remat, attention, lm.weights)
     return Language("shapes", model, params, None, prompt, 1.0)
 
 

@@ -22,6 +22,7 @@ DATA = {"dataset": "", "protocol": ""} | {
 LANGUAGE = {  # what a text is and how it enters; not `name` and `folder`, which are places
     "init": "load",
     "dtype": "",
+    "weights": "",
     "remat": False,
     "fsdp": False,
     "chunk": 16,

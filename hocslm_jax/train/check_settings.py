@@ -117,7 +117,7 @@ _BY_CONDITION = {
         lm.describe""",
     "a stage with language": """lm.init lm.dtype lm.remat lm.fsdp lm.prompt lm.prompt_mode
         lm.projector_width lm.ln_gain""",
-    "a stage with language and lm.init=load": "lm.name",
+    "a stage with language and lm.init=load": "lm.name lm.weights",
     "a stage with language and lm.init=pretrain": """lm.pretrain.vocab_size lm.pretrain.hidden_size
         lm.pretrain.num_layers lm.pretrain.num_heads lm.pretrain.num_kv_heads
         lm.pretrain.intermediate_size lm.pretrain.steps lm.pretrain.batch_size lm.pretrain.lr""",
@@ -128,7 +128,7 @@ _BY_CONDITION = {
 NEEDS = {name: needs for needs, names in _BY_CONDITION.items() for name in names.split()}
 # Off where they are 0 or empty. A config file that turns one on means it, so these are checked even
 # where nobody asked; other values of a file may be meant for another strategy.
-SWITCHES = ("t0", "model.dropout", "loss.smoothing", "loss.mixup", "distill.share")
+SWITCHES = ("t0", "model.dropout", "loss.smoothing", "loss.mixup", "distill.share", "lm.weights")
 
 
 def check_used(config, asked: Iterable[str] = ()) -> None:

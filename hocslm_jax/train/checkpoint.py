@@ -63,6 +63,7 @@ ADDED = {
     "data.streams": [],
     "distill.share": 0.0,
     "distill.targets": "",
+    "lm.weights": "",
     "loss.mixup": 0.0,
     "loss.smoothing": 0.0,
     "model.remat": False,

@@ -3,7 +3,7 @@
 from hocslm_jax.models.lm.config import SIZES, LMConfig, RopeScaling, from_hf, to_hf
 from hocslm_jax.models.lm.generate import filter_logits, generate
 from hocslm_jax.models.lm.gguf_file import is_gguf, read_metadata
-from hocslm_jax.models.lm.load import load_params, read_config, resolve, save_params
+from hocslm_jax.models.lm.load import load_params, read_config, resolve
 from hocslm_jax.models.lm.model import (
     LM_RULES,
     DecoderLM,
@@ -14,6 +14,8 @@ from hocslm_jax.models.lm.model import (
     num_params,
     param_shapes,
 )
+from hocslm_jax.models.lm.quantise import quantise_params
+from hocslm_jax.models.lm.save import save_params
 
 __all__ = [
     "LM_RULES",
@@ -32,6 +34,7 @@ __all__ = [
     "load_params",
     "num_params",
     "param_shapes",
+    "quantise_params",
     "read_config",
     "read_metadata",
     "resolve",

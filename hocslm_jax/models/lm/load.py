@@ -1,16 +1,19 @@
-"""Hugging Face safetensors <-> DecoderLM parameters, without PyTorch.
+"""Hugging Face safetensors -> DecoderLM parameters, without PyTorch; `save.py` is the way back.
 
 In: a folder with `config.json` and `model.safetensors`, or its shards and their index, in float32,
-bfloat16 or float16, or a GGUF file. Out: the parameter tree of `DecoderLM` on its devices, and the
-way back. `tensor_table.py` says where each parameter is on disk. Each device's shard is read
-separately, so that the host holds one stacked shard of one parameter at a time.
+bfloat16 or float16, or a GGUF file. Out: the parameter tree of `DecoderLM` on its devices.
+`tensor_table.py` says where each parameter is on disk. Each device's shard is read separately, so
+that the host holds one stacked shard of one parameter at a time; one stacked parameter, in few
+bits, where matrices are quantised.
 """
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub
@@ -18,29 +21,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from huggingface_hub import split_state_dict_into_shards_factory
 from jax.sharding import Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from hocslm_jax.errors import UserError, few
-from hocslm_jax.files.atomic import write_json
 from hocslm_jax.files.checksums import SUMS
 from hocslm_jax.files.text import read_json
-from hocslm_jax.models.lm.config import LMConfig, from_hf, to_hf
+from hocslm_jax.models.lm.config import LMConfig, from_hf
 from hocslm_jax.models.lm.gguf_file import find_gguf, is_gguf, open_gguf, read_gguf_config
+from hocslm_jax.models.lm.quantise import check_sizes, quantise, quantised
 from hocslm_jax.models.lm.tensor_table import (
     EMBEDDING,
     HEAD,
     Parameter,
     parameters,
-    published_name,
     without_prefix,
 )
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 ROWS = 4096  # of a matrix that are looked at together
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -111,7 +111,9 @@ def _has_other_head(folder: Path) -> bool:
         return False
 
 
-def load_params(folder: str | Path, config: LMConfig, shardings=None, dtype=None) -> dict:
+def load_params(
+    folder: str | Path, config: LMConfig, shardings=None, dtype=None, weights: str = ""
+) -> dict:
     """The parameters of a checkpoint folder, read straight to their devices.
 
     Args:
@@ -119,11 +121,15 @@ def load_params(folder: str | Path, config: LMConfig, shardings=None, dtype=None
         shardings: one `jax.sharding.Sharding` for all, or a tree of them like the parameters;
             default the first device.
         dtype: to cast to while reading; default what is on disk.
+        weights: "", or "int8" or "int4" for a `DecoderLM` of these: its matrices are quantised on
+            the first device, one layer of one parameter at a time.
 
     Raises:
         UserError: a file is absent or damaged, or tensors are missing, unexpected, of another shape
-            or type than the config says; one message lists the first of them.
+            or type than the config says; one message lists the first of them. Or a size that the
+            weights cannot have.
     """
+    check_sizes(config, weights)
     shardings = SingleDeviceSharding(jax.local_devices()[0]) if shardings is None else shardings
     same = isinstance(shardings, Sharding)
     each = {} if same else flatten_dict(shardings, sep="/")
@@ -133,52 +139,22 @@ def load_params(folder: str | Path, config: LMConfig, shardings=None, dtype=None
         if config.tie_embeddings and HEAD in tensors:  # either may be stored of the two
             tensors.setdefault(EMBEDDING, tensors.pop(HEAD))
         _check(tensors, config, folder)
-        params = {}
+        params, kernels = {}, quantised(config) if weights else {}
         for path, parameter in parameters(config).items():
-            placed = shardings if same else each[path]
             try:
-                params[path] = _place(tensors, parameter, placed, dtype)
+                arrays = {path: _lazy(tensors, parameter, dtype)}
+                if path in kernels:
+                    arrays = _quantised(tensors, path, parameter, weights, kernels[path])
+                for name, (shape, read) in arrays.items():
+                    params[name] = _place(shape, read, shardings if same else each[name])
             except FloatingPointError as error:
                 raise UserError(f"{folder}: {error}: fetch the checkpoint again") from None
     return unflatten_dict(params, sep="/")
 
 
-def save_params(
-    params: dict, config: LMConfig, folder: str | Path, max_shard_bytes: int = 5 * 10**9
-) -> None:
-    """Writes a folder that `load_params` and `transformers` read: safetensors and config.json.
-
-    It has several files and an index if the tensors exceed `max_shard_bytes`; the host holds one
-    file's tensors at a time. config.json comes last, so that an unfinished folder is not taken for
-    a whole one.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("config.json", _INDEX):
-        (folder / stale).unlink(missing_ok=True)
-    tensors, arrays = {}, flatten_dict(params, sep="/")
-    for path, parameter in parameters(config).items():
-        for layer, name in enumerate(parameter.names):
-            tensors[published_name(name)] = (arrays[path], parameter, layer)
-    split = split_state_dict_into_shards_factory(
-        tensors,
-        get_storage_size=lambda at: math.prod(at[1].disk_shape) * at[0].dtype.itemsize,
-        filename_pattern="model{suffix}.safetensors",
-        max_shard_size=max_shard_bytes,
-    )
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        write_json(folder / _INDEX, index, indent=2)
-    for file, names in split.filename_to_tensors.items():
-        save_file({name: _fetch(*tensors[name]) for name in names}, folder / file, {"format": "pt"})
-        (folder / file).chmod(0o644)  # safetensors makes a file for its owner alone
-    dtype = str(params["embed"]["embedding"].dtype)
-    write_json(folder / "config.json", to_hf(config) | {"torch_dtype": dtype}, indent=2)
-
-
 def _open(folder: Path, stack: contextlib.ExitStack) -> dict:
     """Every tensor of a checkpoint as a lazy slice: name -> slice; nothing is read but headers."""
-    index = folder / _INDEX
+    index = folder / INDEX
     files = ["model.safetensors"]
     if index.exists():
         try:
@@ -221,17 +197,39 @@ def _check(tensors: dict, config: LMConfig, folder: str | Path) -> None:
         )
 
 
-def _place(tensors: dict, parameter: Parameter, sharding: Sharding, dtype) -> jax.Array:
-    """A global array whose blocks are read one after the other, each once per host."""
-    shape = parameter.shape
+def _lazy(tensors: dict, parameter: Parameter, dtype) -> tuple[tuple[int, ...], Callable]:
+    """A parameter as on disk: its shape, and what reads the block between bounds."""
     dtype = jnp.dtype(dtype or _DTYPES[tensors[parameter.names[0]].get_dtype()])
+    return parameter.shape, functools.partial(_read, tensors, parameter, dtype=dtype)
+
+
+def _quantised(tensors: dict, path: str, parameter: Parameter, kind: str, inputs: int) -> dict:
+    """A kernel as `quantise` stores it, all layers: path -> shape, and what takes a block."""
+    whole = [(0, size) for size in parameter.shape[1:]]  # scales are of all inputs
+    layers = []
+    for name in parameter.names:
+        kernel = jnp.asarray(_read_one(tensors, name, parameter, whole))
+        layers.append(jax.device_get(quantise(kernel, kind, inputs)))
+    stem, found = path.removesuffix("kernel"), {}
+    for name in list(layers[0]):
+        stacked = np.stack([layer.pop(name) for layer in layers])
+        found[stem + name] = (stacked.shape, functools.partial(_cut, stacked))
+    return found
+
+
+def _cut(array: np.ndarray, bounds: tuple) -> np.ndarray:
+    return array[tuple(slice(*one) for one in bounds)]
+
+
+def _place(shape: tuple[int, ...], read: Callable, sharding: Sharding) -> jax.Array:
+    """A global array whose blocks are read one after the other, each once per host."""
     devices: dict[tuple, list] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
         devices.setdefault(bounds, []).append(device)
     arrays = []
     for bounds, holders in devices.items():
-        block = _read(tensors, parameter, bounds, dtype)
+        block = read(bounds)
         copies = [jax.device_put(block, device) for device in holders]
         arrays += jax.block_until_ready(copies)  # or the transfers pile up on the host
         del block, copies
@@ -263,21 +261,15 @@ def _read_one(tensors: dict, name: str, parameter: Parameter, bounds) -> np.ndar
     if not all(np.isfinite(block[n : n + ROWS]).all() for n in range(0, len(block), ROWS)):
         raise FloatingPointError(f"{name} has values that are NaN or infinite")
     if parameter.transposed:
-        block = _transpose(block)
+        block = transpose(block)
     leading = {axes[0] for axes in disk}
     block = block.reshape([span[a][1] - span[a][0] if a in leading else sizes[a] for a in ours])
     return block[tuple(slice(None) if a in leading else slice(*span[a]) for a in ours)]
 
 
-def _transpose(matrix: np.ndarray) -> np.ndarray:
+def transpose(matrix: np.ndarray) -> np.ndarray:
     """A contiguous transpose, some rows at a time: ten times as fast as NumPy's copy."""
     out = np.empty(matrix.shape[::-1], matrix.dtype)
     for start in range(0, len(matrix), 32):
         out[:, start : start + 32] = matrix[start : start + 32].T
     return out
-
-
-def _fetch(array: jax.Array, parameter: Parameter, layer: int) -> np.ndarray:
-    """One tensor as it is on disk."""
-    one, shape = np.asarray(array[layer] if parameter.stacked else array), parameter.disk_shape
-    return _transpose(one.reshape(shape[::-1])) if parameter.transposed else one.reshape(shape)

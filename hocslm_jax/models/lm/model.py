@@ -21,17 +21,20 @@ from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from hocslm_jax.models.lm.config import FAMILIES, LMConfig
+from hocslm_jax.models.lm.linear import Linear
+from hocslm_jax.models.lm.quantise import quantise_params
 from hocslm_jax.models.lm.rope import rope_angles, rotate
 
+_KERNEL = "(kernel|group_scale|group_offset)"  # with what int4 has of the same axes
 # Mesh axes of each parameter: vocabulary, heads and MLP over 'model', the embedding over 'data'.
 # 'model' must divide the number of key-value heads.
 LM_RULES = (
     (r"(.*/)?embed/embedding", P("model", "data")),
-    (r"(.*/)?blocks/[qkv]/kernel", P(None, "data", "model", None)),
+    (rf"(.*/)?blocks/[qkv]/{_KERNEL}", P(None, "data", "model", None)),
     (r"(.*/)?blocks/[qkv]/bias", P(None, "model", None)),
-    (r"(.*/)?blocks/o/kernel", P(None, "model", None, "data")),
-    (r"(.*/)?blocks/(gate|up)/kernel", P(None, "data", "model")),
-    (r"(.*/)?blocks/down/kernel", P(None, "model", "data")),
+    (rf"(.*/)?blocks/o/{_KERNEL}", P(None, "model", None, "data")),
+    (rf"(.*/)?blocks/(gate|up)/{_KERNEL}", P(None, "data", "model")),
+    (rf"(.*/)?blocks/down/{_KERNEL}", P(None, "model", "data")),
     (r"(.*/)?lm_head/kernel", P("data", "model")),
 )
 
@@ -46,6 +49,7 @@ class DecoderLM(nn.Module):
             RMSNorm, RoPE and softmax are computed in float32.
         remat: recompute each layer in the backward pass instead of keeping its activations.
         attention: `implementation` of `jax.nn.dot_product_attention`, see `attention_for`.
+        weights: "", "int8" or "int4": how the layers' matrices are stored, see `quantise`.
         gather: `{"params": layer} -> {"params": layer}`, applied to every layer before its use, to
             gather split weights. Implies `remat`: gathered layers are not kept.
     """
@@ -54,6 +58,7 @@ class DecoderLM(nn.Module):
     dtype: str = "bfloat16"
     remat: bool = True
     attention: str = "xla"
+    weights: str = ""
     gather: Callable | None = None
 
     def setup(self):
@@ -71,7 +76,7 @@ class DecoderLM(nn.Module):
         )
         config = self.config
         self.table = Embedding(config.vocab_size, config.hidden_size, name="embed")
-        self.blocks = scanned(config, self.dtype, self.attention)
+        self.blocks = scanned(config, self.dtype, self.attention, self.weights)
         self.norm = RMSNorm(config.rms_norm_eps)
         if not config.tie_embeddings:
             self.lm_head = Linear((config.hidden_size, config.vocab_size))
@@ -139,6 +144,7 @@ class Block(nn.Module):
     config: LMConfig
     dtype: str
     attention: str
+    weights: str
 
     @nn.compact
     def __call__(self, x: jax.Array, rope, window, cache):
@@ -148,7 +154,8 @@ class Block(nn.Module):
         norm = functools.partial(RMSNorm, config.rms_norm_eps)
 
         y = norm(name="input_norm")(x)  # [B, T, D]
-        project = functools.partial(Linear, bias=family.qkv_bias)
+        linear = functools.partial(Linear, weights=self.weights)
+        project = functools.partial(linear, bias=family.qkv_bias)
         query = project((width, *heads), name="q")(y)  # [B, T, N, H]
         key = project((width, *groups), name="k")(y)  # [B, T, K, H]
         value = project((width, *groups), name="v")(y)  # [B, T, K, H]
@@ -162,36 +169,13 @@ class Block(nn.Module):
             cache = {"k": write(cache["k"], key, start), "v": write(cache["v"], value, start)}
             keys, values = (cache[name].astype(self.dtype) for name in ("k", "v"))  # [B, S, K, H]
             y = jax.nn.dot_product_attention(query, keys, values, mask=seen)
-        x = x + Linear((*heads, width), inputs=2, name="o")(y)  # [B, T, D]
+        x = x + linear((*heads, width), inputs=2, name="o")(y)  # [B, T, D]
 
         y = norm(name="post_norm")(x)
-        gate = Linear((width, config.intermediate_size), name="gate")(y)  # [B, T, F]
-        up = Linear((width, config.intermediate_size), name="up")(y)
-        x = x + Linear((config.intermediate_size, width), name="down")(jax.nn.silu(gate) * up)
+        gate = linear((width, config.intermediate_size), name="gate")(y)  # [B, T, F]
+        up = linear((width, config.intermediate_size), name="up")(y)
+        x = x + linear((config.intermediate_size, width), name="down")(jax.nn.silu(gate) * up)
         return x, cache
-
-
-class Linear(nn.Module):
-    """A product over the last `inputs` axes of x and the first of the kernel.
-
-    On flattened rows: on a CPU the gradient of the kernel is otherwise half as fast.
-    """
-
-    shape: tuple[int, ...]
-    inputs: int = 1
-    bias: bool = False
-
-    @nn.compact
-    def __call__(self, x: jax.Array, out=None) -> jax.Array:
-        kernel = self.param("kernel", nn.initializers.normal(0.02), self.shape).astype(x.dtype)
-        width = math.prod(self.shape[: self.inputs])
-        rows, matrix = x.reshape(-1, width), kernel.reshape(width, -1)  # [R, in], [in, out]
-        y = jnp.dot(rows, matrix, preferred_element_type=out or x.dtype)
-        y = y.reshape(*x.shape[: -self.inputs], *self.shape[self.inputs :])
-        if not self.bias:
-            return y
-        bias = self.param("bias", nn.initializers.zeros, self.shape[self.inputs :])
-        return y + bias.astype(y.dtype)
 
 
 class Embedding(nn.Module):
@@ -255,17 +239,25 @@ def init_cache(config: LMConfig, batch: int, length: int, dtype="bfloat16") -> C
     return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
 
 
-@functools.partial(jax.jit, static_argnames=("config", "dtype"))
-def init_params(config: LMConfig, key: jax.Array, dtype: str = "float32") -> dict:
-    """Fresh parameters: N(0, 0.02) matrices and unit scales."""
+@functools.partial(jax.jit, static_argnames=("config", "dtype", "weights"))
+def init_params(
+    config: LMConfig, key: jax.Array, dtype: str = "float32", weights: str = ""
+) -> dict:
+    """Fresh parameters: N(0, 0.02) matrices, stored as `weights` says, and unit scales.
+
+    Raises:
+        UserError: a size that these weights cannot have.
+    """
     embeddings = jnp.zeros((1, 1, config.hidden_size))
     params = DecoderLM(config, "float32").init(key, embeddings)["params"]
-    return jax.tree.map(lambda p: p.astype(dtype), params)
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    return quantise_params(params, config, weights) if weights else params
 
 
-def param_shapes(config: LMConfig, dtype: str = "float32") -> dict:
-    """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill."""
-    return jax.eval_shape(functools.partial(init_params, config, dtype=dtype), jax.random.key(0))
+def param_shapes(config: LMConfig, dtype: str = "float32", weights: str = "") -> dict:
+    """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill; raises as it does."""
+    made = functools.partial(init_params, config, dtype=dtype, weights=weights)
+    return jax.eval_shape(made, jax.random.key(0))
 
 
 def num_params(config: LMConfig) -> int:
