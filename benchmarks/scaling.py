@@ -1,8 +1,8 @@
-"""Tables of `plan`: the train steps of NTU60 compiled for TPU slices.
+"""Tables of `plan`: the train steps of NTU60 compiled for TPU slices, and for small memories.
 
     python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows '* weak *']
 
-In: nothing but the configs; needs libtpu and no TPU. Out: a JSON
+In: nothing but the configs; needs libtpu and no TPU (for rows of GPUs, `jax[cuda13]`). Out: a JSON
 file that grows by one row at a time, each compiled in a process of its own; rerun the same command
 to resume. `benchmarks.tables` makes the tables of docs/scaling.md from the file.
 """
@@ -21,7 +21,11 @@ from benchmarks.record import measured_here, one_line_errors, read_result, table
 from hocslm_jax.errors import UserError
 from hocslm_jax.plan.estimate import bytes_needed
 
-SETTINGS = {"T0": "strategy=T0", "T3": "", "T3-fsdp": "lm.fsdp=true"}  # of ntu60_xsub
+SETTINGS = {  # of ntu60_xsub
+    **{"T0": "strategy=T0", "T3": "", "T3-fsdp": "lm.fsdp=true"},
+    "T3-8B-int8": "llm=Qwen/Qwen3-8B,lm.weights=int8",
+    "T3-4B-int4": "llm=Qwen/Qwen3-4B,lm.weights=int4",
+}
 SLICES = {  # chips: name, per generation
     "v5e": {4: "2x2", 16: "4x4", 64: "8x8", 256: "16x16"},
     "v5p": {4: "2x2x1", 16: "2x2x4", 64: "4x4x4", 256: "4x8x8"},
@@ -37,7 +41,7 @@ COLUMNS = (
 class Row:
     """One compiled step; `table` is the marker of its table in the document."""
 
-    table: str  # "weak" or "strong"
+    table: str  # "weak", "strong" or "few_bits"
     strategy: str
     encoder: str
     topology: str
@@ -66,6 +70,8 @@ def rows(pattern: str = "*") -> list[Row]:
     for topology, _ in slices(("v5e", "v5p"), (4, 16, 64, 256)):
         made.append(Row("strong", "T3", "ctrgcn", topology, CLIPS))
     made.append(Row("strong", "T3-fsdp", "ctrgcn", "v5e:2x2", CLIPS))
+    made.append(Row("few_bits", "T3-8B-int8", "ctrgcn", "v5e:1x1", CLIPS_PER_CHIP))
+    made.append(Row("few_bits", "T3-4B-int4", "ctrgcn", "rtx4060:1", CLIPS_PER_CHIP))
     return [row for row in made if fnmatch.fnmatch(row.name, pattern)]
 
 

@@ -8,6 +8,7 @@ never look for a device.
 import dataclasses
 import importlib.util
 import os
+import re
 
 import jax
 from jax.experimental import topologies
@@ -48,7 +49,9 @@ class Chip:
 
 # TPUs: the pages v5e, v5p and v6e under docs.cloud.google.com/tpu/docs; v5e and v5p have four
 # matrix units of 128 x 128 in a core, v5p two cores in a chip. GPUs: NVIDIA's data sheets of the
-# SXM boards, dense products, NVLink in one direction; memory as in `gpus.GPUS`.
+# SXM boards, dense products, NVLink in one direction; memory as in `gpus.GPUS`. RTX 4060: NVIDIA's
+# product page; 512 FLOPs a cycle and core, with float32 sums, as in its Ada white paper; 8 lanes of
+# PCIe 4.0.
 CHIPS = {
     "v5e": Chip(16 * 2**30, 197e12, 819 * GB, 200 * GB, 197e12 / (2 * 4 * 128**2)),
     "v5p": Chip(95 * 2**30, 459e12, 2765 * GB, 600 * GB, 459e12 / (2 * 8 * 128**2)),
@@ -57,6 +60,7 @@ CHIPS = {
     "h100": Chip(GPUS["h100"].memory, 989e12, 3350 * GB, 450 * GB),
     "h200": Chip(GPUS["h200"].memory, 989e12, 4800 * GB, 450 * GB),
     "b200": Chip(GPUS["b200"].memory, 2250e12, 7700 * GB, 900 * GB),
+    "rtx4060": Chip(GPUS["rtx4060"].memory, 512 * 24 * 2.46e9, 272 * GB, 16 * GB),
 }
 
 
@@ -113,6 +117,6 @@ def _open_tpus(topology: str, shape: str) -> list[jax.Device]:
 def find_chip(kind: str) -> Chip | None:
     """The chip of a `device_kind` such as "NVIDIA H100 80GB HBM3"; None if it is not known."""
     kinds = {"TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
-    return CHIPS.get(kinds.get(kind, "")) or next(
-        (chip for name, chip in CHIPS.items() if name in kind.lower()), None
-    )
+    kind = kinds.get(kind, kind.lower().replace(" ", ""))
+    others = "(?!ti|super|laptop)"  # GPUs of other figures, whose names begin alike
+    return next((chip for name, chip in CHIPS.items() if re.search(name + others, kind)), None)

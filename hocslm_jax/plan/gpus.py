@@ -2,7 +2,8 @@
 
 In: a name such as `h100`. Out: the text of a `stream_executor.GpuTargetConfigProto`. The figures
 are those of OpenXLA's device descriptions (xla/backends/gpu/target_config/specs: a100_sxm_80,
-h100_sxm, h200, b200), which are read off the boards.
+h100_sxm, h200, b200), which are read off the boards; those of the RTX 4060, which is not there, are
+NVIDIA's (its product page, and compute capability 8.9 in the CUDA C++ Programming Guide).
 """
 
 import dataclasses
@@ -22,6 +23,7 @@ class Gpu:
       clock: GHz.
       fpus: float32 units of each core.
       shared, shared_optin: bytes of fast memory of a core, and the most that a block may ask for.
+      threads: of a core.
       accelerated: whether instructions of only this generation (sm_90a, sm_100a) are used.
     """
 
@@ -36,6 +38,7 @@ class Gpu:
     shared: int = 233_472
     shared_optin: int = 232_448
     accelerated: bool = True
+    threads: int = 2048
 
 
 GPUS = {
@@ -55,6 +58,10 @@ GPUS = {
         *("NVIDIA B200", (10, 0), 148, 191_514_411_008, 7_672_320_000_000),
         *(132_644_864, 1.965),
     ),
+    "rtx4060": Gpu(
+        *("NVIDIA GeForce RTX 4060", (8, 9), 24, 8_585_740_288, 272_000_000_000),
+        *(25_165_824, 2.46, 128, 102_400, 101_376, False, 1536),
+    ),
 }
 
 
@@ -69,7 +76,7 @@ def target_config(gpu: Gpu) -> str:
           shared_memory_per_block: 49152
           shared_memory_per_core: {gpu.shared}
           shared_memory_per_block_optin: {gpu.shared_optin}
-          threads_per_core_limit: 2048
+          threads_per_core_limit: {gpu.threads}
           core_count: {gpu.cores}
           fpus_per_core: {gpu.fpus}
           block_dim_limit_x: 2147483647

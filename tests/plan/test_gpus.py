@@ -92,4 +92,9 @@ def test_without_the_cuda_compiler_it_says_what_to_install(capsys, monkeypatch):
 def test_a_gpu_at_hand_is_recognised():
     assert chips.find_chip("NVIDIA H200") is chips.CHIPS["h200"]
     assert chips.find_chip("NVIDIA A100-SXM4-80GB") is chips.CHIPS["a100"]
+    assert chips.find_chip("NVIDIA GeForce RTX 4060") is chips.CHIPS["rtx4060"]
+    for other in ("Ti", "Laptop GPU"):
+        assert chips.find_chip(f"NVIDIA GeForce RTX 4060 {other}") is None
+    assert chips.find_chip("TPU v5") is chips.CHIPS["v5p"]
+    assert chips.find_chip("TPU v5 lite") is chips.CHIPS["v5e"]
     assert chips.find_chip(jax.devices()[0].device_kind) is None
