@@ -136,8 +136,8 @@ def make_table(result: dict) -> str:
     lines = [cells(weights, row) for weights, row in result["rows"].items()]
     return (
         f"{table(COLUMNS, lines)}\n\n{settings['lm']} in {settings['dtype']}, {settings['batch']} "
-        f"captions; {machine['cpu']}, {machine['cpu_cores']} cores; jax "
-        f"{result['versions']['jax']}. `{result['command']}`"
+        f"captions; {machine['cpu']}, {machine['cpu_cores']} cores, load average "
+        f"{result['load_average'][0]:.1f}; jax {result['versions']['jax']}. `{result['command']}`"
     )
 
 

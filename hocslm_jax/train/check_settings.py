@@ -128,7 +128,7 @@ _BY_CONDITION = {
 NEEDS = {name: needs for needs, names in _BY_CONDITION.items() for name in names.split()}
 # Off where they are 0 or empty. A config file that turns one on means it, so these are checked even
 # where nobody asked; other values of a file may be meant for another strategy.
-SWITCHES = ("t0", "model.dropout", "loss.smoothing", "loss.mixup", "distill.share", "lm.weights")
+SWITCHES = ("t0", "model.dropout", "loss.smoothing", "loss.mixup", "distill.share")
 
 
 def check_used(config, asked: Iterable[str] = ()) -> None:

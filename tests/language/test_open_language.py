@@ -9,8 +9,11 @@ from tokenizers import AddedToken
 
 from hocslm_jax.data.tokenizer import save_tokenizer, train_tokenizer
 from hocslm_jax.errors import UserError
-from hocslm_jax.language.open import read_language
+from hocslm_jax.language.open import open_language, open_without_weights, read_language
 from hocslm_jax.models.lm import LMConfig, param_shapes, save_params
+from hocslm_jax.sharding import make_mesh
+from hocslm_jax.train.check_settings import check_used
+from hocslm_jax.train.experiment import apply, defaults
 
 
 def saved(folder, ends):
@@ -39,6 +42,33 @@ def test_an_end_that_is_an_ordinary_word_belongs_to_another_tokenizer(tmp_path):
     saved(tmp_path, (40,))
     with pytest.raises(UserError, match="use the tokenizer of the same model"):
         read_language(tmp_path)
+
+
+def test_weights_in_few_bits_are_opened_or_refused_by_name(tmp_path):
+    saved(tmp_path, (0,))
+    lm = defaults().lm
+    lm.update(init="load", name=str(tmp_path), weights="int8")
+    language = open_language(lm, make_mesh(devices=jax.devices()[:1]), tmp_path)
+    block = language.params["blocks"]
+    assert block["up"]["kernel"].dtype == "int8" and block["up"]["scale"].dtype == "float32"
+    assert (
+        block["q_norm"]["scale"].dtype == language.params["embed"]["embedding"].dtype == "bfloat16"
+    )
+    assert language.model.weights == "int8"
+    lm.weights = "int4"
+    with pytest.raises(
+        UserError, match=r"weights=int4 needs multiples of 8, but this model's head_"
+    ):
+        open_without_weights(lm, tmp_path)
+    del lm.weights  # a run that is older than the setting
+    assert open_without_weights(lm, tmp_path).model.weights == ""
+
+
+@pytest.mark.parametrize("arguments", ["strategy=T3", "strategy=T0,llm=Qwen/Qwen3-0.6B"])
+def test_few_bits_where_nothing_is_loaded_are_refused(arguments):
+    config = apply(defaults(), f"{arguments},lm.weights=int8")
+    with pytest.raises(UserError, match=r"lm\.weights=int8 would change nothing"):
+        check_used(config, ["lm.weights"])
 
 
 def test_the_published_pair_of_a_base_model(shared, tmp_path):

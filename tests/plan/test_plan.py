@@ -150,6 +150,17 @@ def test_the_frozen_model_is_split_as_the_config_says():
     assert frozen("lm.fsdp=true") == pytest.approx(whole / 4, rel=0.02)
 
 
+def test_weights_in_few_bits_count_as_they_are_stored():
+    def gib(weights):
+        settings = f"llm=Qwen/Qwen3-8B,lm.max_tokens=8,lm.weights={weights}"
+        made = planned_step.build_step(tiny(T3, settings), jax.devices()[:1])
+        return planned_step.nbytes(made.frozen) / 2**30
+
+    # 6.95 billion numbers in the layers, 1.24 in 16 bits at the two ends.
+    assert gib("int8") == pytest.approx((6.95 + 2 * 1.24) * 1e9 / 2**30, rel=0.002)  # 8.8
+    assert gib("int4") == pytest.approx((6.95 * 5 / 8 + 2 * 1.24) * 1e9 / 2**30, rel=0.002)
+
+
 def test_tracing_alone_counts_the_arithmetic():
     found = command.plan(f"{T0},{TINY}", "local", [ONE_BLOCK], compiling=False)
     assert found["flops"]["ideal"] == found["flops"]["step"] / 8

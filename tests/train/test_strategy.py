@@ -297,6 +297,8 @@ def test_a_start_from_another_model_says_what_differs(joint, tmp_path, monkeypat
         ({"lm.init": "train"}, "load, pretrain"),
         ({"lm.dtype": "float16"}, "bfloat16, float32"),
         ({"lm.prompt_mode": "hard"}, "soft, text"),
+        ({"lm.init": "load", "lm.weights": "int2"}, "use one of int8, int4"),
+        ({"lm.weights": "int8"}, "is for a language model that is loaded"),
         ({"lm.chunk": 0}, "lm.chunk"),
         ({"lm.prompt": ""}, "lm.prompt is empty"),
     ],
