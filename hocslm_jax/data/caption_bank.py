@@ -68,14 +68,20 @@ def named_class(text: str, bank: Mapping[str, ClassText]) -> str | None:
     Case, hyphens and punctuation do not count. Where mentions of several classes occur the longest
     wins, then the earliest in the text, then the first class.
     """
-    padded = f" {_words(text)} "
+    padded = f" {words(text)} "
     best, winner = (0, 0), None
     for name, entry in bank.items():
-        for mention in map(_words, entry.mentions):
+        for mention in map(words, entry.mentions):
             at = padded.find(f" {mention} ")
             if at >= 0 and (len(mention), -at) > best:
                 best, winner = (len(mention), -at), name
     return winner
+
+
+@functools.lru_cache(1 << 14)
+def words(text: str) -> str:
+    """Lower-case words with a space between; hyphens and punctuation are gaps."""
+    return " ".join(re.findall(r"\w+", text.lower()))
 
 
 @functools.cache
@@ -95,9 +101,3 @@ def _shipped() -> dict[str, dict[str, tuple[str, ClassText]]]:
 
 def _key(name: str) -> str:
     return name.strip().casefold().replace("’", "'")
-
-
-@functools.lru_cache(1 << 14)
-def _words(text: str) -> str:
-    """Lower-case words with a space between; hyphens and punctuation are gaps."""
-    return " ".join(re.findall(r"\w+", text.lower()))

@@ -85,10 +85,11 @@ def serve(answer, models=("vlm",)):
         server.shutdown()
 
 
-def chat(text, finish="stop"):
+def chat(text, finish="stop", **more):
     message = {"role": "assistant", "content": text}
     choice = {"index": 0, "message": message, "finish_reason": finish}
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    about = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}
+    return about | {"choices": [choice]} | more
 
 
 def write_video(path, frames=12, level=40):

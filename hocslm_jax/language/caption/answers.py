@@ -11,6 +11,7 @@ import unicodedata
 MIN_WORDS = 3
 MIN_LETTERS = 0.6  # share of the characters
 MAX_CHARACTERS = 2000  # a sentence has some 100
+DECLINED = "declined by the server"  # its own filter, not the model's words
 
 REFUSALS = (
     r"\bi(?:'m| am) (?:\w+ )?sorry\b",
@@ -35,8 +36,11 @@ def read_answer(reply: object) -> tuple[str, str | None]:
     choice = choices[0] if isinstance(choices, list) and choices else None
     choice = choice if isinstance(choice, dict) else {}
     message = choice.get("message")
-    text = message.get("content") if isinstance(message, dict) else None
+    message = message if isinstance(message, dict) else {}
+    text = message.get("content")
     text = clean(text) if isinstance(text, str) else ""
+    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
+        return text[:MAX_CHARACTERS].rstrip(), DECLINED
     if len(text) > MAX_CHARACTERS:
         return text[:MAX_CHARACTERS].rstrip(), "too long"
     return text, "cut off at --max-tokens" if choice.get("finish_reason") == "length" else None

@@ -23,6 +23,7 @@ from hocslm_jax.language.caption.video import Frames
 URL = "http://localhost:8000/v1"  # the default address of vLLM and `transformers serve`
 KEY = "OPENAI_API_KEY"
 TEMPORARY = (408, 409, 425, 429)  # status codes after which a request is repeated; 5xx are others
+FILTERS = (b'"content_filter"', b'"content_policy_violation"')  # codes of an error 400
 LONGEST_PAUSE = 60.0  # seconds
 GREETING = 20.0  # seconds that a server has to name its models
 MAX_REPLY = 4 << 20  # bytes
@@ -31,6 +32,10 @@ MAX_ERROR = 1 << 16  # bytes that are read of the body of an error
 
 class Unanswered(Exception):
     """A request that no server answered in all its retries."""
+
+
+class Declined(Exception):
+    """A request that a server's filter does not let through, because of what the clip shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +146,7 @@ async def ask(servers: list[Server], request: dict, retries: int, backoff: float
 
     Raises:
       UserError: a server refuses the request.
+      Declined: a server's filter refuses this clip.
       Unanswered: no reply in all retries.
     """
     for attempt in range(retries + 1):
@@ -150,6 +156,8 @@ async def ask(servers: list[Server], request: dict, retries: int, backoff: float
             if reply.status == 200:
                 return parse_json(reply.body)
             problem, pause = f"{server.shown}: {server.hide(reply)}", reply.pause
+            if reply.status == 400 and any(code in reply.body for code in FILTERS):
+                raise Declined(problem)
             if reply.status < 500 and reply.status not in TEMPORARY:
                 raise UserError(f"the request is refused by {problem}")
         except (OSError, ValueError) as error:

@@ -1,0 +1,78 @@
+"""The JSONL files of a captioning run: `captions.jsonl`, and beside it `captions.rejected.jsonl`.
+
+In: records with an id. Out: lines that are written at once, so that a killed run loses none, and
+what the lines of earlier runs hold. A last line that was left unfinished is removed.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hocslm_jax.errors import UserError
+from hocslm_jax.files.text import parse_json
+
+Write = Callable[[dict], None]
+
+
+def rejected_file(path: str | Path) -> Path:
+    """Where the answers that are no captions of the file `path` are."""
+    return Path(path).with_suffix(".rejected.jsonl")
+
+
+def way_of(settings: dict) -> str:
+    """A short name for all that decides how a clip is asked about, the same for the same settings.
+
+    Args:
+      settings: JSON types; their order does not count.
+    """
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def appending(path: Path, key: str) -> Iterator[tuple[Write, list[tuple[str, object]]]]:
+    """A file to add to: a function that writes a record at once, and what is in it.
+
+    Of every record that is there, its id and the value of `key`, None where it has none.
+
+    Raises:
+      UserError: the file cannot be written, another run writes it, or a line is damaged.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab", buffering=0)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{path}: another run is writing it; wait, or name another") from None
+        except OSError:
+            pass  # some network file systems cannot lock
+        try:
+            found = _records(path, file, key)
+            yield lambda record: file.write(json.dumps(record).encode() + b"\n"), found
+        finally:
+            if not path.stat().st_size:
+                path.unlink()
+
+
+def _records(path: Path, file, key: str) -> list[tuple[str, object]]:
+    """See `appending`; a last line that a killed run left unfinished is removed."""
+    data, found = path.read_bytes(), []
+    for number, line in enumerate(data.splitlines(keepends=True), 1):
+        try:
+            if line.strip():
+                record = parse_json(line)
+                found.append((str(record["id"]), record.get(key)))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            if line.endswith(b"\n"):
+                raise UserError(f"{path}:{number}: not a caption; fix or delete the line") from None
+            file.truncate(len(data) - len(line))
+            return found
+    if data and not data.endswith(b"\n"):
+        file.write(b"\n")
+    return found

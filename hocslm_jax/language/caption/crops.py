@@ -1,0 +1,100 @@
+"""Where the persons of a clip are in its video, by the clip's `.skeleton` file.
+
+In: files of NTU RGB+D, in which each joint also has its place in the colour picture. Out: one box
+for the whole clip, so that the persons fill the frames that a model is shown.
+"""
+
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Track, denoise
+from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_skeleton
+from hocslm_jax.data.prepare.ntu.sources import Member, list_members, read_member
+from hocslm_jax.errors import UserError, brief
+
+COLOUR = (1920, 1080)  # pixels of the pictures that the colour coordinates are about
+MARGIN = 0.1  # on every side, of the box's longer side: hands and head reach beyond their joints
+MIN_SIDE = 216  # pixels of COLOUR
+_BODY_WIDTH, _JOINT_WIDTH, _X = 10, 12, 5  # tokens of a line, and the first of the colour's two
+
+
+class Box(NamedTuple):
+    """Part of a picture: its edges as shares, 0 to 1, of the width and the height."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def find_skeletons(source: str | Path) -> dict[str, Member]:
+    """Clip id to `.skeleton` file, for a folder (at any depth) or a zip.
+
+    Raises:
+      UserError: no such folder or zip, or none of these files in it.
+    """
+    members, _ = list_members(Path(source), _say_bad)
+    if any(member.place is not None for member in members):
+        raise UserError(f"--skeletons {source} is a tar; unpack it and name the folder")
+    if not members:
+        raise UserError(f"--skeletons {source}: no .skeleton files in it")
+    return {member.stem: member for member in members}
+
+
+def read_box(member: Member) -> Box:
+    """The box of all persons of a file, in all frames.
+
+    Raises:
+      ValueError: with the reason, where the file cannot be read or shows nobody in the picture.
+    """
+    return box_of(read_member(member))
+
+
+def box_of(data: bytes) -> Box:
+    """The box around the joints in all frames of a `.skeleton` file, with a margin.
+
+    Bodies that the dataset's protocol takes for noise do not count, nor do joints that are not in
+    the picture.
+
+    Raises:
+      ValueError: with the reason, where it is no such file or no joint is in the picture.
+    """
+    skeleton = parse_skeleton(data)
+    points: dict[str, list[list[bytes]]] = {}
+    for tokens in map(bytes.split, data.splitlines()):
+        if len(tokens) == _BODY_WIDTH:
+            body = points.setdefault(tokens[0].decode(), [])
+        elif len(tokens) == _JOINT_WIDTH:
+            body.append(tokens[_X : _X + 2])
+    kept = [point for key in _persons(skeleton) for point in points[key]]
+    pixels = np.array(kept, np.float64)  # [N, 2]
+    pixels = pixels[((pixels >= 0) & (pixels <= COLOUR)).all(axis=1)]  # NaN is not in the picture
+    if not len(pixels):
+        raise ValueError("no joint is in the picture")
+    low, high = pixels.min(axis=0), pixels.max(axis=0)
+    half = np.maximum((high - low) / 2 + MARGIN * (high - low).max(), MIN_SIDE / 2)
+    half = np.minimum(half, np.array(COLOUR) / 2)
+    # A box that would reach beyond an edge of the picture is moved inwards.
+    centre = np.clip((low + high) / 2, half, COLOUR - half)
+    low, high = (centre - half) / COLOUR, (centre + half) / COLOUR
+    return Box(*low.tolist(), *high.tolist())
+
+
+def _persons(skeleton: Skeleton) -> list[str]:
+    """The ids of the bodies that look like persons, of all where none does."""
+    tracks = {key: Track(body.frames, body.joints) for key, body in skeleton.bodies.items()}
+    if len(tracks) == 1:
+        return list(tracks)
+    try:
+        kept = denoise(list(tracks.values()), COMPAT["ntu60"])
+    except ValueError:
+        return list(tracks)
+    return [key for key, track in tracks.items() if any(track.joints is k.joints for k in kept)]
+
+
+def _say_bad(name: str, reason: str) -> None:
+    tqdm.write(brief(f"{name}: {reason}"), file=sys.stderr)

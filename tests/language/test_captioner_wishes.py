@@ -1,0 +1,176 @@
+"""The verb `caption`: several captions, further fields, tokens, answers refused before."""
+
+import pytest
+from caption_server import GOOD, chat, clips, command, no_proxy, rows, serve  # noqa: F401
+
+from hocslm_jax.__main__ import main
+from hocslm_jax.data.captions import read_captions
+from hocslm_jax.language.caption.token_costs import Tokens
+
+REFUSAL = "I'm sorry, I cannot say what is done."
+ONE = ("--concurrency", "1")
+
+
+def numbered(_, number):
+    return f"A person is clapping for the {number}th time."
+
+
+def test_several_captions_of_a_clip_differ_and_are_read_together(tmp_path, capsys):
+    names = clips(tmp_path / "videos", 2)
+    with serve(numbered) as server:
+        assert main(command(tmp_path, server.url, *ONE, "--captions", "3")) == 0
+    assert "2 written, 0 skipped" in (out := capsys.readouterr().out)
+    assert "captions: 6 new ones, up to 3 of a clip" in out
+    found = read_captions(tmp_path / "out/captions.jsonl")
+    assert {clip: len({c.caption for c in entries}) for clip, entries in found.items()} == {
+        name: 3 for name in names
+    }
+    asked = [(request["temperature"], request["seed"]) for request in server.requests[:3]]
+    assert asked == [(0, 0), (0.4, 1), (0.8, 2)]
+
+
+def test_a_file_of_one_caption_each_gets_the_others(tmp_path, capsys):
+    clips(tmp_path / "videos", 2)
+    with serve(numbered) as server:
+        assert main(command(tmp_path, server.url, *ONE)) == 0
+        before = (tmp_path / "out/captions.jsonl").read_text()
+        assert main(command(tmp_path, server.url, *ONE, "--captions", "2")) == 0
+        assert len(server.requests) == 4 and server.requests[2]["seed"] == 1
+        assert main(command(tmp_path, server.url, *ONE, "--captions", "2")) == 0
+        assert len(server.requests) == 4
+    assert (tmp_path / "out/captions.jsonl").read_text().startswith(before)
+    assert "0 written, 2 skipped" in capsys.readouterr().out
+
+
+def test_a_caption_that_a_clip_has_is_asked_for_again(tmp_path):
+    clips(tmp_path / "videos", 1)
+    with serve(lambda _, number: GOOD if number < 4 else numbered(_, number)) as server:
+        assert main(command(tmp_path, server.url, "--captions", "2")) == 0
+    assert [row["caption"] for row in rows(tmp_path)] == [GOOD, numbered(0, 4)]
+    rejected = rows(tmp_path, "captions.rejected.jsonl")
+    assert [row["reason"] for row in rejected] == ["the same as another of this clip"] * 2
+
+
+def test_answers_that_were_refused_are_not_asked_for_again_in_the_same_way(tmp_path, capsys):
+    clips(tmp_path / "videos", 2)
+    with serve(lambda *_: REFUSAL) as server:
+
+        def requests(*more):
+            before = len(server.requests)
+            code = main(command(tmp_path, server.url, "--attempts", "2", *more))
+            return len(server.requests) - before, code
+
+        assert requests() == (4, 1)
+        capsys.readouterr()
+        assert requests() == (0, 0)
+        out = capsys.readouterr().out
+        assert "0 written, 2 skipped, 0 rejected" in out and "--retry-refused asks again" in out
+        assert requests("--retry-refused") == (4, 1)
+        assert [r["seed"] for r in server.requests[-4:]] != [r["seed"] for r in server.requests[:4]]
+        assert requests("--prompt", "What?") == (4, 1)
+        assert requests("--prompt", "What?") == (0, 0)
+        assert requests("--model", "another") == (4, 1)
+        assert requests("--frames", "2") == (4, 1)
+        assert requests("--request", "top_p=0.9") == (4, 1)
+        assert requests("--attempts", "3") == (0, 0)  # four were rejected: two of them again
+        assert requests() == (0, 0)
+
+
+def test_attempts_go_on_where_a_run_was_stopped(tmp_path):
+    clips(tmp_path / "videos", 1)
+    with serve(lambda _, number: REFUSAL if number < 3 else GOOD) as server:
+        assert main(command(tmp_path, server.url, "--attempts", "2")) == 1
+        lines = (tmp_path / "out/captions.rejected.jsonl").read_text().splitlines(keepends=True)
+        (tmp_path / "out/captions.rejected.jsonl").write_text(lines[0])  # as if killed after it
+        assert main(command(tmp_path, server.url, "--attempts", "2")) == 0
+    assert [request["seed"] for request in server.requests] == [0, 1, 1]
+
+
+FILTERED = (400, {"error": {"message": "filtered", "code": "content_filter"}})
+SILENT = {"choices": [{"message": {"content": None, "refusal": "No."}, "finish_reason": "stop"}]}
+
+
+@pytest.mark.parametrize("answer", [FILTERED, (200, SILENT), (200, chat("A", "content_filter"))])
+def test_a_clip_that_the_server_declines_is_rejected_and_the_rest_goes_on(tmp_path, answer, capsys):
+    clips(tmp_path / "videos", 2)
+    with serve(lambda _, number: answer if number == 1 else GOOD) as server:
+        assert main(command(tmp_path, server.url, *ONE, "--attempts", "1")) == 0
+    assert "1 written, 0 skipped, 1 rejected" in capsys.readouterr().out
+    (row,) = rows(tmp_path, "captions.rejected.jsonl")
+    assert row["reason"] == "declined by the server" and row["id"] == "clip00"
+
+
+def test_further_fields_are_in_every_request(tmp_path):
+    clips(tmp_path / "videos", 2)
+    fields = ['stop=["\\n"]', "top_p=0.9", 'chat_template_kwargs={"enable_thinking": false}']
+    with serve(lambda *_: GOOD) as server:
+        more = ("--request", *fields, "--request", "max_completion_tokens=50")
+        assert main(command(tmp_path, server.url, *more)) == 0
+    for request in server.requests:
+        assert request["stop"] == ["\n"] and request["top_p"] == 0.9
+        assert request["chat_template_kwargs"] == {"enable_thinking": False}
+        assert request["max_completion_tokens"] == 50 and "max_tokens" not in request
+        assert request["messages"] and request["model"] == "vlm"
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("model=1", "use --model"),
+        ("messages=[]", "use --prompt"),
+        ("n=2", "use --captions"),
+        ("stream=true", "sets this field itself"),
+        ("top_p", "expected KEY=JSON"),
+        ("=1", "expected KEY=JSON"),
+        ("stop=end", "double quotes"),
+    ],
+)
+def test_fields_that_are_ours_or_no_json_are_refused(tmp_path, capsys, field, message):
+    clips(tmp_path / "videos", 1)
+    assert main(command(tmp_path, "http://127.0.0.1:9", "--request", field)) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and message in err
+
+
+def test_tokens_are_guessed_measured_and_counted(tmp_path, capsys):
+    clips(tmp_path / "videos", 3)
+    usage = {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020}
+    with serve(lambda *_: (200, chat(GOOD, usage=usage))) as server:
+        more = ("--frames", "4", "--size", "512", "--prompt", "x" * 40, "--prices", "1000", "50000")
+        assert main(command(tmp_path, server.url, *ONE, *more)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    # 512 x 288 pixels are 144 tokens of 32 x 32; four of them, and ten tokens of prompt.
+    assert lines[0].startswith(
+        "about 1,758 prompt and 120 completion tokens, 7.76 by --prices for 3 requests, if a token"
+    )
+    counted = "3,000 prompt and 60 completion tokens, 6.00 by --prices"
+    assert lines[1] == f"about {counted} for 3 requests, by the first answer"
+    assert lines[-1] == f"tokens: {counted}"
+
+
+def test_an_estimate_asks_nothing(tmp_path, capsys):
+    clips(tmp_path / "videos", 3)
+    more = ("--estimate", "--captions", "2", "--limit", "2", "--as-video", "--frames", "8")
+    assert main(command(tmp_path, "http://127.0.0.1:9", *more)) == 0
+    out = capsys.readouterr().out
+    assert "for 4 requests" in out and "4 pictures of 144 tokens" in out
+    assert not any((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    "usage", [None, [], {}, {"prompt_tokens": "9", "completion_tokens": 1}, {"prompt_tokens": -1}]
+)
+def test_replies_without_a_count_are_said_to_have_none(usage):
+    tokens = Tokens()
+    tokens.add(chat(GOOD, usage=usage))
+    assert tokens.total() == "tokens: the server does not count them"
+    tokens.add(chat(GOOD, usage={"prompt_tokens": 5, "completion_tokens": 2}))
+    assert tokens.total() == (
+        "tokens: 5 prompt and 2 completion tokens; answers without a count: 1"
+    )
+    assert Tokens().total() == ""
+
+
+def test_what_a_run_needs_is_said(tmp_path, capsys):
+    assert main(["caption", "--out", str(tmp_path / "x.jsonl")]) == 2
+    assert "--videos" in capsys.readouterr().err
