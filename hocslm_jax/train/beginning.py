@@ -34,7 +34,7 @@ class Source:
     Attributes:
       name: as the user gave it.
       model: its `config.model`; of a file of weights what these tell.
-      joints: names, where they are known.
+      joints, classes: names, where they are known.
       shapes: of its variables, by names such as "params/encoder/data_bn/scale".
       read: gives some of them, for a nested dict of `jax.ShapeDtypeStruct` with shardings.
     """
@@ -42,6 +42,7 @@ class Source:
     name: str
     model: dict
     joints: tuple[str, ...]
+    classes: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
     read: Callable[[dict], dict]
 
@@ -61,7 +62,7 @@ def open_source(name: str | Path) -> Source:
     path = Path(name).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
         found = convert_file(path)
-        return _of_arrays(name, found.model, (), flat(found.variables))
+        return _of_arrays(name, found.model, {}, flat(found.variables))
     # Fetched once where hosts share a cache; a shared folder may show late what another host wrote.
     found = Path(hosts.on_first(lambda: str(find_folder(name))))
     folder = found if found == path else find_folder(name)
@@ -70,27 +71,28 @@ def open_source(name: str | Path) -> Source:
     card = release_files.read_card(folder)
     model = card["config"].get("model")
     model = model if isinstance(model, dict) else {}
-    return _of_arrays(name, model, _joints(card["model"]), release_files.read_tensors(folder))
+    return _of_arrays(name, model, card["model"], release_files.read_tensors(folder))
 
 
 def _of_run(folder: Path, name: str | Path) -> Source:
     saved = checkpoint.read_run(folder)["config"]
-    joints = hosts.on_first(lambda: _joints_of_run(folder))
+    about = hosts.on_first(lambda: _about_run(folder))
     return Source(
         name=str(name),
         model=saved["model"],
-        joints=tuple(joints),
+        joints=_joints(about),
+        classes=_classes(about),
         shapes=checkpoint.stored_shapes(folder),
         read=lambda wanted: checkpoint.restore_variables(folder, wanted),
     )
 
 
-def _joints_of_run(folder: Path) -> tuple[str, ...]:
+def _about_run(folder: Path) -> dict:
     about = folder / "model.json"
-    return _joints(read_json(about, "train it once more")) if about.is_file() else ()
+    return read_json(about, "train it once more") if about.is_file() else {}
 
 
-def _of_arrays(name, model: dict, joints: tuple, arrays: dict[str, np.ndarray]) -> Source:
+def _of_arrays(name, model: dict, about: dict, arrays: dict[str, np.ndarray]) -> Source:
     def read(wanted: dict) -> dict:
         placed = {
             key: jax.device_put(arrays[key].astype(leaf.dtype), leaf.sharding)
@@ -99,7 +101,12 @@ def _of_arrays(name, model: dict, joints: tuple, arrays: dict[str, np.ndarray]) 
         return nested(placed)
 
     shapes = {key: value.shape for key, value in arrays.items()}
-    return Source(str(name), model, joints, shapes, read)
+    return Source(str(name), model, _joints(about), _classes(about), shapes, read)
+
+
+def _classes(about: dict) -> tuple[str, ...]:
+    classes = about.get("classes")
+    return tuple(classes) if isinstance(classes, list) else ()
 
 
 def _joints(model: dict) -> tuple[str, ...]:

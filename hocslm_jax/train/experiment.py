@@ -93,7 +93,7 @@ def defaults() -> ConfigDict:
             "seed": 0,
             "strategy": "T0",  # classification only, from scratch
             "stages": STRATEGIES["T0"],
-            "t0": "",  # workdir of a finished T0 run to take as the first stage
+            "t0": "",  # weights in the place of the first stage: a finished T0 run, a release, …
             "compilation_cache": "~/.cache/hocslm_jax/xla",  # "" = off
             **sections,
         }

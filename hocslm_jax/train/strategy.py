@@ -68,15 +68,13 @@ def _train(config, workdir: Path, build: Callable) -> int:
         say(f"one program for {', '.join(names)} (not data.stream), in {workdir}/STREAM at the end")
     # What is wrong with language or t0 shows now, not after a first stage of hours.
     if config.t0 and len(stages) > 1:
-        check_t0(stages[0], config.t0)
-        t0 = Path(config.t0)
-        beginning.check_model(checkpoint.read_run(t0)["config"]["model"], config, t0)
+        check_t0(stages[0], config)
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
         folder = lineage.stage_folder(workdir, position, len(stages))
         if position == 0 and config.t0 and not last:
-            previous = Path(config.t0)
+            previous = config.t0
             continue
         now = stage_config(config, position)
         if fused(stages, position) and language is None:
@@ -173,11 +171,22 @@ def last_steps(run: setup.Run, language: Language | None) -> Callable[[dict], di
     return lambda variables: {k: v for step in steps for k, v in step(variables).items()}
 
 
-def check_t0(stage: Stage, t0: str) -> None:
+def check_t0(stage: Stage, config) -> None:
+    """Raises UserError where the first stage cannot be replaced by the weights of `t0`."""
+    t0 = config.t0
     if stage != Stage():
         raise UserError(f"t0={t0}: this strategy's first stage is not T0, so it cannot be taken")
-    if not hosts.on_first((Path(t0) / "result.json").is_file):
-        raise UserError(f"t0={t0} holds no finished run: give the workdir of one")
+    if _is_run(t0) and not hosts.on_first((Path(t0) / "result.json").is_file):
+        raise UserError(f"t0={t0} is a run that is not finished: rerun its command to resume it")
+    try:
+        source = beginning.open_source(t0)
+    except UserError as error:
+        raise UserError(f"t0={t0}: {error}") from None
+    beginning.check_model(source.model, config, t0)
+
+
+def _is_run(source: str | Path) -> bool:
+    return hosts.on_first((Path(source) / "checkpoints").is_dir)
 
 
 def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path:
@@ -207,19 +216,19 @@ def language_folder(config, workdir: Path) -> Path:
     return resolve(config.lm.name)
 
 
-def initial_weights(run: setup.Run, language: Language | None, previous: Path | None) -> dict:
+def initial_weights(run: setup.Run, language: Language | None, previous: str | Path | None) -> dict:
     """The groups that do not start at random, as {"params", "batch_stats"}.
 
     Raises:
-        UserError: the run to start from is not there, or is of another model.
+        UserError: the run to start from is not there, or is of another model or other classes.
     """
     stage, state = run.stage, run.abstract_state
     every = {**state.fixed, **state.params}
     params, batch_stats = {}, {}
     if stage.take:
         source = previous if stage.start == "previous" else stage.start
-        if stage.start == "previous":
-            meta = checkpoint.read_run(source)
+        if stage.start == "previous" and _is_run(source):
+            meta = checkpoint.read_run(Path(source))
             check_data(meta, run.store, run.config.data.protocol, source)
         if missing := [name for name in stage.take if name not in every]:
             raise UserError(f"this model has no {', '.join(missing)} to take from {source}")
@@ -227,6 +236,8 @@ def initial_weights(run: setup.Run, language: Language | None, previous: Path | 
         stats = state.batch_stats if "encoder" in stage.take else {}
         wanted, graph = {"params": wanted, "batch_stats": stats}, run.feed.graph_of(run.store)
         opened = beginning.open_source(source)
+        if "classifier" in stage.take and opened.classes not in ((), run.store.classes):
+            raise UserError(f"{source} was trained on other classes than {run.store.name} has")
         found = beginning.take(opened, wanted, run.config, graph, stage)
         params, batch_stats = found["params"], found["batch_stats"]
     if "prompt" in every and "prompt" not in stage.take:

@@ -70,6 +70,24 @@ def test_a_frozen_encoder_stays_as_it_was(workdir, released, tmp_path, kind):
     assert train(tmp_path / "new", again, **{"train.eval_every": 1}) == 0
 
 
+@pytest.mark.parametrize("kind", ["run", "release"])
+def test_a_first_stage_is_taken_from_a_run_or_a_release(workdir, released, tmp_path, kind):
+    source = {"run": workdir, "release": released}[kind]
+    arg = f"strategy=T0+,t0={source},freeze=encoder"
+    assert train(tmp_path / "new", arg, **{"finetune.epochs": 1}) == 0
+    before, after = weights(workdir), weights(tmp_path / "new")
+    encoder = [name for name in before if name.split("/")[1] == "encoder"]
+    for name in encoder:
+        np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+    assert not (tmp_path / "new/stages").exists()
+
+
+def test_a_first_stage_of_other_classes_is_refused(released, tmp_path, monkeypatch):
+    monkeypatch.setattr(tiny_run.TinyStore, "classes", ("a", "b", "d", "c"))
+    with pytest.raises(UserError, match="other classes"):
+        train(tmp_path / "new", f"strategy=T0+,t0={released}")
+
+
 def test_what_a_release_says_of_a_start_is_no_path(workdir, tmp_path):
     assert train(tmp_path / "new", f"start={workdir}") == 0
     release.release(tmp_path / "new", tmp_path / "out", "float32", tmp_path, build=tiny_run.build)
@@ -139,7 +157,8 @@ SMALL = {"encoder": "ctrgcn", "width": 8, "stages": (1, 1)}
 def source_of(settings, **sizes):
     graph, found = variables_of(settings, **sizes)
     arrays = {k: np.ones(leaf.shape, np.float32) for k, leaf in beginning.flat(found).items()}
-    return beginning._of_arrays("there", checkpoint.plain(settings), graph.joints, arrays)
+    about = {"graph": graph.as_mapping()}
+    return beginning._of_arrays("there", checkpoint.plain(settings), about, arrays)
 
 
 def config_of(settings):

@@ -221,11 +221,15 @@ def test_impossible_stages_are_named(stage, text):
 
 
 def test_a_first_stage_can_be_taken_only_from_a_finished_t0(joint, tmp_path):
-    with pytest.raises(UserError, match="no finished run"):
-        strategy.check_t0(Stage(), str(tmp_path))
+    def config(t0):
+        return tiny_run.make_config({"t0": str(t0), "model.encoder": "groups"})
+
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="not finished"):
+        strategy.check_t0(Stage(), config(tmp_path))
     with pytest.raises(UserError, match="not T0"):
-        strategy.check_t0(Stage(losses=("gen",)), str(joint))
-    strategy.check_t0(Stage(), str(joint / "stages/1"))
+        strategy.check_t0(Stage(losses=("gen",)), config(joint))
+    strategy.check_t0(Stage(), config(joint / "stages/1"))
 
 
 @pytest.mark.parametrize(
