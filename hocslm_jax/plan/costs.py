@@ -160,6 +160,13 @@ class _Walk:
             kept += whole - read if updates else 0.0
         return total + max(_slow(instruction) - kept, 0.0)
 
+    def rearranges(self, user) -> bool:
+        """Whether it, or all that it calls, only changes a layout."""
+        if user.opcode == "fusion":
+            inside = self.program.computations[user.calls("calls")[0]].values()
+            return all(one.opcode == "parameter" or self.rearranges(one) for one in inside)
+        return user.opcode in ("bitcast", "copy")
+
     def touched(self, name: str, number: int, whole: float) -> tuple[float, bool]:
         """(bytes that a fused computation reads of an argument, whether it updates it in place)."""
         inside = self.program.computations[name]
@@ -169,7 +176,7 @@ class _Walk:
             given = [place for place, o in enumerate(user.operands) if o in aliases]
             if not given:
                 continue
-            if user.opcode == "bitcast":
+            if self.rearranges(user):  # inside a fusion nothing is copied: what is used is read
                 aliases.add(user.name)
             elif user.opcode in _SLICES and given == [0]:
                 read += user.nbytes

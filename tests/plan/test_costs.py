@@ -73,6 +73,22 @@ BESIDE_OTHERS = """\
 """
 
 
+MOVES = """
+%move (whole: f32[6,8]) -> f32[6,8] {
+  %whole = f32[6,8]{1,0} parameter(0)
+  ROOT %copied = f32[6,8]{0,1} copy(%whole)
+}
+"""
+
+
+def test_a_slice_after_another_layout_inside_a_fusion_is_all_that_is_read():
+    nested = "  %moved = f32[6,8]{0,1} fusion(%p1), kind=kLoop, calls=%move\n"
+    for moving in (nested, "  %moved = f32[6,8]{0,1} copy(%p1)\n"):
+        text = MOVES + SLICED.replace("  ROOT %slice", moving + "  ROOT %slice")
+        text = text.replace("dynamic-slice(%p1,", "dynamic-slice(%moved,")
+        assert read_costs(text + AT_ONCE, 1).hbm_bytes == 4 + 2 * 32
+
+
 def test_a_fusion_beside_others_counts_as_any_other():
     one, other = read_costs(SLICED + AT_ONCE, 1), read_costs(SLICED + BESIDE_OTHERS, 1)
     assert one.hbm_bytes == 4 + 2 * 32  # the index; the slice is read and written
