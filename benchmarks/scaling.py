@@ -120,15 +120,18 @@ def cells(row: Row, found: dict) -> list[str]:
     size = bytes_needed(found)
     if size is None:
         return [*shape, f"does not fit: {found['does_not_fit']}", *["–"] * 7]
-    seconds, rates = found["seconds"], found["examples_per_s"]
-    sent = sum(one["sent"] for one in found["collectives"].values())
     fits = "" if found["fits"] else " (does not fit)"
+    memory = [f"{size / 2**30:.1f}{fits}", f"{found['flops']['matrix'] / 1e12:.2f}"]
+    seconds = found["seconds"]
     compiler = f"{1e3 * seconds['compiler']:,.0f}" if "compiler" in seconds else "–"
+    if "bound" not in found:  # the traffic is not known
+        return [*shape, *memory, *["–"] * 4, compiler, "–"]
+    rates = found["examples_per_s"]
+    sent = sum(one["sent"] for one in found["collectives"].values())
     least = f"{rates['compiler']:,.0f} to " if "compiler" in rates else "up to "
     return [
         *shape,
-        f"{size / 2**30:.1f}{fits}",
-        f"{found['flops']['matrix'] / 1e12:.2f}",
+        *memory,
         f"{found['hbm_traffic'] / 1e9:,.1f}",
         f"{sent / 1e9:.2f}",
         f"{1e3 * seconds['step']:,.1f}",

@@ -68,6 +68,9 @@ def test_a_row_of_the_table():
     line = " | ".join(scaling.cells(row, planned(row)))
     assert "| 4,096 | 14.0 | 22.00 | 5.0 | 0.03 | 130.0 | arithmetic | 320 |" in line
     assert "12,800 to 31,508" in line
+    unknown = {k: v for k, v in planned(row).items() if k not in ("bound", "hbm_traffic")}
+    line = scaling.cells(row, unknown)
+    assert line[3:] == ["14.0", "22.00", "–", "–", "–", "–", "320", "–"]
     too_large = {"devices": 4, "batch_size": 256, "bytes": {}, "does_not_fit": "40G of 15.75G hbm"}
     line = scaling.cells(row, too_large)
     assert len(line) == len(scaling.COLUMNS) and "40G" in line[3]
