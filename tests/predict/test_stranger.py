@@ -3,16 +3,13 @@
 import json
 import random
 import shutil
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from test_predict import write_lm
+from saved_runs import write_lm
 
 from hocslm_jax import __main__
 from hocslm_jax.errors import UserError

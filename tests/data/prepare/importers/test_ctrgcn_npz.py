@@ -1,4 +1,4 @@
-"""CTR-GCN's .npz files: the clips come back, row by row, and a wrong file ends in one line."""
+"""CTR-GCN's .npz files: clips are read row by row; a wrong file is refused in one line."""
 
 import functools
 import io
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutated import EDIT, mutated
 
 from hocslm_jax.data.prepare.importers import ctrgcn_npz
 from hocslm_jax.data.prepare.index import make_index
@@ -69,7 +70,7 @@ def flat(clip):
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("second", ["zeros", "copy"])
-def test_clips_come_back_without_padding(tmp_path, save, second):
+def test_clips_are_read_without_padding(tmp_path, save, second):
     path = write(tmp_path / "NTU60_CS.npz", arrays(TRAIN, TEST, second=second), save)
     clips, bad, recipe = read(path)
     assert [clip.id for clip in clips] == ["train000000", "train000001", "test000000"]
@@ -79,7 +80,7 @@ def test_clips_come_back_without_padding(tmp_path, save, second):
         np.testing.assert_array_equal(flat(clip), joints)
 
 
-def test_real_clips_come_back_equal(tmp_path, shared):
+def test_real_clips_are_read_unchanged(tmp_path, shared):
     golden = np.load(shared / "golden/ntu_preprocessed.npz")
     names = [name for name in golden.files if name.endswith(("A050", "A023"))][:40]
     clips = [golden[name] for name in names] + [golden["S017C003P020R002A059"]]  # a late second
@@ -95,7 +96,7 @@ def test_real_clips_come_back_equal(tmp_path, shared):
         np.testing.assert_array_equal(flat(clip), rows)
 
 
-def test_frames_within_a_clip_and_a_late_first_person_stay(tmp_path):
+def test_empty_frames_and_a_late_first_person_are_kept(tmp_path):
     clip = body(6, persons=2)
     clip[3] = 0
     clip[:2, :75] = 0
@@ -130,7 +131,7 @@ def test_protocol_of_a_renamed_file(tmp_path):
             read(path, **options)
 
 
-def test_bad_rows_are_told_and_the_others_kept(tmp_path):
+def test_bad_rows_are_reported_and_skipped(tmp_path):
     content = arrays([body(4, seed) for seed in range(6)], TEST)
     content["x_train"][1] = 0
     content["x_train"][2, 0, 5] = np.nan
@@ -183,7 +184,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_other_files_end_in_one_line(tmp_path, case):
+def test_wrong_files_are_refused_in_one_line(tmp_path, case):
     changes, message = WRONG[case]
     path = tmp_path / "NTU60_CS.npz"
     content = changes if case == "keys" else GOOD() | changes
@@ -252,7 +253,7 @@ def test_only_a_few_rows_are_in_memory(tmp_path, save, monkeypatch):
     assert count == 301 and peak < 24 * row_bytes, peak / row_bytes  # the array has 300 rows
 
 
-def test_shards_may_run_in_any_order_and_again_elsewhere(tmp_path, monkeypatch):
+def test_shards_run_in_any_order_and_pickle(tmp_path, monkeypatch):
     monkeypatch.setattr(ctrgcn_npz, "SHARD_CLIPS", 2)
     content = arrays([body(3, seed) for seed in range(5)], TEST)
     path = write(tmp_path / "NTU60_CS.npz", content, np.savez_compressed)
@@ -261,9 +262,6 @@ def test_shards_may_run_in_any_order_and_again_elsewhere(tmp_path, monkeypatch):
     for shards in (recipe.shards, again):
         found = {clip.id: clip for shard in reversed(shards) for clip in shard()}
         assert all(np.array_equal(found[clip.id].joints, clip.joints) for clip in clips)
-
-
-EDIT = st.tuples(st.floats(0, 1), st.integers(0, 2), st.binary(max_size=9))
 
 
 @pytest.fixture(scope="module", params=[np.savez, np.savez_compressed])
@@ -275,21 +273,18 @@ def intact(request, tmp_path_factory):
 
 @settings(max_examples=100, deadline=None)
 @given(edits=st.lists(EDIT, min_size=1, max_size=4))
-def test_mutated_files_end_in_a_user_error_or_in_valid_clips(intact, edits):
-    path, data = intact[0], bytearray(intact[1])
-    for position, kind, new in edits:
-        start = int((1 - position**3) * len(data))  # mostly where the zip lists its members
-        data[start : start + (0, len(new), 2 * len(new))[kind]] = new  # insert, replace, shorten
-    path.write_bytes(data)
+def test_mutated_files_raise_only_user_errors(intact, edits):
+    path, data = intact
+    # Most changes are near the end, where the zip lists its members.
+    path.write_bytes(mutated(data, [(1 - place**3, kind, new) for place, kind, new in edits]))
     try:
         clips, bad, recipe = read(path)
+        assert len(clips) + len(bad) == recipe.expected
     except UserError as error:
         assert "\n" not in str(error)
-        return
-    assert len(clips) + len(bad) == recipe.expected
 
 
-def test_files_of_any_dataset(tmp_path):
+def test_npz_of_any_dataset(tmp_path):
     path = write(tmp_path / "own.npz", arrays(TRAIN, TEST, classes=3))
     bad = []
     recipe = ctrgcn_npz.own_recipe("own", path, lambda *entry: bad.append(entry), NTU25)
