@@ -27,7 +27,7 @@ def rotation(x: float, y: float, z: float = 0.0) -> np.ndarray:
     `points @ rotation(...).T`, or transposed where the protocol multiplies rows from the right.
     """
     (cx, sx), (cy, sy), (cz, sz) = ((math.cos(angle), math.sin(angle)) for angle in (x, y, z))
-    # Multiplied out, since every clip takes one, of Rz = [cz sz 0; -sz cz 0; 0 0 1],
+    # The product is written out, because every clip needs one. Rz = [cz sz 0; -sz cz 0; 0 0 1],
     # Ry = [cy 0 -sy; 0 1 0; sy 0 cy] and Rx = [1 0 0; 0 cx sx; 0 -sx cx].
     entries = (
         *(cz * cy, sz * cx + cz * sy * sx, sz * sx - cz * sy * cx),
@@ -51,7 +51,7 @@ def random_view(rng: np.random.Generator, bound: int = 60) -> np.ndarray:
 def random_roll(rng: np.random.Generator, bound: float = 0.3) -> np.ndarray:
     """A turn about the view axis, [2, 2], of an angle uniform in [-bound, bound] radians.
 
-    The only turn that coordinates in an image can make.
+    It is the only rotation that keeps coordinates within the image plane.
     """
     return roll(rng.uniform(-bound, bound))
 
@@ -78,11 +78,12 @@ def random_crop(joints: np.ndarray, rng: np.random.Generator, share: float) -> n
 
 
 def augment(x: np.ndarray, rng: np.random.Generator, feed, swap: np.ndarray | None) -> np.ndarray:
-    """What happens to a training clip [M, T, V, C] between the feeder and the stream.
+    """Augments a training clip [M, T, V, C], between the feeder and the stream.
 
     Args:
       feed: with the probabilities `mirror`, `drop_axis`, `drop_joints`, and `scale`, `jitter` and
-        `coordinates`, see `feeder.Feed`. One that is 0 leaves the draws of the others as they are.
+        `coordinates`, see `feeder.Feed`. Setting one to 0 does not change the random draws of the
+        others.
       swap: int [V], the joint on the other side of every joint; needed to mirror.
     """
     if feed.mirror and rng.random() < feed.mirror:
@@ -104,9 +105,9 @@ def mirror(x: np.ndarray, swap: np.ndarray) -> np.ndarray:
 
 
 def jitter(x: np.ndarray, rng: np.random.Generator, deviation: float) -> np.ndarray:
-    """Gaussian noise on every joint of those who are there."""
-    there = x.any(axis=(2, 3), keepdims=True)  # a person who is absent stays so
-    return x + np.float32(deviation) * there * rng.standard_normal(x.shape, np.float32)
+    """Adds Gaussian noise to every joint of the persons who are present."""
+    present = x.any(axis=(2, 3), keepdims=True)  # absent persons stay zero
+    return x + np.float32(deviation) * present * rng.standard_normal(x.shape, np.float32)
 
 
 def drop_axis(x: np.ndarray, rng: np.random.Generator, probability: float) -> np.ndarray:
@@ -139,7 +140,7 @@ class ClipView:
     """One view of a test clip, for test-time augmentation.
 
     Attributes:
-      degrees: by which it is turned about the vertical axis; in 2D, about the view axis.
+      degrees: angle of the turn about the vertical axis; in 2D, about the view axis.
       start: share of the frames before the part that is used.
       length: share of the frames that is used.
       mirrored: whether left and right are exchanged.
@@ -152,7 +153,7 @@ class ClipView:
 
 
 def views_of(views: int, angle: float, crops: int, mirrored: bool) -> tuple[ClipView, ...]:
-    """All combinations of `views` turns from -angle to angle, `crops` stretches and the mirror.
+    """All combinations of `views` turns from -angle to angle, `crops` crops and the mirror image.
 
     One view is the clip as it is, one crop is the whole clip; (1, _, 1, False) is the plain test.
     """
@@ -173,7 +174,7 @@ def change_view(
 
     Args:
       swap: int [V], the joint on the other side of every joint; needed if the view is mirrored.
-      coordinates: how many of the channels are.
+      coordinates: how many of the channels are coordinates.
     """
     length = min(max(round(len(joints) * view.length), MIN_CROP), len(joints))
     start = min(round(len(joints) * view.start), len(joints) - length)

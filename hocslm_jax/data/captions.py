@@ -1,7 +1,7 @@
 """The captions of a dataset's clips, as token ids for training.
 
 In: `captions.jsonl` of a prepared dataset (one JSON object a line: id, caption, model, prompt,
-time) and, for clips that have none, the caption bank. Out: a CaptionTable of token ids that is
+time) and, for clips without a caption, the caption bank. Out: a CaptionTable of token ids that is
 indexed by the rows of a Store.
 """
 
@@ -25,7 +25,7 @@ SOURCES = ("auto", "bank", "clips")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Caption:
-    """One sentence about one clip, and where it is from."""
+    """One sentence about one clip, and its origin."""
 
     id: str
     caption: str
@@ -36,7 +36,7 @@ class Caption:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CaptionTable:
-    """Sentences as ids, and which of them describe a row of the store.
+    """Sentences as ids, and the sentences of each row of the store.
 
     Row r of N has the sentences `start[r]` to `start[r] + count[r]` of all S; rows that share their
     sentences, such as those of a class in the bank, have the same start.
@@ -47,7 +47,7 @@ class CaptionTable:
       start, count: int32 [N]; count is 0 for a row without a sentence.
       texts: the whole sentences, [S].
       num_cut: sentences longer than the limit.
-      num_from_bank: rows, of those asked for, described by the bank.
+      num_from_bank: rows, among those requested, that use the bank.
       num_stray: entries of captions.jsonl for ids that the store does not have.
       template_classes: classes that are in no bank file, described by one stock sentence.
     """
@@ -75,10 +75,10 @@ class CaptionTable:
 def read_captions(path: str | Path) -> dict[str, list[Caption]]:
     """The captions of every clip id, in the file's order; runs of white space become one blank.
 
-    Further keys and blank lines are ignored.
+    Other keys and blank lines are ignored.
 
     Raises:
-      UserError: no such file, or a line that is not a caption, by its number.
+      UserError: the file does not exist, or a line (given by its number) is not a caption.
     """
     captions: dict[str, list[Caption]] = {}
     for number, line in read_lines(path):
@@ -98,19 +98,19 @@ def caption_table(
     shuffled_seed: int | None = None,
     rows: np.ndarray | None = None,
 ) -> CaptionTable:
-    """Tokenizes the sentences of a dataset and says which are whose.
+    """Tokenizes the sentences of a dataset and assigns them to its clips.
 
     Args:
-      limit: most ids of a sentence, with EOS; a longer one is cut after a word.
+      limit: the most ids of a sentence, including EOS; longer ones are cut after a word.
       source: "clips" for the dataset's captions.jsonl, "bank" for the shipped sentences of each
-        class, "auto" for a clip's own if it has any, else its class's.
-      shuffled_seed: not None gives each row the sentences of another one, by a permutation of
-        `rows` fixed by the seed: the control experiment. About one in C rows keeps its class.
+        class, "auto" for the clip's own sentences if it has any, otherwise those of its class.
+      shuffled_seed: if not None, each row gets the sentences of another row, by a permutation of
+        `rows` that the seed fixes (a control experiment). About one in C rows keeps its class.
       rows: those that need a sentence, e.g. the training split; default all.
 
     Raises:
-      UserError: unknown source, captions.jsonl damaged, absent though asked for, or of other
-        clips, and with "clips" a row of `rows` without a caption.
+      UserError: the source is unknown; captions.jsonl is damaged, absent though required, or
+        belongs to other clips; or, with "clips", a row of `rows` has no caption.
     """
     check_choice("caption source", source, SOURCES)
     rows = np.arange(len(store)) if rows is None else np.asarray(rows)
@@ -140,7 +140,7 @@ def _own(store: Store, source: str) -> tuple[dict[int, tuple[str, ...]], int]:
     if source == "bank" or (source == "auto" and not path.is_file()):
         return {}, 0
     if not path.is_file():
-        raise UserError(f"{path} is not there: caption the clips, or take the source auto or bank")
+        raise UserError(f"{path} does not exist: caption the clips or use lm.captions=auto")
     captions = read_captions(path)
     row_of = {clip: row for row, clip in enumerate(store.ids)}
     own = {
@@ -152,7 +152,7 @@ def _own(store: Store, source: str) -> tuple[dict[int, tuple[str, ...]], int]:
     if not own:
         raise UserError(
             f"{path} describes none of the {len(store):,} clips of {store.name}; "
-            "it is empty or another dataset's: replace or remove it"
+            "it is empty or belongs to another dataset: replace or remove it"
         )
     return own, num_stray
 
@@ -161,14 +161,14 @@ def _check_complete(store: Store, rows: np.ndarray, missing: np.ndarray) -> None
     if missing.size:
         raise UserError(
             f"{store.path.parent / CAPTIONS}: {missing.size:,} of {len(rows):,} clips have no "
-            f"caption, {store.ids[missing[0]]} for one; caption them or take the source auto"
+            f"caption, {store.ids[missing[0]]} for example; caption them or use lm.captions=auto"
         )
 
 
 def _tokenized(
     groups: Iterable[tuple[str, ...]], group: np.ndarray, tokenizer: Tokenizer, limit: int
 ) -> dict:
-    """The table's fields that follow from the groups of sentences and each row's group [N]."""
+    """The fields of the table, from the groups of sentences and the group of each row [N]."""
     groups = list(groups)
     texts = tuple(sentence for sentences in groups for sentence in sentences)
     encoded = {text: encode_caption(tokenizer, text, limit) for text in dict.fromkeys(texts)}
@@ -188,7 +188,7 @@ def _tokenized(
 
 
 def _caption(line: str) -> Caption:
-    """Raises ValueError, with the reason, where the line is not a caption."""
+    """Raises ValueError, with the reason, if the line is not a caption."""
     try:
         entry = parse_json(line)
     except ValueError as error:
@@ -203,6 +203,6 @@ def _caption(line: str) -> Caption:
         raise ValueError("an empty id or caption")
     if any("\ud800" <= letter <= "\udfff" for letter in sentence):
         raise ValueError("a caption that is not valid Unicode")
-    # Model and prompt are the same in every line; keep them once.
+    # Model and prompt are usually the same in all lines, so one copy of each is kept.
     model, prompt = sys.intern(entry["model"]), sys.intern(entry["prompt"])
     return Caption(entry["id"], sentence, model, prompt, entry["time"])

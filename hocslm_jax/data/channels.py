@@ -1,7 +1,7 @@
-"""What the last axis of a clip holds: coordinates first, then perhaps a confidence.
+"""What the last axis of a clip holds: coordinates, and optionally a confidence after them.
 
-`xy` and `xyz` are coordinates alone; in `xyc` and `xyzc` the last channel says how sure a pose
-estimator was of the joint, 0 where it is missing. This is the one place that knows. NumPy only.
+`xy` and `xyz` are coordinates alone; in `xyc` and `xyzc` the last channel is the confidence of a
+pose estimator in the joint, 0 for a missing joint. Only this module knows the layout. NumPy only.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def on_coordinates(
 ) -> np.ndarray:
     """`function` of the first `coordinates` channels of x [..., C], which keeps their shape.
 
-    A confidence goes through unchanged.
+    A confidence stays unchanged.
     """
     if x.shape[-1] == coordinates:
         return function(x)
@@ -36,7 +36,7 @@ def on_coordinates(
 
 
 def chosen(joints: np.ndarray, channels: str, wanted: str) -> np.ndarray:
-    """The wanted channels of joints [..., C] that have `channels`."""
+    """Selects the `wanted` channels of joints [..., C] that have `channels`."""
     return joints if channels == wanted else joints[..., : len(wanted)]
 
 

@@ -1,7 +1,7 @@
-"""One skeleton clip in memory: what every raw-format reader yields and every builder writes.
+"""One skeleton clip in memory: every reader of raw files yields it, and `prepare` writes it.
 
-Only real frames and real persons are kept; padding, cropping and the second person of the reference
-protocol are matters of the feeders.
+A clip holds only real frames and real persons; the feeders pad, crop and add the second person of
+the reference protocol.
 """
 
 import dataclasses
@@ -10,11 +10,11 @@ import numpy as np
 
 from hocslm_jax.errors import UserError
 
-FARTHEST = 1e6  # metres, millimetres or pixels; what lies beyond is a damaged file
+FARTHEST = 1e6  # metres, millimetres or pixels; larger coordinates mean that the file is damaged
 
 
 class Nobody(UserError, ValueError):
-    """A clip in which nobody is: all joints are missing. No fault of the file."""
+    """A clip without any person: all joints are missing. The file itself is not damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Clip:
     """A labelled skeleton sequence.
 
     Raises:
-      ValueError: joints of another shape, without anybody, or that cannot be meant as coordinates.
+      ValueError: the joints have another shape, hold nobody, or cannot be coordinates.
 
     Attributes:
       id: unique within the dataset, e.g. `a01_s02_e00_v03`.
       joints: float32 [T, M, V, C], metres, in 2D pixels or shares of an image; T >= 1 frames,
         M >= 1 persons, all nearer than `FARTHEST` and not all 0. See `data.channels` for C.
       label: 0-based class.
-      subject, camera, setup, replication: as numbered by the dataset; 0 where it has none.
+      subject, camera, setup, replication: as numbered by the dataset; 0 if it has no such number.
       caption: a sentence about the motion, or "".
     """
 
@@ -47,7 +47,7 @@ class Clip:
 
 
 def check_joints(joints: np.ndarray) -> None:
-    """Raises ValueError, with the reason, unless `joints` [T, M, V, C] can be somebody's.
+    """Raises ValueError, with the reason, unless `joints` [T, M, V, C] can be a clip.
 
     Raises:
       Nobody: all are 0.
@@ -56,11 +56,11 @@ def check_joints(joints: np.ndarray) -> None:
         raise ValueError(f"shape {joints.shape}, expected [T, M, V, C] with frames and persons")
     check_near(joints, ~(np.abs(joints) < FARTHEST))
     if not joints.any():
-        raise Nobody("nobody is in it: all coordinates are 0")
+        raise Nobody("it contains nobody: all coordinates are 0")
 
 
 def check_near(joints: np.ndarray, far: np.ndarray) -> None:
-    """Raises ValueError where any of joints [T, M, V, C] is `far`, bool of the same shape."""
+    """Raises ValueError if any of joints [T, M, V, C] is `far`, a bool array of that shape."""
     if far.any():
         frame, person, joint, axis = np.argwhere(far)[0]
         raise ValueError(
@@ -70,20 +70,21 @@ def check_near(joints: np.ndarray, far: np.ndarray) -> None:
 
 
 def without_padding(joints: np.ndarray, most: int = 2) -> np.ndarray:
-    """The clip without the zero frames at its end and without padded further persons.
+    """The clip without zero frames at its end and without persons that are padding.
 
-    A further person is padding if it is all zeros (NTU60) or a copy of the first (NTU120). Zero
-    frames within the clip stay, and so does a first person who is absent while the second is there.
+    A second or later person is padding if it is all zeros (NTU60) or a copy of the first (NTU120).
+    Zero frames within the clip stay, and so does a first person who is absent while the second is
+    there.
 
     Args:
       joints: [T, M, V, C], finite.
-      most: persons that there may be.
+      most: the largest number of persons allowed.
 
     Returns:
-      float32 [T', M', V, C], T' >= 1, M' >= 1, an array of its own.
+      A new float32 array [T', M', V, C] with T' >= 1 and M' >= 1.
 
     Raises:
-      ValueError: no person or more than `most`, no joint anywhere but at zero, or not finite.
+      ValueError: no person, more than `most`, all joints at zero, or values that are not finite.
     """
     if not 1 <= joints.shape[1] <= most:
         raise ValueError(f"{joints.shape[1]} persons, expected 1 to {most}")

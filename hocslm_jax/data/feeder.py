@@ -1,7 +1,7 @@
-"""A `Feed` and drawn clips go in, the encoder's input comes out: a batch of NumPy arrays.
+"""Makes the encoder's input, a batch of NumPy arrays, from a `Feed` and the drawn clips.
 
-A clip goes through its feeder and the augmentation once; each stream is made from the result, so
-the streams of one draw show the same crop, rotation and drops, whichever of them are asked for.
+A clip is fed and augmented once, and every stream is computed from the result. So all streams of
+one draw share the same crop, rotation and drops, whichever streams are requested.
 """
 
 import dataclasses
@@ -39,15 +39,15 @@ ORIGINS = ("", "body", "kept")
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """How a clip becomes the encoder's input; the fields of `config.data` that say so.
+    """How a clip becomes the encoder's input: some of the fields of `config.data`.
 
     Attributes:
       feeder: "ntu" or "nw_ucla", CTR-GCN's two protocols.
       frames: length of the time axis.
       stream: one of `streams.STREAMS`.
-      streams: several of them, side by side, in the place of `stream`; () for that one alone.
+      streams: several streams, side by side, which replace `stream`; () uses `stream` alone.
       num_persons: length of the person axis.
-      channels: what the network sees of a clip, one of `channels.CHANNELS`; without its "c" the
+      channels: the channels that the network sees, one of `channels.CHANNELS`; without "c" the
         confidence is dropped.
       origin: "body" moves the origin of every clip to the graph's centre joint
         (`sampling.centred`), and scales 2D clips to bodies of size 1 (`sampling.of_size_one`); ""
@@ -55,19 +55,19 @@ class Feed:
       repeat: passes over the training clips in one epoch.
       p_interval: share of the frames a training crop keeps (ntu).
       test_interval: share of the frames, centred, that a test clip keeps (ntu).
-      rotation: bound of a training clip's random turns, degrees; 0 = the protocol's own, less =
-        none.
-      crop: share of the frames that a training clip may lose at its ends, before the feeder.
+      rotation: bound of a training clip's random turns, in degrees; 0 = the bound of the protocol,
+        negative = no turns.
+      crop: largest share of its frames that a training clip loses at its ends, before the feeder.
       mirror: probability of exchanging left and right in a training clip.
       scale: bound of the random change of each axis' length, as a share.
       jitter: standard deviation of a joint's random displacement, in the feeder's unit.
       drop_axis: probability of zeroing one coordinate axis of a training clip.
       drop_joints: probability of zeroing some joints in some frames of a training clip.
       second_person: "zeros" or "copy" of the first, where a clip has fewer persons.
-      graph: skeleton for the stream, by name or as a mapping; "" for the dataset's own.
+      graph: skeleton for the stream, by name or as a mapping; "" = the skeleton of the dataset.
 
     Raises:
-      UserError: unknown name (with the nearest known one) or a number out of range.
+      UserError: an unknown name (the message suggests the nearest one) or a number out of range.
     """
 
     feeder: str = "nw_ucla"
@@ -117,9 +117,9 @@ class Feed:
     def from_config(cls, data: Mapping[str, Any], store=None) -> "Feed":
         """Takes the fields it knows from `config.data` and ignores the rest.
 
-        Where `num_persons` is 0 or `channels` or `origin` is "", the dataset `store` decides: as
-        many persons and the channels that its clips have, and clips that were not made for this
-        feeder are centred.
+        If `num_persons` is 0 or `channels` or `origin` is "", the dataset `store` decides: all
+        persons and channels of its clips are used, and clips that were not prepared for this feeder
+        are centred.
 
         Raises:
           UserError: channels that the clips of `store` do not have.
@@ -141,12 +141,12 @@ class Feed:
         return coordinates_of(self.channels)
 
     def graph_of(self, store) -> Graph:
-        """The skeleton of the stream: the feed's own or the dataset's."""
+        """The skeleton of the stream: the one that the feed names, or that of the dataset."""
         graph = resolve_graph(self.graph) if self.graph else store.graph
         if graph.num_joints != store.graph.num_joints:
             raise UserError(
                 f"data.graph {graph.name!r} has {graph.num_joints} joints, "
-                f"the clips have {store.graph.num_joints}; give a graph of the same joints"
+                f"the clips have {store.graph.num_joints}; use a graph with the same joints"
             )
         return graph
 
@@ -156,12 +156,12 @@ class Feed:
 
 
 def channels_of(store) -> str:
-    """The channels of its clips; a store that does not say has x, y and z."""
+    """The channels of the clips in a store; x, y and z if the store does not state them."""
     return getattr(store, "channels", USUAL)
 
 
 def with_captions(build, captions: CaptionTable, seed: int, draws: list) -> Batch:
-    # A stream of its own: the augmentation must not depend on whether there is a caption.
+    # A separate random stream: captions must not change the augmentation.
     drawn = [captions.draw(row, _generator(seed, turn, row, 1)) for turn, row in draws]
     tokens, lengths = zip(*drawn, strict=True)
     return build(draws) | {"tokens": np.stack(tokens), "lengths": np.array(lengths, np.int32)}
@@ -174,9 +174,9 @@ def with_teacher(build, probabilities: np.ndarray, draws: list) -> Batch:
 def build_batch(
     store, feed: Feed, graph: Graph, seed: int | None, draws: list, view: ClipView | None = None
 ) -> Batch:
-    """One batch from (pass, row) draws; seed None is test mode, row -1 padding.
+    """One batch from (pass, row) draws; seed None means test mode, row -1 padding.
 
-    `view`: of the clips in test mode, if not as they are.
+    `view`: the view of the clips in test mode; None leaves them as they are.
     """
     rows = np.array([row for _, row in draws], np.int32)
     names = feed.streams or (feed.stream,)
@@ -233,13 +233,13 @@ def _load(
         swap = other_side(graph) if view.mirrored else None
         joints = change_view(joints, view, swap, feed.coordinates)
     x = FEEDERS[feed.feeder](joints, rng, **options)
-    if rng is not None:  # before the stream, as in SkateFormer: a bone to a lost joint is long
+    if rng is not None:  # before the stream, as in SkateFormer: a bone to a dropped joint is long
         x = augment(x, rng, feed, other_side(graph) if feed.mirror else None)
     return x
 
 
 def _of_body(x: np.ndarray, graph: Graph) -> np.ndarray:
-    """Coordinates [T, M, V, 2 or 3] about the body, in 2D with bodies of size 1."""
+    """Centres coordinates [T, M, V, 2 or 3] on the body; in 2D it also scales bodies to size 1."""
     x = centred(x, graph.centre)
     return of_size_one(x) if x.shape[-1] == 2 else x
 
@@ -252,7 +252,7 @@ def _check_clip(joints: np.ndarray, store, row: int) -> None:
             f"{wanted[0]}, {wanted[1]}] with at least one frame and person; prepare the dataset "
             "again"
         )
-    # A small sum of squares tells at a third of the cost that all are near.
+    # A small sum of squares proves that all are near, at a third of the cost.
     if float(np.vdot(joints, joints)) < FARTHEST**2:
         return
     try:

@@ -1,4 +1,4 @@
-"""Joints and frames that a sensor or a pose estimator lost: marked as NaN, and filled over time.
+"""Marks joints that a sensor or a pose estimator lost as NaN, and fills short gaps over time.
 
 In and out: joints [T, M, V, C], NaN where something is missing. NumPy only.
 """
@@ -14,14 +14,14 @@ def mark_missing(
     confidence: np.ndarray | None = None,
     least: float = 0.0,
 ) -> np.ndarray:
-    """A copy, float32, in which what is missing is NaN.
+    """A float32 copy in which missing joints are NaN.
 
-    A joint is missing whose coordinates are all `value`, or of which any is NaN or infinite, or
-    whose confidence is NaN or not above `least`.
+    A joint is missing if all its coordinates are `value`, if any is NaN or infinite, or if its
+    confidence is NaN or at most `least`.
 
     Args:
       joints: [T, M, V, C].
-      value: what the source writes for a missing joint, e.g. 0; None = nothing.
+      value: the number that the source writes for a missing joint, e.g. 0; None = no such number.
       confidence: [T, M, V].
     """
     joints = np.array(joints, np.float32)
@@ -35,18 +35,19 @@ def mark_missing(
 
 
 def fill_gaps(joints: np.ndarray, longest: int = LONGEST) -> tuple[np.ndarray, np.ndarray]:
-    """Fills the gaps in each joint's way that are not longer than `longest` frames.
+    """Fills the gaps in the path of each joint that are at most `longest` frames long.
 
     Inside a clip a gap is interpolated linearly between its neighbours in time; at its start or end
-    the nearest value is held. A longer gap stays as it is, all of it, and so does a joint that is
-    never seen; nothing that was there changes. 0 fills nothing.
+    the nearest value is held. A longer gap stays as it is, and so does a joint that is never seen.
+    Known values never change. With `longest` 0 nothing is filled.
 
     Args:
       joints: float [T, M, V, C]; a joint with any NaN is missing.
       longest: in frames.
 
     Returns:
-      (float32 [T, M, V, C], what is missing still, bool [T, M, V]; there all coordinates are NaN).
+      (float32 [T, M, V, C], bool [T, M, V]: which joints are still missing, with all coordinates
+      NaN).
     """
     joints = mark_missing(joints)
     frames = len(joints)

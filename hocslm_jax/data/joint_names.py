@@ -2,7 +2,7 @@
 
 In: joint names as datasets, pose estimators and animation files write them (`LShoulder`,
 `left_shoulder`, `SHOULDER_LEFT`, `mixamorig:LeftArm`). Out: one name for each place of the body,
-`left shoulder`, and for places that a skeleton lacks, of which others they are the middle.
+such as `left shoulder`; and for places that a skeleton lacks, the joints whose mean replaces them.
 """
 
 import re
@@ -22,7 +22,7 @@ _MIDDLE = {
 }
 _OF_A_SIDE = {"clavicle": "collar", "handtip": "hand tip", "toe base": "foot", "toe": "foot"}
 
-# Animation files name bones, and a bone's joint is where it begins: the arm at the shoulder.
+# Animation files name bones. The joint of a bone is where it begins: the arm's is the shoulder.
 _BONES = {
     "shoulder": "collar",
     **dict.fromkeys(("arm", "upper arm"), "shoulder"),
@@ -32,7 +32,7 @@ _BONES = {
     **dict.fromkeys(("leg", "lower leg", "shin", "calf"), "knee"),
     "foot": "ankle",
 }
-_THIGHS = ("up leg", "upper leg", "thigh")  # only where bones are named
+_THIGHS = ("up leg", "upper leg", "thigh")  # only in files that name bones
 
 
 def _both_sides(rules: dict[str, tuple[tuple[str, ...], ...]]) -> dict:
@@ -45,9 +45,10 @@ def _both_sides(rules: dict[str, tuple[tuple[str, ...], ...]]) -> dict:
     }
 
 
-# What takes the place of a joint that a skeleton lacks: the middle of the first of these groups
-# that the skeleton has, or that can itself be made. Everything else is missing. The end of a limb
-# that is not tracked is where the limb is last seen: a network takes that far better than no joint.
+# A joint that a skeleton lacks is replaced by the mean of the first of these groups that the
+# skeleton has, or that can be made in the same way. All other joints are missing. The untracked end
+# of a limb takes the place of the last tracked joint, which costs a network far less accuracy than
+# a missing joint.
 MADE_OF: dict[str, tuple[tuple[str, ...], ...]] = {
     "hip centre": (("left hip", "right hip"),),
     "shoulder centre": (("left shoulder", "right shoulder"),),
@@ -76,10 +77,10 @@ MADE_OF: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 def common_names(joints: Sequence[str]) -> tuple[str, ...]:
-    """The vocabulary's name of every joint of one skeleton; unknown ones are only tidied.
+    """The vocabulary's name of every joint of one skeleton; unknown names are only normalised.
 
-    The whole skeleton is asked for, since `LeftShoulder` is the collar bone where `LeftArm` is the
-    upper arm.
+    The whole skeleton is needed: `LeftShoulder` is the collar bone if there is a `LeftArm`, which
+    then is the upper arm.
     """
     parts = [_parts(name) for name in joints]
     bones = any(side and rest in _THIGHS for side, rest in parts)
@@ -87,7 +88,7 @@ def common_names(joints: Sequence[str]) -> tuple[str, ...]:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """(left, right or nothing; the rest in lower case) of a joint's name."""
+    """Splits a joint's name into its side (left, right or nothing) and the rest in lower case."""
     text = _BREAKS.sub(" ", name.rpartition(":")[2])
     words = [word for word in re.split(r"[\W_]+", text.lower()) if word]
     words = ["centre" if word == "center" else word for word in words]

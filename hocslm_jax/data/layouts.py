@@ -1,7 +1,7 @@
-"""Clips of one skeleton as clips of another, by the names of their joints.
+"""Converts clips of one skeleton into clips of another, by the names of their joints.
 
 In: joints [T, M, V, C] of a source Graph. Out: joints [T, M, V', C] of a target Graph. A joint that
-the source lacks is the middle of others (`joint_names.MADE_OF`), or missing: NaN. NumPy only.
+the source lacks is the mean of others (`joint_names.MADE_OF`), or missing (NaN). NumPy only.
 """
 
 import functools
@@ -12,17 +12,17 @@ from hocslm_jax.data.joint_names import MADE_OF, common_names
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
-Weights = dict[int, float]  # source joint: its share; they add up to 1, or there are none
+Weights = dict[int, float]  # source joint: its weight; the weights add up to 1, or there are none
 
 
 def convert_layout(
     joints: np.ndarray, source: Graph, target: Graph
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A clip in another layout.
+    """Converts a clip to another layout.
 
-    A person or joint that is not there, NaN or all zeros, stays so, and so does what is made of it.
-    A joint that is never there is one that the source lacks. Axes, units and origin are left alone.
-    A confidence goes through as a further channel, or alone as [T, M, V, 1].
+    Missing persons and joints (NaN or all zeros) stay missing, and so do joints computed from them.
+    A joint that is missing in all frames counts as one that the source lacks. Axes, units and
+    origin do not change. A confidence is converted as a further channel, or alone as [T, M, V, 1].
 
     Args:
       joints: float [T, M, V, C] of `source`, in any coordinates.
@@ -31,8 +31,8 @@ def convert_layout(
       (joints float32 [T, M, V', C] of `target`, whether each of its joints is missing, bool [V']).
 
     Raises:
-      UserError: the clip has another number of joints than `source`, or no joint of `target` can
-        be had from it.
+      UserError: the clip has another number of joints than `source`, or no joint of `target` can be
+        made from it.
     """
     joints = np.asarray(joints, np.float32)
     if joints.ndim != 4 or joints.shape[2] != source.num_joints:
@@ -53,7 +53,7 @@ def convert_layout(
 
 @functools.lru_cache
 def conversion(source: Graph, target: Graph, lacking: tuple[int, ...] = ()) -> tuple[Weights, ...]:
-    """For every joint of `target` what it is made of; {} = missing.
+    """For every joint of `target`, the weights of the joints it is made of; {} = missing.
 
     Args:
       lacking: joints of `source` that a clip does not have.
@@ -72,14 +72,14 @@ def conversion(source: Graph, target: Graph, lacking: tuple[int, ...] = ()) -> t
 
 
 def shared_joints(source: Graph, target: Graph) -> tuple[str, ...]:
-    """The joints of `target` that `source` has, too."""
+    """The joints of `target` that `source` also has."""
     known = {*source.joints, *common_names(source.joints)}
     names = zip(target.joints, common_names(target.joints), strict=True)
     return tuple(name for name, common in names if name in known or common in known)
 
 
 def _made(name: str, places: dict[str, int], above: tuple[str, ...] = ()) -> Weights:
-    """A joint's shares of the source's; `above` are those that it is to be a part of."""
+    """The weights of a joint; `above` are the joints that it is needed for, to avoid cycles."""
     if name in places:
         return {places[name]: 1.0}
     for group in MADE_OF.get(name, ()):

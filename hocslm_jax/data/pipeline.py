@@ -1,12 +1,12 @@
-"""The input pipeline: a prepared dataset and a `Feed` go in, batches of NumPy arrays come out.
+"""The input pipeline: makes batches of NumPy arrays from a prepared dataset and a `Feed`.
 
 protocol rows -> shuffle each pass -> host shard -> feeder, augmentation, stream -> batch ->
-prefetch, as one Grain dataset. What a clip looks like is a pure function of (seed, pass, row): not
-of threads, worker processes or the number of hosts. Batch b of the run holds the same draws on one
-host as on sixteen, each host taking every n-th of them, so an iterator's whole state is the number
-of batches it has given.
+prefetch, as one Grain dataset. A clip is a pure function of (seed, pass, row), independent of
+threads, worker processes and the number of hosts. Batch b holds the same draws on one host as on
+sixteen, where each host takes every n-th of them. So the only state of an iterator is the number of
+batches that it has returned.
 
-A batch is a dict: x float32 [B, M, T, V, C], or [B, S, M, T, V, C] of a feed of S streams; label
+A batch is a dict: x float32 [B, M, T, V, C], or [B, S, M, T, V, C] for a feed of S streams; label
 int32 [B]; mask float32 [B], 1 for a clip and 0 for padding; row int32 [B], the clip's row in the
 store, -1 for padding. With captions also tokens int32 [B, L], one of the clip's captions with its
 EOS, and lengths int32 [B]. With a teacher also teacher float32 [B, classes], its probabilities.
@@ -46,25 +46,25 @@ def train_iterator(
         `rows`.
       batch_size: clips per step over all hosts; each gets batch_size / shard count of them.
       seed: non-negative; with the pass and the row it fixes every random choice.
-      num_epochs: ends after that many times `feed.repeat` passes, without the last incomplete
-        batch; None never ends. A batch may straddle two passes.
+      num_epochs: the iterator ends after that many times `feed.repeat` passes, without the last
+        incomplete batch; None never ends. A batch may straddle two passes.
       shard: (index, count) of this host.
-      threads: prefetching threads; 0 works in the caller's. Does not change what comes out.
-      captions: adds a random one of its captions to every clip; the clips stay the same.
-      teacher: adds its row [classes] of every clip; float32 [clips of the store, classes].
+      threads: prefetching threads; 0 works in the caller's thread. The batches do not depend on it.
+      captions: adds to every clip one of its captions, drawn at random; the clips do not change.
+      teacher: float32 [clips of the store, classes]; adds its row [classes] to every clip.
 
     Returns:
       An iterator of batches with `get_state`, `set_state` and `close`.
 
     Raises:
       UserError: empty split, a batch size that the hosts cannot share evenly, or (while iterating)
-        a clip with non-finite coordinates or the wrong shape, by its id.
+        a clip, named by its id, with non-finite coordinates or a wrong shape.
     """
     rows = _rows(store, protocol, "train")
     _check_shares(batch_size, shard)
     check_value("seed", seed, 0 <= seed < 2**32, "between 0 and 2**32 - 1")
     passes = None if num_epochs is None else num_epochs * feed.repeat
-    # Without an end: as many batches as an index can count.
+    # An endless iterator has as many batches as an index can count.
     steps = (sys.maxsize if passes is None else passes * len(rows)) // batch_size
     draw = functools.partial(_draws, rows, seed, batch_size, shard)
     build = functools.partial(build_batch, store, feed, feed.graph_of(store), seed)
@@ -89,7 +89,7 @@ def eval_batches(
 ) -> grain.DatasetIterator:
     """Every clip of a split exactly once over all hosts, in test mode and in protocol order.
 
-    A `limit` of 0 or more takes only so many of them, evenly spaced; a `view` changes them
+    If `limit` is 0 or more, only that many are taken, evenly spaced. A `view` changes the clips
     (test-time augmentation).
 
     `batch_size` counts all hosts, as in `train_iterator`. Every host gives the same number of
@@ -99,7 +99,7 @@ def eval_batches(
       An iterator as of `train_iterator`, with as many prefetching threads.
 
     Raises:
-      UserError: as `train_iterator`, before the first batch for what can be known then.
+      UserError: as `train_iterator`; raised before the first batch if it can be known by then.
     """
     rows = _rows(store, protocol, split)
     _check_shares(batch_size, shard)
@@ -140,7 +140,7 @@ def _draws(
 
 
 def _draw(rows: np.ndarray, seed: int, place: int) -> tuple[int, int]:
-    """What comes at a place of an endless sequence of passes, each in an order of its own.
+    """The (pass, row) at one place of an endless sequence of passes, each shuffled anew.
 
     The orders are those of `grain.MapDataset.source(rows).seed(seed).shuffle().repeat()`, in a
     fifth of the time.
@@ -152,8 +152,8 @@ def _draw(rows: np.ndarray, seed: int, place: int) -> tuple[int, int]:
 
 @functools.lru_cache
 def _mixed(seed: int) -> int:
-    # Mixed before the pass is added to it; else neighbouring seeds have the same orders, one pass
-    # apart.
+    # The seed is mixed before the pass is added. Otherwise neighbouring seeds would give the same
+    # orders, shifted by one pass.
     return int(np.random.SeedSequence((seed, 1)).generate_state(1)[0])
 
 

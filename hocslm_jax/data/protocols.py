@@ -1,9 +1,9 @@
 """Evaluation protocols as indices over the metadata: which clips train and which test.
 
 In: the metadata columns of a dataset. Out: {protocol: {"train": rows, "test": rows}}, rows being
-positions into the columns. The data is stored once; a protocol never copies it. Subject, camera and
-setup lists are those of the CTR-GCN protocol, that is of the datasets' papers. The validation
-protocols, for choosing settings without the test clips, are our own.
+positions into the columns. The data is stored once; a protocol never copies it. The lists of
+subjects, cameras and setups are those of CTR-GCN, which follow the datasets' papers. The validation
+protocols, for choosing settings without the test clips, are our own additions.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from hocslm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Train where `column` holds a value of `train`, test where one of `test`."""
+    """Trains on clips whose `column` is in `train`, tests on those whose `column` is in `test`."""
 
     column: str
     train: frozenset[int]
@@ -28,7 +28,7 @@ class Rule:
 
 
 def rule(column: str, train, universe) -> Rule:
-    """The Rule that tests on whatever of `universe` it does not train on."""
+    """The Rule that tests on all of `universe` that it does not train on."""
     return Rule(column, frozenset(train), frozenset(universe) - frozenset(train))
 
 
@@ -54,9 +54,9 @@ RULES: dict[str, dict[str, Rule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """Tests on the training clips of protocol `base` where `column` holds one of `values`.
+    """Tests on the training clips of protocol `base` whose `column` is in `values`.
 
-    The other training clips train; the test clips of `base` are on neither side.
+    The other training clips train; the test clips of `base` are not used.
     """
 
     base: str
@@ -64,8 +64,9 @@ class HeldOut:
     values: tuple[int, ...]
 
 
-# `xview_val` keeps most clips for training and asks for unseen people; `view2_val` asks what the
-# real test asks, an unseen camera, and trains on view 1 alone. NTU: every fifth training subject.
+# `xview_val` keeps most clips for training and tests unseen people. `view2_val` tests an unseen
+# camera, as the real test does, and trains on view 1 alone. NTU holds out every fifth training
+# subject.
 VALIDATION: dict[str, dict[str, HeldOut]] = {
     "nw_ucla": {
         "xview_val": HeldOut("xview", "subject", (9, 10)),
@@ -93,13 +94,13 @@ def split_rows(
       {protocol: {"train": rows, "test": rows}}, int32, ascending.
 
     Raises:
-      UserError: a clip whose value is on neither side, e.g. an unknown subject.
+      UserError: the value of a clip is on neither side, e.g. an unknown subject.
     """
     return {name: _apply(name, rule, columns[rule.column]) for name, rule in rules.items()}
 
 
 def public(dataset: str, columns: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """The protocols of a public dataset; of a complete one, with the published split sizes.
+    """The protocols of a public dataset; checks the published split sizes if it is complete.
 
     Raises:
       UserError: as `split_rows`, or the set is complete and yet a split has another size.
@@ -123,8 +124,8 @@ def validation(
 ) -> dict[str, dict[str, np.ndarray]]:
     """The validation protocols that the dataset's own `protocols` allow.
 
-    Made when a dataset is opened, not when it is prepared: no test clip can be on either side,
-    since both sides are training clips of a protocol that is there.
+    They are made when a dataset is opened, not when it is prepared. No test clip can be in them,
+    since both sides are training clips of an existing protocol.
     """
     found = {}
     for name, held in VALIDATION.get(dataset, {}).items():

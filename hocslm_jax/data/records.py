@@ -1,8 +1,8 @@
-"""The joints of a prepared dataset by row: read from its records, or pinned in memory.
+"""The joints of a prepared dataset by row, read from its records or kept in memory.
 
-In: the folder that TFDS wrote. Out: float32 [T, M, V, 3] of one record. The joints alone are parsed
-out of a record, in a tenth of the time that TFDS takes to decode it; a record that is laid out in
-another way than `prepare.writer` leaves it is given to TFDS.
+In: the folder that TFDS wrote. Out: float32 [T, M, V, 3] of one record. Only the joints of a record
+are parsed, in a tenth of the time that TFDS needs to decode it all. TFDS decodes records whose
+layout is not that of `prepare.writer`.
 """
 
 import dataclasses
@@ -42,13 +42,13 @@ class Records:
         """A record as it was written. Raises Damaged."""
         try:
             return self.serialized[row]
-        except Exception as error:  # whatever the C++ library makes of a damaged file
+        except Exception as error:  # the C++ library raises many types for a damaged file
             raise Damaged(str(error).partition("\n")[0]) from None
 
 
 @dataclasses.dataclass(frozen=True)
 class Joints:
-    """The joints of every record, read when asked for."""
+    """The joints of every record, read on demand."""
 
     records: Records
 
@@ -66,7 +66,7 @@ class Joints:
 
 @dataclasses.dataclass(frozen=True)
 class Pinned:
-    """The joints of every record in memory; what is given out is a read-only view.
+    """The joints of every record in memory; returned arrays are read-only views.
 
     Attributes:
       values: float32, all clips in a row.
@@ -88,7 +88,7 @@ class Pinned:
 
 def open_records(path: Path, fields: tuple[str, ...] | None = None) -> Records:
     """The records of one TFDS directory, all fields or only some."""
-    import tensorflow_datasets as tfds  # half a second, so only where records are read
+    import tensorflow_datasets as tfds  # imported here, since it takes half a second
 
     literal_globs()
     builder = tfds.builder_from_directory(path)
@@ -105,7 +105,7 @@ def open_joints(path: Path) -> Joints:
 
 
 def add_joints(digest, joints: np.ndarray) -> None:
-    """Adds a clip [T, M, V, 3] to a hash of the content of a dataset, which knows no files."""
+    """Adds a clip [T, M, V, 3] to a hash of a dataset's content, independent of its files."""
     digest.update(repr(joints.shape).encode())
     digest.update(np.ascontiguousarray(joints, "<f4").tobytes())
 
@@ -114,8 +114,8 @@ def pin(joints: Joints, room: int) -> Pinned:
     """Reads every clip into one array.
 
     Args:
-      room: as many numbers as there may be in all; what is not needed is never touched, so it takes
-        no memory.
+      room: upper bound of the count of numbers; the unused part is never touched, so it takes no
+        memory.
     """
     values, starts, shapes = np.empty(room, np.float32), [0], []
     for row in range(len(joints)):
@@ -134,22 +134,22 @@ def pin(joints: Joints, room: int) -> Pinned:
 def parse_joints(record: bytes) -> np.ndarray:
     """The field "joints" of a tf.train.Example with its values as bytes and its shape beside them.
 
-    Reads the wire format of protocol buffers from the two keys on: a Feature, which is a list of
-    bytes or of integers, each of these a tag and a length before the content.
+    Reads the wire format of protocol buffers after each of the two keys: a Feature holds a list of
+    bytes or integers, each with a tag and a length before its content.
 
     Raises:
-      ValueError: laid out in another way.
+      ValueError: the record has another layout.
     """
     shape = _varints(record, *_content(record, b"\n\x0cjoints/shape", b"\x12\x1a\n"))
     start, stop = _content(record, b"\n\x0cjoints/value", b"\x12\n\n")
     if len(shape) != 4 or stop - start != 4 * math.prod(shape) or stop > len(record):
         raise ValueError(f"{stop - start} bytes of joints for the shape {shape}")
-    # Copied as bytes: in the record the numbers lie at any address, which NumPy copies slowly.
+    # Copied as bytes, because the numbers in a record are not aligned, which NumPy copies slowly.
     return np.frombuffer(record, np.uint8, stop - start, start).copy().view("<f4").reshape(shape)
 
 
 def _content(record: bytes, key: bytes, tags: bytes) -> tuple[int, int]:
-    """Where the content of the innermost of nested fields begins and ends; `key` is before them."""
+    """Start and end of the content of the innermost of nested fields, which follow `key`."""
     place, length = record.index(key) + len(key), 0
     for tag in tags:
         if record[place : place + 1] != bytes((tag,)):
@@ -159,7 +159,7 @@ def _content(record: bytes, key: bytes, tags: bytes) -> tuple[int, int]:
 
 
 def _varint(record: bytes, place: int) -> tuple[int, int]:
-    """A number of seven bits a byte, the lowest first, and where it ends."""
+    """A number stored as seven bits a byte, lowest first, and the position after it."""
     value = shift = 0
     for byte in record[place : place + 10]:
         place += 1

@@ -1,8 +1,8 @@
 """From a raw clip to the encoder's fixed window, by CTR-GCN's protocols for NTU and NW-UCLA.
 
 In: joints float32 [T, M, V, C] of one clip (only real frames and persons) and a random generator,
-or None for test mode. C is two or three coordinates, and perhaps a confidence, which only takes
-part in the choice of frames. Out: float32 [M, frames, V, C] of the first `num_persons` persons, the
+or None for test mode. C is two or three coordinates, optionally with a confidence, to which only
+the choice of frames applies. Out: float32 [M, frames, V, C] of the first `num_persons` persons, the
 joint stream from which all others are made; `fit_persons` adds the absent ones at the end. Pure
 functions of their arguments; NumPy only.
 """
@@ -16,7 +16,7 @@ from hocslm_jax.data.augment import random_roll, random_rotation, random_view, t
 from hocslm_jax.data.channels import on_coordinates
 from hocslm_jax.data.prepare.measure import skeleton_size
 
-MIN_CROP = 64  # frames; CTR-GCN never crops below its window of 64
+MIN_CROP = 64  # frames; CTR-GCN never crops to fewer than its window of 64
 SECOND_PERSON = ("zeros", "copy")
 
 
@@ -38,15 +38,15 @@ def ntu(
         without anybody are left out.
       rng: generator for the crop and the rotation; None takes the central `test_interval` of the
         frames.
-      num_persons: persons beyond these are left out, the first ones are kept.
+      num_persons: only the first so many persons are kept.
       p_interval: share of the frames that a training crop keeps, uniform; never fewer than 64
         frames.
       rotation: bound of the training turns about each axis, in 2D about the view axis; degrees.
-      coordinates: how many of the channels are.
+      coordinates: how many of the channels are coordinates.
 
     Returns:
-      float32 [min(M, num_persons), frames, V, C]. Like the reference, blends a person who enters or
-      leaves with the zeros beside it.
+      float32 [min(M, num_persons), frames, V, C]. As in the reference, a person who enters or
+      leaves is interpolated with the zeros of the frames where they are absent.
     """
     joints = with_somebody(joints[:, :num_persons])
     valid = len(joints)
@@ -85,8 +85,8 @@ def nw_ucla(
     One-frame clips repeat that frame.
 
     Args:
-      masked: what is missing (exactly 0) is left out of the box and becomes 0 again, and not only
-        joints that the clip lacks altogether.
+      masked: True leaves every missing value (exactly 0) out of the box and sets it to 0 again;
+        False does so only for joints that the whole clip lacks.
     """
     joints = joints[:, :num_persons]
     x = on_coordinates(lambda x: _boxed(x, rng, rotation, masked), joints, coordinates)
@@ -100,13 +100,13 @@ def _boxed(
     count = x.shape[-1]
     points = (x - x[0, 0, 0]).reshape(-1, count).T  # [C, T*M*V], centred for float32's sake
     if rng is not None and count == 3:
-        # The protocol multiplies rows: points.T @ (Ry Rx).
+        # The protocol multiplies row vectors: points.T @ (Ry Rx).
         points = random_view(rng, 60 if rotation is None else int(rotation)).T @ points
     elif rng is not None:
         bound = 0.3 if rotation is None else math.radians(rotation)
         points = random_roll(rng, bound) @ points
     seen = x.any(axis=-1)  # [T, M, V]
-    if not masked:  # a joint that is never there, since it is of another skeleton, is no place
+    if not masked:  # a joint that the whole clip lacks, as it has another skeleton, has no place
         seen = np.broadcast_to(seen.any(axis=(0, 1)), seen.shape)
     seen = seen.ravel()
     inside = points if seen.all() or not seen.any() else points[:, seen]
@@ -121,7 +121,7 @@ def _boxed(
 def fit_persons(x: np.ndarray, out: np.ndarray, second_person: str) -> None:
     """Writes [M, T, V, C] to `out` [num_persons, T, V, C], which is zero, and fills up the rest.
 
-    Every stream of an absent person is what the stream makes of the filling, so this may come last.
+    Streams of an absent person equal the streams of its filling, so this step may come last.
 
     Args:
       second_person: what an absent person is: "zeros" (NTU60 scripts) or "copy" of the first
@@ -133,23 +133,23 @@ def fit_persons(x: np.ndarray, out: np.ndarray, second_person: str) -> None:
 
 
 def with_somebody(joints: np.ndarray) -> np.ndarray:
-    """The frames [T', M, V, C] that hold anybody, or all where none does.
+    """The frames [T', M, V, C] with at least one person, or all frames if there are none.
 
-    CTR-GCN takes as many of the first frames as hold anybody, which is the same in its own data,
-    where empty frames come last. Other data has them anywhere, and would lose its poses.
+    CTR-GCN counts the frames with a person and takes that many from the start. That is the same on
+    its own data, where empty frames come last; other data has them anywhere and would lose poses.
     """
-    if joints[:, 0, 0, 0].all():  # nearly always, and quickly seen
+    if joints[:, 0, 0, 0].all():  # the usual case, which is fast to detect
         return joints
     held = joints.any(axis=(1, 2, 3))
     return joints if held.all() or not held.any() else joints[held]
 
 
 def centred(joints: np.ndarray, joint: int) -> np.ndarray:
-    """The clip [T, M, V, 3] with its origin at `joint` of the first person, where he is first seen.
+    """Moves the origin of a clip [T, M, V, 3] to `joint` of the first person, when first seen.
 
-    What is missing (exactly 0: an absent person, or a joint that was not found) stays 0. A clip
-    that is centred already is given back as it is. Where that joint is missing in the person's
-    first frame, the next frame that has it counts; if none has, the middle of the first pose does.
+    Missing values (exactly 0: an absent person, or a joint that was not found) stay 0. A clip that
+    is already centred is returned as it is. If the joint is missing in the person's first frame,
+    the next frame with it is used; if no frame has it, the mean of the first pose is.
     """
     seen = joints.any(axis=-1)  # [T, M, V]
     if not seen.any():
@@ -166,7 +166,7 @@ def centred(joints: np.ndarray, joint: int) -> np.ndarray:
 
 
 def of_size_one(joints: np.ndarray) -> np.ndarray:
-    """The clip [T, M, V, 2] in units of its own `skeleton_size`, so that a body is about 1 long.
+    """Divides a clip [T, M, V, 2] by its `skeleton_size`, so that a body is about 1 long.
 
     Coordinates in an image are pixels or shares of it, and depend on how far away the camera is.
     """

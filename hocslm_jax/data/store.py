@@ -1,9 +1,8 @@
 """A prepared dataset on disk, opened for random access.
 
 In: `<data_dir>/<dataset>/` as `python -m hocslm_jax prepare` leaves it: ArrayRecord files of TFDS
-and an `index.json` with everything but the joints. Out: a Store, whose metadata is in memory and
-whose joints are read one record at a time, or all at once into memory. Opening reads only the
-index then; row i of it is record i.
+and an `index.json` with everything but the joints. Out: a Store. Its metadata is in memory; its
+joints are read one record at a time, or all at once into memory. Row i of the index is record i.
 """
 
 import dataclasses
@@ -21,7 +20,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph, resolve_graph
 
 INDEX = "index.json"
-PREPARING = ".preparing"  # where a dataset is built; what an interrupted prepare leaves behind
+PREPARING = ".preparing"  # folder in which a dataset is built; it remains if prepare is interrupted
 CACHES = ("", "ram")
 COLUMNS = ("subject", "camera", "setup", "replication", "num_frames")
 
@@ -29,7 +28,7 @@ _KEYS = {
     *("dataset", "version", "graph", "classes", "num_persons", "source", "expected"),
     *("files", "protocols", "columns"),
 }
-# Of datasets that were prepared before their index said so: the feeder whose clips they are.
+# Feeders of datasets that were prepared before the index recorded the feeder.
 FEEDER_OF = {"nw_ucla": "nw_ucla", **dict.fromkeys(("ntu60", "ntu120", "ntu120_mini"), "ntu")}
 FEEDER_OF["quickstart"] = "ntu"
 
@@ -58,14 +57,14 @@ class Store:
       protocols: {protocol: {split: rows}}, rows int32, ascending; the index's and those of
         `protocols.validation`.
       path: the folder with the records.
-      feeder: the one that takes its clips as they are, since they were prepared for its protocol;
-        "" where none does.
+      feeder: the feeder whose protocol the clips were prepared for, so that it takes them as they
+        are; "" if there is none.
       channels: of the clips, one of `channels.CHANNELS`.
-      reading: how the files of an own dataset were read, where that is unusual; see
+      reading: the unusual settings with which the files of an own dataset were read; see
         `readers.clips.Reading`.
-      compat: how NTU's files were read, the fields of `ntu.bodies.Compat`; {} of other files.
-      measured: what the clips measure, see `measure.Census`; {} where the index does not say.
-      content: sha256 of all clips' joints; "" where an older version prepared the dataset.
+      compat: how NTU's files were read, the fields of `ntu.bodies.Compat`; {} for other files.
+      measured: measurements of the clips, see `measure.Census`; {} if the index has none.
+      content: sha256 of the joints of all clips; "" if an older version prepared the dataset.
       cache: where the joints are; "" for on disk, "ram" for in memory.
     """
 
@@ -91,7 +90,7 @@ class Store:
 
     @property
     def about(self) -> dict:
-        """What prediction has to know of the clips that a run has seen, as JSON types."""
+        """What prediction must know about the clips of a run, as JSON types."""
         size = self.measured.get("size", [0.0, 0.0, 0.0])[1]
         unusual = {"reading": self.reading} if self.reading else {}
         unusual |= {} if self.channels == USUAL else {"channels": self.channels}
@@ -155,9 +154,9 @@ def open_store(dataset: str, data_dir: str | Path, cache: str = "") -> Store:
     """Opens `<data_dir>/<dataset>`.
 
     Args:
-      cache: "" reads a clip whenever it is asked for; "ram" reads all of them now and keeps them,
-        12 bytes a joint: some 1.6 GB for NTU60 and 3 GB for NTU120. A process that is given the
-        store reads them again.
+      cache: "" reads each clip on demand; "ram" reads all of them now and keeps them,
+        12 bytes a joint: some 1.6 GB for NTU60 and 3 GB for NTU120. A process that receives the
+        pickled store reads them again.
 
     Raises:
       UserError: not prepared, half-prepared or damaged, with the command that repairs it; or an
@@ -200,7 +199,7 @@ def dataset_folder(dataset: str, data_dir: str | Path) -> Path:
     """`<data_dir>/<dataset>`, existing or not.
 
     Raises:
-      UserError: a name that is not lower-case letters, digits and underscores.
+      UserError: the name has other characters than lower-case letters, digits and underscores.
     """
     if not _NAME.fullmatch(dataset):
         raise UserError(
@@ -221,7 +220,7 @@ def read_index(folder: Path) -> dict:
         files = {folder / index["version"] / name: size for name, size in index["files"].items()}
     except FileNotFoundError:
         half = (folder / PREPARING).exists() or any(folder.glob("[0-9]*.*.*"))
-        state = "half-prepared, its prepare was interrupted" if half else "not prepared"
+        state = "half-prepared: an earlier prepare was interrupted" if half else "not prepared"
         raise UserError(f"{folder} is {state}; run: {_command(folder)}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise UserError(f"{folder / INDEX} is damaged; run: {_command(folder)} --force") from None
@@ -234,19 +233,19 @@ def read_index(folder: Path) -> dict:
 
 
 def _check_index(index: dict) -> None:
-    """Raises what `read_index` takes for damage: a key or a name that cannot be."""
+    """Raises an error that `read_index` reports as damage: a wrong key or name."""
     if missing := _KEYS - set(index):
         raise KeyError(missing)
     if any(Path(name).name != name for name in [index["version"], *index["files"]]):
-        raise ValueError("a file of another folder")
+        raise ValueError("a file outside the folder")
     names = [*index["classes"], *index["columns"]["id"], index["dataset"]]
     if not all(isinstance(name, str) for name in names):
         raise ValueError("a name that is not text")
     if type(index["num_persons"]) is not int or index["num_persons"] < 1:
-        raise ValueError("a number of persons that cannot be")
+        raise ValueError("an impossible number of persons")
     reading = index.get("reading", {})
     if index.get("channels", USUAL) not in CHANNELS or not isinstance(reading, dict):
-        raise ValueError("channels or a reading that cannot be")
+        raise ValueError("impossible channels or an impossible reading")
     for key in ("label", *COLUMNS):
         np.asarray(index["columns"][key], np.int32)
     for splits in index["protocols"].values():
@@ -256,7 +255,7 @@ def _check_index(index: dict) -> None:
 
 
 def _check_rows(folder: Path, classes: list, columns: dict, protocols: dict) -> None:
-    """Raises UserError where columns, labels and splits do not fit the clips."""
+    """Raises UserError unless columns, labels and splits fit the clips."""
     count, labels = len(columns["id"]), columns["label"]
     fits = count and all(len(values) == count for values in columns.values())
     known = fits and 0 <= labels.min() <= labels.max() < len(classes)

@@ -1,9 +1,9 @@
-"""Input streams: joints go in, one of ten linear views of them comes out.
+"""Input streams: ten linear views of the joints.
 
 Two families. `joint` and `bone` are CTR-GCN's: a bone is child minus parent, the root's is zero.
 `k1`, `k2` and `kK` are InfoGCN's k-order modes (I - P^k) x, P[child, parent] = 1: a joint minus its
-k-th ancestor, or the joint itself where it has fewer than k ancestors. Any of them takes the suffix
-`_motion` for the difference to the next frame. NumPy only.
+k-th ancestor, or the joint itself if it has fewer than k ancestors. With the suffix `_motion` each
+is replaced by its difference to the next frame. NumPy only.
 """
 
 import difflib
@@ -19,9 +19,9 @@ _POSES = ("joint", "bone", "k1", "k2", "kK")
 _MOTION = "_motion"
 STREAMS = (*_POSES, *(name + _MOTION for name in _POSES))
 
-# HocSLM's six: joint, bone, second-order bone and their motions. Its "bone" is read as CTR-GCN's,
-# since the paper takes that pipeline and every published bone score uses it; `k1` differs in the
-# root joint alone, which it leaves in place instead of zeroing.
+# HocSLM's six: joint, bone, second-order bone and their motions. We take its "bone" to be
+# CTR-GCN's, because the paper uses that pipeline and every published bone score does too. `k1`
+# differs only in the root joint, which it keeps instead of zeroing.
 PAPER_STREAMS = ("joint", "bone", "k2", "joint_motion", "bone_motion", "k2_motion")
 
 
@@ -34,7 +34,7 @@ def make_stream(x: np.ndarray, name: str, graph: Graph) -> np.ndarray:
       graph: the skeleton whose tree defines parents and ancestors.
 
     Returns:
-      float32 [M, T, V, C]; may be `x` itself, so treat it as read-only. The last frame of a motion
+      float32 [M, T, V, C]; it may be `x` itself, so do not write to it. The last frame of a motion
       is 0.
 
     Raises:
@@ -56,7 +56,7 @@ def order(graph: Graph) -> int:
 
 
 def check_choice(what: str, name: str, known: Iterable[str]) -> None:
-    """Raises UserError naming the nearest known name when `name` is not one of them."""
+    """Raises UserError with the nearest known name unless `name` is a known one."""
     known = tuple(known)
     if name in known:
         return
@@ -76,7 +76,7 @@ def ancestor(graph: Graph, k: int) -> np.ndarray:
 
 
 def _pose(x: np.ndarray, pose: str, graph: Graph) -> np.ndarray:
-    if pose in ("joint", "kK"):  # P^K = 0 leaves the joints as they are
+    if pose in ("joint", "kK"):  # P^K = 0, so kK equals the joints
         return x
     origin, absent = _origin(pose, graph)
     out = np.take(x, origin, axis=2)

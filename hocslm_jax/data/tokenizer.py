@@ -1,4 +1,4 @@
-"""Text to token ids and back, for the language model's own vocabulary or one trained here.
+"""Text to token ids and back, with a language model's vocabulary or one trained here.
 
 In: a folder with `tokenizer.json` and `tokenizer_config.json` as Hugging Face models carry them,
 or sentences to train a byte-level BPE from. Out: a Tokenizer, and captions as ids that end in EOS
@@ -41,13 +41,13 @@ class Tokenizer:
     backend: tokenizers.Tokenizer
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the text and nothing else: no EOS, no special tokens.
+        """Ids of the text alone: no EOS, no special tokens.
 
-        A special token spelled out in the text, such as `<|im_end|>`, is text like any other: a
-        caption cannot end itself. Text that `normalizer` of `tokenizer.json` composes (Qwen's: NFC)
-        comes back composed.
+        A special token spelled out in the text, such as `<|im_end|>`, is ordinary text, so a
+        caption cannot end itself. If the tokenizer normalises text (Qwen's: NFC), decoding gives
+        the normalised text.
         """
-        self.backend.encode_special_tokens = True  # each time, because pickling forgets it
+        self.backend.encode_special_tokens = True  # set on every call, because pickling loses it
         return self.backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -61,31 +61,31 @@ class Tokenizer:
 def load_tokenizer(folder: str | Path) -> Tokenizer:
     """Reads `tokenizer.json` and the EOS and padding token that `tokenizer_config.json` names.
 
-    Without a padding token EOS pads.
+    Without a padding token, EOS is used for padding.
 
     Raises:
-      UserError: a file that is absent or damaged, or no EOS token.
+      UserError: a file is absent or damaged, or there is no EOS token.
     """
     folder = Path(folder).expanduser()
     for name in (VOCABULARY, SETTINGS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}; give a folder with the model's tokenizer")
+            raise UserError(f"{folder} has no {name}; use a folder with the model's tokenizer")
     try:
         backend = tokenizers.Tokenizer.from_file(str(folder / VOCABULARY))
-    except Exception as error:  # what the library raises for a damaged file
+    except Exception as error:  # the library raises it for a damaged file
         raise UserError(f"{folder / VOCABULARY} is damaged ({error}); fetch it again") from None
     try:
         settings = read_json(folder / SETTINGS)
         names = [_token_text(settings.get(key)) for key in ("eos_token", "pad_token")]
     except (UserError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{folder / SETTINGS} is damaged ({error}); fetch it again") from None
-    backend.no_truncation()  # a caption's length is ours to limit
+    backend.no_truncation()  # this module limits the length of captions itself
     backend.no_padding()
     return _tokenizer(backend, names[0], names[1] or names[0], folder)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE learned from `texts`; any Unicode text comes back from it unchanged.
+    """Byte-level BPE learned from `texts`; it decodes any Unicode text to itself.
 
     The same texts give the same tokenizer. Few texts may fill less than `vocab_size` ids.
 
@@ -125,17 +125,17 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
 def check_pair(
     tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Sequence[int] | None, name: str
 ) -> None:
-    """Refuses a tokenizer that is not the language model's.
+    """Refuses a tokenizer that does not belong to the language model.
 
     Args:
       vocab_size: rows of the model's embedding.
-      eos_token_ids: what the model's config.json calls the end, if it does.
+      eos_token_ids: the end tokens that the model's config.json names, if any.
       name: of the language model, for the message.
 
     Raises:
-      UserError: an id that the model does not have, or a model whose ends are none of the
-        tokenizer's special tokens. They need not be its EOS: models before their training on chats
-        are published with the tokenizer of the later ones.
+      UserError: the tokenizer has an id that the model lacks, or no end token of the model is among
+        the tokenizer's special tokens. They need not be its EOS token, because base models are
+        published with the tokenizer of the chat models.
     """
     if tokenizer.size > vocab_size:
         raise UserError(
@@ -153,10 +153,10 @@ def check_pair(
 
 
 def encode_caption(tokenizer: Tokenizer, text: str, limit: int) -> tuple[list[int], bool]:
-    """Ids of a caption with EOS, at most `limit` of them, and whether that took a cut.
+    """Ids of a caption with EOS, at most `limit` of them, and whether it was cut.
 
-    The cut is after the last word that fits; if the first word is too long (in a script without
-    spaces, for example), after the last character that fits.
+    The caption is cut after the last word that fits. If the first word is too long, for example in
+    a script without spaces, it is cut after the last character that fits.
 
     Raises:
       UserError: a limit without room for a token and EOS.

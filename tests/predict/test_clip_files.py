@@ -86,7 +86,7 @@ def test_skeleton_files_are_centred_on_the_first_actor(tmp_path):
         ("clip.gif", b"", r"not one of .*\.npy"),
         ("clip.npy", b"text", "not a readable .npy"),
         ("clip.npy", clip(joints=25), "25 joints, .* ucla20 20"),
-        ("clip.npy", 0 * clip(), "nobody is in it"),
+        ("clip.npy", 0 * clip(), "it shows nobody"),
         ("clip.npy", 1e8 * clip(), "cannot be metres"),
         ("clip.json", b"{", "damaged JSON"),
         ("clip.json", b'{"skeletons": [[[0, 0, 1]]]}', "shape"),

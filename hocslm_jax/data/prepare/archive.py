@@ -1,9 +1,9 @@
-"""Files out of a folder, a .zip or a .tar(.gz/.bz2/.xz) without extracting anything.
+"""Reads files from a folder, a .zip or a .tar(.gz/.bz2/.xz) without extracting anything.
 
-In: a path. Out: (name, bytes) of each member that has a wanted suffix; folders and zips in the
-order of their names, tars in their own order (they can only be read forward). Sources come from the
-internet, so links, devices, names that leave the archive, and sizes beyond the limits end the
-reading with a UserError that names the archive and the member.
+In: a path. Out: (name, bytes) of each member with a wanted suffix. Members of folders and zips are
+sorted by name; those of tars keep their order, since tars can only be read forward. Sources come
+from the internet, so links, devices, names that leave the archive, and sizes beyond the limits
+raise a UserError that names the archive and the member.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from hocslm_jax.errors import UserError
 
-DAMAGED = (  # what the decoders raise at a broken archive, or one that they do not know
+DAMAGED = (  # errors of the decoders for a broken or unknown archive
     OSError,
     EOFError,
-    RuntimeError,  # encrypted zip, or compressed in an unknown way; NotImplementedError is one
-    ValueError,  # names, sizes and dates that cannot be
+    RuntimeError,  # encrypted zip or unknown compression (NotImplementedError is a subclass)
+    ValueError,  # impossible names, sizes and dates
     ArithmeticError,
     LookupError,
-    TypeError,  # of tarfile, where a compressed stream ends early
+    TypeError,  # tarfile, if a compressed stream ends early
     AttributeError,
     struct.error,
     tarfile.TarError,
@@ -45,7 +45,7 @@ _MAX_HEADER_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """What a source may hold at most: members, bytes of one member, bytes of all together."""
+    """Limits of a source: members, bytes of one member, bytes of all members together."""
 
     members: int = 1_000_000
     member_bytes: int = 256 << 20
@@ -57,7 +57,8 @@ def read_members(
 ) -> Iterator[tuple[str, bytes]]:
     """Yields (name, bytes) for every member of `source` whose name ends in one of `suffixes`.
 
-    Names are relative, with forward slashes. macOS litter (`__MACOSX/`, `._name`) is skipped.
+    Names are relative, with forward slashes. Metadata files of macOS (`__MACOSX/`, `._name`) are
+    skipped.
 
     Raises:
       UserError: no such source, not an archive, damaged or encrypted, or unsafe (see the module).
@@ -72,10 +73,10 @@ def read_members(
 
 
 def fingerprint(source: str | Path) -> dict:
-    """What tells one source from another without reading all of it, as JSON types.
+    """Identifies a source without reading all of it; JSON types.
 
-    Of an archive: size, and a hash of its first and last MiB. Of a folder: a hash over the names,
-    sizes and modification times of its files.
+    For an archive: its size, and a hash of its first and last MiB. For a folder: a hash of the
+    names, sizes and modification times of its files.
 
     Raises:
       UserError: no such source.
@@ -98,7 +99,7 @@ def fingerprint(source: str | Path) -> dict:
 
 
 def _guarded(source: Path, members: Iterator[tuple[str, bytes]]) -> Iterator[tuple[str, bytes]]:
-    """Turns what the decoders raise on a damaged archive into one UserError."""
+    """Turns the decoders' errors about a damaged archive into one UserError."""
     last = "its start"
     while True:
         try:
@@ -106,7 +107,7 @@ def _guarded(source: Path, members: Iterator[tuple[str, bytes]]) -> Iterator[tup
         except StopIteration:
             return
         except DAMAGED as error:
-            reason = " ".join(str(error).split())  # some come on several lines
+            reason = " ".join(str(error).split())  # some messages have several lines
             raise UserError(f"{source}: unreadable archive after {last} ({reason})") from error
         yield name, data
         last = name
@@ -165,7 +166,7 @@ class _BoundedTarInfo(tarfile.TarInfo):
 
 
 class _Checker:
-    """Counts members and bytes as they pass and raises a UserError at the first breach."""
+    """Counts members and bytes as they are read; raises a UserError if a limit is exceeded."""
 
     def __init__(self, source: Path, limits: Limits):
         self.source, self.limits, self.members, self.bytes = source, limits, 0, 0
@@ -191,7 +192,7 @@ def _escapes(name: str) -> bool:
 
 
 def as_posix(name: str) -> str:
-    """A member's name with forward slashes; some archives that Windows made have others."""
+    """A member's name with forward slashes; some archives made on Windows have backslashes."""
     return name.replace("\\", "/")
 
 
@@ -202,6 +203,6 @@ def _wanted(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _starts_as_zip(source: Path) -> bool:
-    """Not `zipfile.is_zipfile`, which looks at the end: a tar may end in a member that is a zip."""
+    """Unlike `zipfile.is_zipfile`, which reads the end of a file, where a tar may hold a zip."""
     with source.open("rb") as file:
         return file.read(2) == b"PK"

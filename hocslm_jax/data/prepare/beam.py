@@ -2,8 +2,8 @@
 
 In: a Recipe whose shards are portable, and a folder that all workers see under the same path. Out:
 the shards and notes that `writer.write_records` would write there itself, byte for byte; it then
-finds them and goes on. TFDS has a Beam path of its own, not used because it orders the lengths of
-shards as text, 10 before 2. Shards that are there already are not written again.
+finds and uses them. TFDS also supports Beam, but sorts the lengths of shards as text, 10 before 2,
+so it is not used. Existing shards are not written again.
 """
 
 import functools
@@ -16,17 +16,18 @@ from hocslm_jax.data.prepare.writer import BadFile, Recipe, bad_file, write_shar
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import MAX_BYTES, read_json
 
-_TASK = ".task"  # beside a shard: what it is to be made from
+_TASK = ".task"  # beside a shard: the task that makes it
 
 
 def write_shards(recipe: Recipe, folder: Path, options: str) -> None:
-    """Writes every shard of `recipe` that `folder` lacks; one element of the pipeline each.
+    """Writes every shard of `recipe` that `folder` lacks, each as one element of the pipeline.
 
     Args:
-      options: of Beam, as on a command line, e.g. "--runner=DirectRunner --direct_num_workers=4".
+      options: Beam's options, as on a command line, e.g. "--runner=DirectRunner
+        --direct_num_workers=4".
 
     Raises:
-      UserError: Beam is not installed. What the pipeline raises is left as it is.
+      UserError: Beam is not installed. Errors of the pipeline are raised unchanged.
     """
     try:
         import apache_beam as beam
@@ -41,14 +42,14 @@ def write_shards(recipe: Recipe, folder: Path, options: str) -> None:
 
 
 def write_tasks(recipe: Recipe, folder: Path) -> None:
-    """Leaves in `folder`, for each shard, what a worker needs."""
+    """Writes into `folder`, for each shard, the task that a worker needs."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, shard in enumerate(recipe.portable):
         (folder / f"{number:05}{_TASK}").write_text(json.dumps(shard), encoding="utf-8")
 
 
 def write_task(folder: Path, point: tuple[int, int], number: int) -> None:
-    """What a worker does: one shard of `folder`, with its note."""
+    """Writes one shard of `folder` with its note; called in a worker."""
     task = read_json(folder / f"{number:05}{_TASK}", limit=MAX_BYTES)
     bad: list[BadFile] = []
     clips = functools.partial(read_task, task, lambda *what: bad.append(bad_file(*what)))

@@ -1,8 +1,8 @@
-"""A dataset is built in a hidden folder beside its final place and moved there when it is whole.
+"""Builds a dataset in a hidden folder beside its final place, and moves it there when complete.
 
-The index is written last, in one step. So a killed `prepare` leaves either the dataset that was
-there before or one that is seen as half-prepared, never a partial one that looks complete; the next
-one continues where it stopped.
+The index is written last, in one step. So after a killed `prepare` there is either the earlier
+dataset, or one that is recognised as half-prepared, but never a partial dataset that looks
+complete. The next `prepare` resumes.
 """
 
 import datetime
@@ -32,7 +32,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import check_folder, held, make_folder, replaced, write_json
 
 CAPTIONS = "captions.jsonl"
-RECIPE = "recipe.json"  # what the finished shards in PREPARING belong to
+RECIPE = "recipe.json"  # the recipe of the finished shards in PREPARING
 
 
 def prepare(
@@ -44,14 +44,14 @@ def prepare(
     force: bool = False,
     beam_options: str | None = None,
 ) -> str:
-    """Writes `<data_dir>/<recipe.name>/` unless it is already there.
+    """Writes `<data_dir>/<recipe.name>/` unless it exists.
 
     Args:
       bad: filled by the recipe's shards with {"file", "line", "reason"} while they run.
-      allow_bad: install the dataset without the bad files instead of failing. Clips in which
-        nobody is are left out anyway, and named.
-      force: build it anew even if it is complete.
-      beam_options: let Apache Beam write the shards, with these options.
+      allow_bad: install the dataset without the bad files instead of failing. Clips without any
+        person are always left out, and listed.
+      force: rebuild it even if it is complete.
+      beam_options: if given, Apache Beam writes the shards with these options.
 
     Returns:
       The summary line.
@@ -100,7 +100,7 @@ def _build(
     faulty = [entry for entry in bad if not entry.get("empty")]
     if faulty and not allow_bad:
         raise UserError(
-            f"{len(faulty)} bad files, listed in {target / BAD_FILES}, nothing was "
+            f"{len(faulty)} bad files, listed in {target / BAD_FILES}; nothing was "
             "prepared; fix or remove them, or leave them out with --allow-bad"
         )
     index = make_index(recipe, records)
@@ -115,7 +115,7 @@ def _build(
 
 
 def _stage(recipe: Recipe, staging: Path) -> int:
-    """Empties the folder, but for finished shards of this very recipe; returns their clips."""
+    """Empties the folder, keeping finished shards of this recipe; returns their number of clips."""
     identity = {"source": recipe.source, "shards": len(recipe.shards), "version": VERSION}
     try:
         same = json.loads((staging / RECIPE).read_text()) == identity
@@ -126,7 +126,7 @@ def _stage(recipe: Recipe, staging: Path) -> int:
         if not same:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         elif path.is_dir() and path.name != KEPT:
-            shutil.rmtree(path)  # what TFDS had half written
+            shutil.rmtree(path)  # incomplete files of TFDS
     for path in (staging / KEPT).glob("*.partial"):
         path.unlink()
     staging.mkdir(exist_ok=True)
@@ -135,16 +135,16 @@ def _stage(recipe: Recipe, staging: Path) -> int:
 
 
 class _Notes:
-    """What the shards report beside their clips, to be kept with each of them when it is done."""
+    """Collects reports of the shards besides clips, which are stored with each finished shard."""
 
     def __init__(self, bad: list[BadFile], recipe: Recipe):
         self._bad, self._writer, self._captions = bad, recipe.captions, []
-        self._before = len(bad)  # reported before any shard was read, in every run
+        self._before = len(bad)  # reported before any shard is read, in every run
         self._noted = len(bad)
         self._time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
     def listen(self, shard: Shard, seen: Callable[[], None]) -> Shard:
-        """The shard, with each clip counted and its caption noted as it passes."""
+        """The shard, with each clip counted and its caption noted as it is read."""
 
         def clips():
             for clip in shard():
@@ -158,13 +158,13 @@ class _Notes:
         return clips
 
     def note(self) -> dict:
-        """What came since the last note."""
+        """Everything reported since the last note."""
         note = {"bad": self._bad[self._noted :], "captions": self._captions}
         self._noted, self._captions = len(self._bad), []
         return note
 
     def everything(self, notes: list[dict]) -> list[BadFile]:
-        """All bad files, those of shards that an earlier run finished included."""
+        """All bad files, including those of shards that an earlier run finished."""
         noted = [entry for note in notes for entry in note["bad"]]
         return [*self._bad[: self._before], *noted, *self._bad[self._noted :]]
 

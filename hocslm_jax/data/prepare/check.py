@@ -1,7 +1,7 @@
-"""`python -m hocslm_jax prepare … --check`: is a dataset what its index says, and a fair test?
+"""`prepare … --check`: does a dataset match its index and the published protocols?
 
-In: the folder of a prepared dataset. Out: one line of what was verified, or an error that lists
-everything that is wrong. Every record is read.
+In: the folder of a prepared dataset. Out: one line that says what was verified, or an error that
+lists all faults. Every record is read.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ def check(
     """Verifies `<data_dir>/<dataset>` and returns a summary.
 
     Args:
-      tell: called with the index and what the clips measure, where nothing is wrong.
+      tell: called with the index and the measurements of the clips, if there are no faults.
 
     Raises:
-      UserError: not prepared, or anything wrong with it.
+      UserError: the dataset is not prepared, or has faults.
     """
     folder = dataset_folder(dataset, data_dir)
     index = read_index(folder)
@@ -41,7 +41,7 @@ def check(
     wrong += _wrong_protocols(dataset, index)
     if wrong:
         lines = "\n  ".join(wrong)
-        raise UserError(f"{folder}: {len(wrong)} things are wrong; --force rebuilds it\n  {lines}")
+        raise UserError(f"{folder}: {len(wrong)} faults; --force rebuilds it\n  {lines}")
     clips, disjoint = len(index["columns"]["id"]), ", ".join(_separated(dataset, index))
     measured = census.summary()
     if tell:
@@ -56,7 +56,7 @@ def check(
 def _wrong_files(records: Path, index: dict) -> Iterator[str]:
     sums = index.get("checksums")
     if sums is None:
-        yield "the index has no checksums, it is of an older version"
+        yield "the index has no checksums, since an older version wrote it"
         return
     for name in index["files"]:
         if sha256(records / name) != sums.get(name):
@@ -93,12 +93,12 @@ def _wrong_records(records: Path, index: dict, census: Census) -> list[str]:
         if not 0 <= expected["label"] < len(index["classes"]):
             wrong.setdefault("label", f"{name} has label {expected['label']}")
     if index.get("content", content.hexdigest()) != content.hexdigest():
-        wrong["content"] = "the joints are not those that the index was made from"
+        wrong["content"] = "the joints differ from those that the index was made from"
     return list(wrong.values())
 
 
 def _wrong_protocols(dataset: str, index: dict) -> Iterator[str]:
-    """Splits that share a clip, a subject, a camera or a setup, or have another size."""
+    """Splits that share a clip, a subject, a camera or a setup, or have an unpublished size."""
     columns = {key: np.asarray(values) for key, values in index["columns"].items()}
     for name, splits in index["protocols"].items():
         rows = np.concatenate([np.asarray(rows, int) for rows in splits.values()])
@@ -124,7 +124,7 @@ def _wrong_protocols(dataset: str, index: dict) -> Iterator[str]:
 
 
 def _column(dataset: str, protocol: str, columns: dict) -> str | None:
-    """What a public protocol splits by, if the clips know it; files of others may not."""
+    """The column that a public protocol splits by, if the clips have it; imported files may not."""
     rule = protocols.RULES.get(dataset, {}).get(protocol)
     return rule.column if rule and np.any(columns[rule.column]) else None
 

@@ -1,4 +1,4 @@
-"""`python -m hocslm_jax prepare`: raw clips in, a dataset that `open_store` opens out."""
+"""`python -m hocslm_jax prepare`: makes a dataset, which `open_store` opens, from raw clips."""
 
 import argparse
 import sys
@@ -15,13 +15,13 @@ from hocslm_jax.errors import UserError
 _COMMON = {
     "--data-dir": dict(type=Path, default=Path("data"), help="default: %(default)s"),
     "--allow-bad": dict(action="store_true", help="leave bad files out instead of failing"),
-    "--force": dict(action="store_true", help="rebuild what is already prepared"),
-    "--check": dict(action="store_true", help="verify what is already prepared, change nothing"),
+    "--force": dict(action="store_true", help="rebuild an existing dataset"),
+    "--check": dict(action="store_true", help="verify an existing dataset, change nothing"),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One sub-command for each dataset, with the options that it understands."""
+    """Declares one sub-command for each dataset, with its options."""
     datasets = parser.add_subparsers(dest="dataset", metavar="DATASET", required=True)
     for name, (_, about, options) in DATASETS.items():
         dataset = datasets.add_parser(name, help=about, description=about)
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prepares or checks what the arguments ask for and prints a one-line summary."""
+    """Prepares or checks a dataset and prints a one-line summary."""
     options = {"name": args.dataset} | vars(args)
     kind, check_only = options.pop("dataset"), options.pop("check")
     if check_only:
@@ -56,7 +56,7 @@ def build_dataset(
       data_dir: folder of the datasets.
       name: of the dataset; by default its kind.
       allow_bad, force, beam: as in `prepare`.
-      options: those of the kind, e.g. `source=`, as on the command line.
+      options: options of that kind, e.g. `source=`, as on the command line.
 
     Raises:
       UserError: as `prepare`.
@@ -76,7 +76,7 @@ def build_dataset(
 
 
 def tell(index: dict, measured: dict | None) -> None:
-    """Prints what the clips measure, and a line for everything odd about the dataset."""
+    """Prints the measurements of the clips, and a line for each unusual thing about the dataset."""
     if measured:
         print(f"note: {measures(index, measured)}", file=sys.stderr)
         for line in notices(index, measured):

@@ -1,4 +1,4 @@
-"""The datasets that `prepare` knows: their options, and a Recipe from the options' values."""
+"""The datasets that `prepare` knows: their options, and functions that make their Recipes."""
 
 import math
 import os
@@ -22,9 +22,9 @@ from hocslm_jax.files.text import read_json, read_lines
 from hocslm_jax.graph import NTU25, UCLA20, resolve_graph
 from hocslm_jax.pose.estimators import OPTIONS
 
-# NTU files that others have made -> a Recipe of one, from (dataset, file, on_bad)
+# NTU files that other projects prepared -> function (dataset, file, on_bad) -> Recipe
 FOREIGN = {"ctrgcn-npz": ctrgcn_npz.recipe, "pyskl": pyskl.recipe}
-# The same forms of any dataset -> a Recipe, from (name, file, on_bad, graph, class names)
+# The same formats for any dataset -> function (name, file, on_bad, graph, classes) -> Recipe
 OWN = {"ctrgcn-npz": ctrgcn_npz.own_recipe, "pyskl": pyskl.own_recipe}
 
 
@@ -61,7 +61,7 @@ def _ntu(
         if value:
             raise UserError(f"--{flag} is for raw files; leave it out with --from")
     if protocol and kind != "ctrgcn-npz":
-        raise UserError(f"--protocol is for ctrgcn-npz; {kind} files say it themselves")
+        raise UserError(f"--protocol is for ctrgcn-npz; {kind} files name their protocols")
     options = {"protocol": protocol} if protocol else {}
     return FOREIGN[kind](name, Path(path), on_bad, **options)
 
@@ -73,7 +73,7 @@ def _ntu120_mini(
 
 
 def _quickstart(name: str, on_bad: OnBad, seed: int = 0) -> Recipe:
-    del on_bad  # generated clips are never bad
+    del on_bad  # no generated clip is bad
     subjects = protocols.rule("subject", quickstart.TRAIN_SUBJECTS, range(1, SUBJECTS + 1))
     return Recipe(
         name=name,
@@ -133,7 +133,7 @@ def _videos(name: str, on_bad: OnBad, source: Path | None = None, **options) -> 
 
 def _needed(source):
     if not source:
-        raise UserError("what should it be made from? Name it with --source")
+        raise UserError("--source is missing: name the files to read")
     return source
 
 
@@ -155,7 +155,7 @@ _NTU = {
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="read otherwise than the reference does, e.g. close_gaps=off",
+        help="change how raw files are read, e.g. close_gaps=off",
     ),
     "--beam": dict(
         metavar="OPTIONS",
@@ -165,22 +165,22 @@ _NTU = {
         nargs=2,
         dest="made_by",
         metavar=("FORMAT", "FILE"),
-        help=f"instead of --source, what others have made: {' or '.join(FOREIGN)}",
+        help=f"instead of --source, a file of another project: {' or '.join(FOREIGN)}",
     ),
     "--protocol": dict(
-        metavar="NAME", help="what a renamed ctrgcn-npz file is split by: xsub, xview or xset"
+        metavar="NAME", help="protocol of a renamed ctrgcn-npz file: xsub, xview or xset"
     ),
 }
 
-# kind of dataset -> a Recipe from (name, on_bad, its own options), what it is, these options
+# kind of dataset -> function (name, on_bad, **options) -> Recipe, its description, its options
 DATASETS: dict[str, tuple[Callable[..., Recipe], str, dict]] = {
     "nw_ucla": (
         _nw_ucla,
         "Northwestern-UCLA from its JSON files: --source is a folder, .zip or .tar.*",
         _SOURCE,
     ),
-    "ntu60": (_ntu, "NTU RGB+D 60 from its .skeleton files, or from what others have made", _NTU),
-    "ntu120": (_ntu, "NTU RGB+D 120 from its .skeleton files (both parts), or likewise", _NTU),
+    "ntu60": (_ntu, "NTU RGB+D 60 from its .skeleton files, or from files of other projects", _NTU),
+    "ntu120": (_ntu, "NTU RGB+D 120 likewise; its .skeleton files come in two parts", _NTU),
     "ntu120_mini": (
         _ntu120_mini,
         "A061 to A120 of three subjects of NTU RGB+D 120: 120 clips train, 60 test",
@@ -204,12 +204,12 @@ DATASETS: dict[str, tuple[Callable[..., Recipe], str, dict]] = {
             "--channels": dict(
                 default="",
                 choices=("", *CHANNELS),
-                help="what to keep of each joint, c is the confidence; default: as the first file",
+                help="channels of a joint to keep, c is the confidence; default: as the first file",
             ),
             "--layout": dict(
                 metavar="NAME",
                 default="",
-                help="whose joints the files hold, to be mapped to those of the graph by name",
+                help="layout of the files' joints, if not the graph's; they are mapped by name",
             ),
             "--axes": dict(
                 metavar="LETTERS",
@@ -225,10 +225,10 @@ DATASETS: dict[str, tuple[Callable[..., Recipe], str, dict]] = {
                 type=int,
                 default=LONGEST,
                 metavar="FRAMES",
-                help="longest gap of missing joints that is filled (default: %(default)s)",
+                help="longest gap of missing joints to fill, in frames (default: %(default)s)",
             ),
             "--from": _NTU["--from"],
-            "--classes": dict(metavar="FILE", help="with --from: a class name a line, by label"),
+            "--classes": dict(metavar="FILE", help="with --from: class names, a line each"),
         },
     ),
     "videos": (

@@ -1,8 +1,8 @@
-"""A dataset of RGB videos: each becomes a skeleton file, and these a dataset as of `folder`.
+"""A dataset of RGB videos: each video becomes a skeleton file, and `folder` reads these.
 
-In: a folder of videos, labelled by a table or by the folders that they are in. Out: a folder of
-skeletons with its clips.csv and graph.json, and the Recipe that `folder` makes of it. Skeletons
-that are there already are not made again.
+In: a folder of videos, labelled by a table or by their sub-folders. Out: a folder of skeletons with
+clips.csv and graph.json, and the Recipe that `folder` makes of it. Existing skeletons are not made
+again.
 """
 
 import collections
@@ -26,7 +26,7 @@ from hocslm_jax.files.videos import find_videos
 from hocslm_jax.graph import GRAPHS, resolve_graph
 from hocslm_jax.pose.estimators import ESTIMATORS, Poses, estimate, open_pose
 
-TEST_EVERY = 5  # of each class's videos, where nobody says which test
+TEST_EVERY = 5  # of each class's videos, if no split is given
 MADE_BY = "poses.json"  # in the folder of skeletons: how they were made
 OPTIONAL = ("id", "split", "subject", "camera", "setup", "replication", "caption")
 
@@ -44,13 +44,13 @@ def recipe(
 
     Args:
       on_bad: called with (video, reason) for every video that is skipped.
-      labels: a table with the columns file and label, else the folders name the labels.
-      skeletons: where skeletons are written; beside the source, unless it is given.
+      labels: a table with the columns file and label; without it, the folders name the labels.
+      skeletons: where skeletons are written; by default beside the source.
       graph: the layout of the dataset; by default that of the estimator.
       settings: `pose_model`, `pose`, `persons`, `mirrored`, as of `estimators.OPTIONS`.
 
     Raises:
-      UserError: no videos, no labels, no models, or skeletons that were made otherwise.
+      UserError: no videos, no labels, no models, or skeletons made with other settings.
     """
     videos = find_videos(source)
     rows = list(_table(source, videos, labels, on_bad) if labels else _folders(source, videos))
@@ -70,7 +70,7 @@ def recipe(
 
 
 def recording_of(poses: Poses, coordinates: int = 3) -> Recording:
-    """The skeletons of a video as those of any other file, in metres, or with 2 in pixels."""
+    """The skeletons of a video as a Recording, in metres, or in pixels if `coordinates` is 2."""
     return Recording(
         poses.joints if coordinates == 3 else poses.pixels,
         poses.confidence,
@@ -82,7 +82,7 @@ def recording_of(poses: Poses, coordinates: int = 3) -> Recording:
 
 
 def with_splits(rows: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rows with a split each: where no row has one, every fifth video of each class tests."""
+    """Gives each row a split: if no row has one, every fifth video of each class tests."""
     if any(row.get("split") for row in rows):
         return rows
     counts = collections.Counter(row["label"] for row in rows)
@@ -91,10 +91,10 @@ def with_splits(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     for row in sorted(rows, key=lambda row: row["id"]):
         label = row["label"]
         seen[label] += 1
-        every = min(TEST_EVERY, max(2, counts[label]))  # a class of few has a test, too
+        every = min(TEST_EVERY, max(2, counts[label]))  # small classes need a test video too
         split.append(row | {"split": "train" if seen[label] % every else "test"})
     print(
-        f"note: nobody says which videos test; every {TEST_EVERY}th of each class does. A column "
+        f"note: no split is given, so every {TEST_EVERY}th video of each class tests. A column "
         "split, or folders train and test, keep people apart",
         file=sys.stderr,
     )
@@ -126,12 +126,12 @@ def _folders(source: Path, videos: dict[str, Path]) -> Iterator[dict[str, str]]:
 def _table(
     source: Path, videos: dict[str, Path], labels: Path, on_bad: OnBad
 ) -> Iterator[dict[str, str]]:
-    """Rows of a table; a video is named by its path in the folder, its name, or its id."""
+    """Rows of a table, which names a video by its path in the folder, its name, or its id."""
     names = {str(path.relative_to(source)): clip for clip, path in videos.items()}
     names |= {path.name: clip for clip, path in videos.items()}
     names |= {clip: clip for clip in videos}
     left = dict(videos)
-    for line, row in read_table(labels, ("file", "label"), OPTIONAL, "a row names a video"):
+    for line, row in read_table(labels, ("file", "label"), OPTIONAL, "each row names a video"):
         clip = names.get(row["file"].replace("\\", "/"))
         if clip is None:
             on_bad(f"{labels.name}:{line}", f"no video {row['file'][:80]!r} in {source}")
@@ -145,7 +145,7 @@ def _table(
 
 
 def _check_made_alike(skeletons: Path, settings: dict) -> None:
-    """Notes how the skeletons are made; raises UserError if there are others in the folder."""
+    """Notes the settings of the skeletons; raises UserError if the folder holds others."""
     path = skeletons / MADE_BY
     if path.is_file() and (found := read_json(path)) != settings:
         raise UserError(
@@ -157,13 +157,13 @@ def _check_made_alike(skeletons: Path, settings: dict) -> None:
 
 
 def _keep(path: Path, text: str) -> None:
-    """Writes a file, unless it holds just that: then the dataset made of it stays prepared."""
+    """Writes a file unless it already has that content, so that its dataset stays up to date."""
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
 def _film(rows, videos: dict[str, Path], skeletons: Path, settings, on_bad) -> Iterator[dict]:
-    """The rows whose videos have skeletons, with the file of each; makes those that are lacking."""
+    """Makes missing skeletons; returns the rows that have one, with its file."""
     pose = None
     for number, row in enumerate(rows, 1):
         video, file = videos[row["id"]], skeletons / f"{row['id']}.npz"

@@ -1,10 +1,10 @@
-"""A dataset of one's own: a folder of clips, a table of them and a skeleton.
+"""Your own dataset: a folder of clips, a table that lists them, and a skeleton.
 
 In: DIR with `clips.csv` (columns id, file, label, split; optionally subject, camera, setup,
 replication, caption), the files it names (.npy of [T, M, V, C] or [T, V, C], or any format of
-`readers`) and a `graph.json` (name, joints, edges, root); optionally a `classes.txt`, a class name
-a line, in the order of the labels. Out: a Recipe with the protocol "split". A row that cannot be
-used is reported and skipped.
+`readers`) and a `graph.json` (name, joints, edges, root); optionally a `classes.txt` with one class
+name a line, in the order of the labels. Out: a Recipe with the protocol "split". A row that cannot
+be used is reported and skipped.
 """
 
 import dataclasses
@@ -41,7 +41,7 @@ def recipe(
 ) -> Recipe:
     """The Recipe of the dataset in folder `source`.
 
-    Classes are the lines of its classes.txt, else the label names in order, numbers by their value.
+    Classes are the lines of classes.txt, or without it the sorted labels, numbers by their value.
 
     Args:
       graph: a built-in skeleton instead of the folder's graph.json.
@@ -81,14 +81,14 @@ def recipe(
 
 
 def _changed(reading: Reading) -> dict:
-    """How the files are read, where that is unusual: part of what a dataset is made from."""
+    """Settings of reading that are not the default; part of the dataset's `source`."""
     fields, usual = dataclasses.asdict(reading), dataclasses.asdict(USUAL_READING)
     changed = {key: value for key, value in fields.items() if value != usual[key]}
     return {"reading": changed} if changed else {}
 
 
 def _first_channels(source: Path, rows: Sequence, reading: Reading) -> str:
-    """The channels of the first file that can be read; each of the others is told of later."""
+    """The channels of the first readable file; unreadable files are reported later."""
     for _, row in rows:
         try:
             return channels_in(find_inside(source, row["file"]), reading)
@@ -98,7 +98,7 @@ def _first_channels(source: Path, rows: Sequence, reading: Reading) -> str:
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Each name once, sorted: numbers first, by their value, then the others as text."""
+    """Each name once, sorted: first numbers by their value, then other names as text."""
 
     def key(name: str) -> tuple[bool, float, str]:
         number = _NUMBER.fullmatch(name)
@@ -108,14 +108,14 @@ def in_order(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_classes(path: Path) -> tuple[str, ...]:
-    """The lines of classes.txt that are not empty; () where there is no such file."""
+    """The lines of classes.txt that are not empty; () if there is no such file."""
     if not path.exists():
         return ()
     names = tuple(name for _, line in read_lines(path) if (name := line.strip()))
     if twice := [name for name in names if names.count(name) > 1]:
         raise UserError(f"{path} names the class {twice[0][:50]!r} twice; a line is one class")
     if not names:
-        raise UserError(f"{path} names no class; write one a line, or remove it")
+        raise UserError(f"{path} contains no class; write one a line, or remove it")
     return names
 
 
@@ -137,12 +137,12 @@ def _read_clips(
 
 def _read_table(path: Path) -> list[tuple[str, dict[str, str]]]:
     """The rows of clips.csv, each with a name for messages: `clips.csv:3 (id)`."""
-    rows = read_table(path, _REQUIRED, (*_NUMBERS, "caption"), "a row of it names a clip")
+    rows = read_table(path, _REQUIRED, (*_NUMBERS, "caption"), "each row names a clip")
     return [(f"{path.name}:{line} ({row['id']})", row) for line, row in rows]
 
 
 def _good_rows(rows, classes: Sequence[str], on_bad) -> Iterator[tuple[str, dict[str, str]]]:
-    """Rows whose table entries make sense; the files are looked at later."""
+    """Rows with valid entries; the files themselves are read later."""
     seen = set()
     for where, row in rows:
         empty = [key for key in ("id", "file", "label") if not row[key]]

@@ -1,7 +1,7 @@
-"""The index of a dataset: everything about its clips but the joints.
+"""The index of a dataset: everything about its clips except the joints.
 
-In: a Recipe and the records that were written from it. Out: what `index.json` holds, made by
-reading the records back, so that row i of the index is record i.
+In: a Recipe and the records that were written from it. Out: the content of `index.json`. It is made
+by reading the records back, so that row i of the index is record i.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""What clips measure: the numbers that show other units, other axes, empty frames and equal clips.
+"""Measures clips; the numbers reveal wrong units or axes, empty frames and equal clips.
 
 In: coordinates float32 [T, M, V, 2 or 3]. Out: the size of a skeleton, the range of its
-coordinates, and of a whole dataset a summary as JSON types, which its index keeps and
-`prepare.notices` puts into words.
+coordinates, and a summary of a whole dataset as JSON types, which its index keeps and
+`prepare.notices` describes.
 """
 
 import collections
@@ -17,9 +17,9 @@ POSES = 16  # of a clip that are measured, evenly spaced
 
 
 def skeleton_size(joints: np.ndarray) -> float:
-    """The longest side of the box around a pose, the median over the poses; a person's height.
+    """The longest side of the box around a pose, median over the poses: a person's height.
 
-    Missing joints, which are exactly 0, do not count; 0 where nothing is there.
+    Missing joints, which are exactly 0, do not count; 0 if all joints are missing.
     """
     every = joints[:: max(1, len(joints) // POSES)].reshape(-1, *joints.shape[2:])  # [N, V, C]
     seen = every.any(axis=2, keepdims=True)
@@ -30,7 +30,7 @@ def skeleton_size(joints: np.ndarray) -> float:
 
 
 def coordinate_range(joints: np.ndarray) -> tuple[float, float]:
-    """The least and the greatest coordinate of the joints that are there."""
+    """The smallest and the largest coordinate of the joints that are not missing."""
     seen = joints[joints.any(axis=-1)]
     return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 0.0)
 
@@ -41,7 +41,7 @@ class Census:
 
     Attributes:
       channels: of the clips.
-      never: clips in which a joint is never there, by its place.
+      never: for each joint, the number of clips that lack it throughout.
     """
 
     channels: str = USUAL
@@ -69,10 +69,10 @@ class Census:
         """What `index.json` keeps under "measured".
 
         Returns:
-          persons: of each clip; size: least, median and greatest of `skeleton_size`; range: of all
-          coordinates; empty: clips with frames without anybody, and those frames; equal: the rows
-          of clips that are equal to one another; never, where there are any: the clips in which a
-          joint is never there, by its place.
+          persons: of each clip; size: smallest, median and largest `skeleton_size`; range: of all
+            coordinates; empty: numbers of clips with empty frames, and of these frames; equal:
+            groups of rows of equal clips; never, only if there are any: for each joint, the number
+            of clips that lack it throughout.
         """
         quantiles = np.quantile(self.sizes or [0.0], (0, 0.5, 1))
         low, high = zip(*self.ranges or [(0.0, 0.0)], strict=True)

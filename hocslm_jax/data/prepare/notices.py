@@ -1,7 +1,7 @@
-"""What is odd about a prepared dataset though it can be used: one line each.
+"""Describes what is unusual about a usable dataset, one line each.
 
-In: the index of a dataset and what its clips measure (`prepare.measure`). Out: sentences, which
-`prepare`, `prepare --check` and the start of a training print. Nothing here is an error.
+In: the index of a dataset and the measurements of its clips (`prepare.measure`). Out: sentences,
+which `prepare`, `prepare --check` and the start of a training print. Nothing here is an error.
 """
 
 import collections
@@ -12,14 +12,14 @@ import numpy as np
 
 from hocslm_jax.data.channels import USUAL, coordinates_of
 
-SIZES = (0.02, 5.0)  # metres; from a hand to a giant, beyond which the unit is in doubt
+SIZES = (0.02, 5.0)  # metres; outside of this range the unit is probably wrong
 OTHER = 4  # times larger or smaller than the training clips: another unit
 CROWD = 8  # persons of one clip
-NAMED = 3  # names of a longer list that are told
+NAMED = 3  # names of a longer list that are shown
 
 
 def notices(index: Mapping, measured: Mapping) -> Iterator[str]:
-    """Everything odd about a dataset, from its `index.json` and a `Census.summary`."""
+    """Everything unusual about a dataset, from its `index.json` and a `Census.summary`."""
     classes, labels = index["classes"], np.asarray(index["columns"]["label"], int)
     yield from _alike(classes)
     none = [name for label, name in enumerate(classes) if not (labels == label).any()]
@@ -33,7 +33,7 @@ def notices(index: Mapping, measured: Mapping) -> Iterator[str]:
 
 
 def shared_clips(index: Mapping, measured: Mapping) -> Iterator[str]:
-    """A line for each two splits of a protocol that hold clips of equal joints."""
+    """A line for each pair of splits of a protocol that share clips with equal joints."""
     for protocol, splits in index["protocols"].items():
         yield from _shared(protocol, splits, index["columns"]["id"], measured["equal"])
 
@@ -51,10 +51,10 @@ def measures(index: Mapping, measured: Mapping) -> str:
 
 
 def persons_left_out(store, rows: Sequence[int], num_persons: int) -> str:
-    """How many persons of these clips of a `Store` a network does not see, "" where it sees all."""
+    """A note on the persons of these clips that a network does not see; "" if it sees all."""
     if store.num_persons <= num_persons:
         return ""
-    if not store.measured:  # prepared before an index had it
+    if not store.measured:  # prepared before the index recorded it
         return f"data.num_persons={num_persons} of up to {store.num_persons} persons are used"
     persons = np.asarray(store.measured["persons"])[np.asarray(rows, int)]
     more, left = int((persons > num_persons).sum()), int((persons - num_persons).clip(0).sum())
@@ -67,10 +67,10 @@ def persons_left_out(store, rows: Sequence[int], num_persons: int) -> str:
 
 
 def odd_size(size: float, usual: float = 0.0) -> str:
-    """What is to be said of a skeleton of that size, or "".
+    """A note on an unusual size of a skeleton, or "".
 
     Args:
-      usual: the median of the clips that a network was trained on; 0 = unknown, metres then.
+      usual: the median over the clips that a network was trained on; 0 = unknown, assumes metres.
     """
     low, high = (usual / OTHER, usual * OTHER) if usual else SIZES
     if low <= size <= high:
@@ -96,7 +96,7 @@ def _have(names: Sequence[str]) -> str:
 
 
 def _alike(classes: Sequence[str]) -> Iterator[str]:
-    """Names that a reader takes for one: they differ in case, blanks, or zeros before a number."""
+    """Names that are probably the same: they differ in case, blanks, or leading zeros."""
     groups = collections.defaultdict(list)
     for name in classes:
         groups[_folded(name)].append(name)
@@ -104,7 +104,7 @@ def _alike(classes: Sequence[str]) -> Iterator[str]:
         if len(names) > 1:
             yield (
                 f"{named(names, 'class')} differ only in case, blanks or spelling of a number, "
-                "yet are classes of their own"
+                "but are different classes"
             )
 
 
@@ -114,10 +114,10 @@ def _folded(name: str) -> str:
 
 
 def _splits(protocol, splits, classes, labels, none: set) -> Iterator[str]:
-    """Splits and classes of a protocol that lack clips."""
+    """Splits and classes of a protocol without clips."""
     for split in splits:
         if not len(splits[split]) and split != "val":
-            yield f"{protocol}: no {split} clips at all; a training needs some"
+            yield f"{protocol}: no {split} clips at all; training needs some"
     for split, kind in (("train", "training"), ("test", "test")):
         rows = np.asarray(splits.get(split, []), int)
         there = set(labels[rows].tolist())
@@ -148,7 +148,7 @@ def _shared(protocol, splits, ids, equal: Sequence[Sequence[int]]) -> Iterator[s
 
 
 def _never(index: Mapping, measured: Mapping) -> Iterator[str]:
-    """Joints that whole clips lack."""
+    """Joints that some clips lack throughout."""
     clips, joints = len(index["columns"]["id"]), index["graph"]["joints"]
     groups = collections.defaultdict(list)
     for joint, count in measured.get("never", {}).items():
@@ -165,6 +165,6 @@ def _numbers(index: Mapping, measured: Mapping) -> Iterator[str]:
     most = max(measured["persons"], default=0)
     if most > CROWD:
         yield f"a clip has {most} persons; are its axes [T, M, V, 3]? (data.num_persons uses fewer)"
-    flat = coordinates_of(index.get("channels", USUAL)) == 2  # pixels, or whatever an image has
+    flat = coordinates_of(index.get("channels", USUAL)) == 2  # pixels, or shares of an image
     if not flat and (odd := odd_size(measured["size"][1])):
         yield f"{odd} (feeder=ntu expects metres, feeder=nw_ucla takes any unit)"

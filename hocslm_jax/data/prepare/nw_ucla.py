@@ -1,8 +1,8 @@
-"""Northwestern-UCLA Multiview Action 3D: one JSON per clip, as shared with the CTR-GCN protocol.
+"""Northwestern-UCLA Multiview Action 3D: one JSON file per clip, as distributed with CTR-GCN.
 
 In: the folder or archive of 1,484 files `aAA_sSS_eEE_vVV.json` (action, subject, episode, view),
 each with `file_name`, `label` (1-10) and `skeletons` (T x 20 x 3 metres). Out: Clips, labels 0-9,
-sorted by id. A file that cannot be right is reported as (name, reason) and skipped.
+sorted by id. An invalid file is reported as (name, reason) and skipped.
 """
 
 import functools
@@ -39,10 +39,10 @@ _NAME = re.compile(r"a(\d\d)_s(\d\d)_e(\d\d)_v0([123])")
 
 
 def read_clips(source: str | Path, on_bad: Callable[[str, str], None]) -> Iterator[Clip]:
-    """Yields the good clips of `source` sorted by id; calls `on_bad(name, reason)` for the others.
+    """Yields the valid clips of `source` sorted by id; calls `on_bad(name, reason)` for the others.
 
-    The sort makes a clip's row the same whether it came from a folder, a zip or a tar; it holds the
-    whole set, 14 MB.
+    Sorting makes the rows the same for a folder, a zip and a tar; it keeps the whole set, 14 MB, in
+    memory.
 
     Raises:
       UserError: an unreadable or unsafe source.
@@ -66,7 +66,7 @@ def parse_clip(name: str, data: bytes) -> Clip:
       name: the file's name without folder and suffix; it carries action, subject, episode and view.
 
     Raises:
-      ValueError: with the reason, when name, label or skeleton cannot be right.
+      ValueError: with the reason, if name, label or skeleton is invalid.
     """
     match = _NAME.fullmatch(name)
     action, subject, episode, view = map(int, match.groups()) if match else (0, 0, 0, 0)
@@ -83,10 +83,10 @@ def parse_clip(name: str, data: bytes) -> Clip:
 
 
 def parse_joints(data: bytes) -> np.ndarray:
-    """Only the skeleton of one file's bytes, whatever its name and label: float32 [T, 1, 20, 3].
+    """Only the skeleton in one file's bytes, ignoring its label: float32 [T, 1, 20, 3].
 
     Raises:
-      ValueError: with the reason, when there is none.
+      ValueError: with the reason, if it holds no skeleton.
     """
     return _read_joints(_parse_json(data))
 

@@ -1,8 +1,8 @@
-"""Clips to a TFDS directory of ArrayRecord files. TensorFlow is not needed.
+"""Writes clips to a TFDS directory of ArrayRecord files, without TensorFlow.
 
 In: a Recipe, i.e. the clips of a dataset as a list of shards, and how to split them. Out: one
-record per clip in shard order. One clip is in memory, and a finished shard is kept when its build
-dies, so that the next build goes on after it.
+record per clip in shard order. One clip is in memory. Finished shards survive a killed build, so
+that the next build resumes after them.
 """
 
 import contextlib
@@ -32,21 +32,21 @@ from hocslm_jax.graph import Graph
 literal_globs()
 
 VERSION = "1.0.0"
-KEPT, NOTE = "shards", ".json"  # folder of finished shards, and what lies beside each
-SHARD_CLIPS = 2048  # some 60 MB of joints, a file
+KEPT, NOTE = "shards", ".json"  # folder of finished shards, and the suffix of the note beside each
+SHARD_CLIPS = 2048  # clips in a file, some 60 MB of joints
 BAD_FILES = "bad_files.json"
-MAX_LISTED = 50  # bad files on the terminal
+MAX_LISTED = 50  # bad files shown on the terminal
 
 Shard = Callable[[], Iterable[Clip]]
 Columns = dict[str, np.ndarray]
 Protocols = dict[str, dict[str, np.ndarray]]
-BadFile = dict[str, str | int | None]  # file, line, reason; empty: nobody is in it, no fault
-OnBad = Callable[..., None]  # (file, reason, whether it is only empty)
+BadFile = dict[str, str | int | None]  # file, line, reason; empty: it only shows nobody
+OnBad = Callable[..., None]  # (file, reason, whether it only shows nobody)
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """What to write and how it is split.
+    """What to write, and how to split it.
 
     Attributes:
       name: of the dataset.
@@ -54,15 +54,16 @@ class Recipe:
       classes: class names in label order.
       shards: functions that yield the clips; the record order is theirs, so it must be repeatable.
       protocols: from the columns (id, label, subject, …) to {protocol: {split: rows}}.
-      source: what the clips are made from, as JSON types; another prepare compares it.
-      expected: number of clips if nothing is missing or bad, or None.
-      feeder: the feeder that takes the clips as they are; "" where they have any origin.
-      captions: who wrote the clips' captions, "" if they carry none.
-      portable: the shards once more, for other machines: JSON values that `ntu.reader.read_task`
-        takes; empty where there are none.
+      source: identifies the files the clips are made from, as JSON types; a later prepare compares
+        it.
+      expected: number of clips of the complete set, or None if unknown.
+      feeder: the feeder whose protocol the clips follow; "" if they may have any origin.
+      captions: who wrote the captions in the clips; "" if there are none.
+      portable: the shards as JSON values for other machines, which `ntu.reader.read_task` takes;
+        empty if that is not supported.
       channels: of the clips, one of `channels.CHANNELS`.
-      reading: how the files were read, as JSON types, where that is unusual; prediction does the
-        same.
+      reading: settings with which the files were read, as JSON types, if not the default;
+        prediction uses them too.
     """
 
     name: str
@@ -93,14 +94,14 @@ def write_records(
 ) -> Path:
     """Writes `<data_dir>/<name>/<version>/` and returns that path.
 
-    Finished shards are kept in `<data_dir>/shards`, and taken from there if they are there already.
+    Finished shards are kept in `<data_dir>/shards`; existing ones are reused.
 
     Args:
       point: joints and channels of a pose.
-      note: what else to keep with the shard that has just been read; `read_notes` gives it back.
+      note: returns what to store with the shard just read; `read_notes` reads it.
 
     Raises:
-      UserError: what a shard raises, or no clip at all.
+      UserError: raised by a shard, or there is no clip at all.
     """
     kept, records = data_dir / KEPT, data_dir / name / VERSION
     kept.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def write_records(
         place = f"{name}-{SPLIT}.array_record-{number:05}-of-{len(shards):05}"
         try:
             os.link(path, records / place)
-        except OSError:  # a file system without links
+        except OSError:  # the file system has no links
             shutil.copyfile(path, records / place)
     if not sum(lengths):
         raise UserError(f"{name}: the source holds no usable clip")
@@ -139,7 +140,7 @@ def write_records(
 def write_shard(
     shard: Shard, point: tuple[int, int], folder: Path, number: int, note: Callable[[], dict] = dict
 ) -> Path:
-    """The file of a shard in `folder`, written with its note unless it is there."""
+    """The file of a shard in `folder`; it is written, with its note, unless it exists."""
     path = folder / f"{number:05}.array_record"
     if path.with_suffix(NOTE).exists():
         return path
@@ -162,13 +163,13 @@ def write_shard(
 
 
 def read_notes(data_dir: Path) -> list[dict]:
-    """What was noted of each finished shard, in order."""
+    """The notes of all finished shards, in order."""
     return [json.loads(path.read_text()) for path in sorted((data_dir / KEPT).glob("*" + NOTE))]
 
 
 def make_features(point: tuple[int, int]) -> tfds.features.FeaturesDict:
-    """What TFDS is told about a record with joints [T, M, V, C]; `point` is (V, C)."""
-    joints = tfds.features.Tensor(  # encoded, as TFDS asks where two dimensions are unknown
+    """The TFDS features of a record with joints [T, M, V, C]; `point` is (V, C)."""
+    joints = tfds.features.Tensor(  # TFDS needs encoding if two dimensions are unknown
         shape=(None, None, *point), dtype=np.float32, encoding="bytes"
     )
     numbers = dict.fromkeys(("label", *COLUMNS), tfds.features.Scalar(np.int32))
@@ -176,7 +177,7 @@ def make_features(point: tuple[int, int]) -> tfds.features.FeaturesDict:
 
 
 def bad_file(file: str, reason: str, empty: bool = False) -> BadFile:
-    """With the line that a reason may begin with as a number."""
+    """A BadFile; a line number at the start of the reason becomes its `line`."""
     match = re.fullmatch(r"line (\d+): (.*)", reason, re.DOTALL)
     line, reason = (int(match[1]), match[2]) if match else (None, reason)
     found = {"file": file, "line": line, "reason": reason}
@@ -184,12 +185,12 @@ def bad_file(file: str, reason: str, empty: bool = False) -> BadFile:
 
 
 def tell_bad(on_bad: OnBad, where: str, error: Exception) -> None:
-    """Reports a clip that cannot be used; one in which nobody is, as no fault of its file."""
+    """Reports an unusable clip; if it only shows nobody, its file does not count as bad."""
     on_bad(where, str(error), *([True] if isinstance(error, Nobody) else []))
 
 
 def report_bad_files(bad: list[BadFile], folder: Path) -> None:
-    """Lists them in `folder`, and the first ones on the terminal; a list that was there goes."""
+    """Lists bad files in `folder`, replacing an old list, and the first ones on the terminal."""
     (folder / BAD_FILES).unlink(missing_ok=True)
     if bad:
         write_json(folder / BAD_FILES, bad)

@@ -106,7 +106,7 @@ def test_three_coordinates_among_two_are_told(tmp_path, capsys):
         in capsys.readouterr().err
     )
     assert prepare(tmp_path, {"a.npy": RNG.normal(size=(5, 17, 3))}, "--channels", "xyc") == 2
-    assert "so it is no confidence" in capsys.readouterr().err
+    assert "is not a confidence" in capsys.readouterr().err
 
 
 def test_a_confidence_can_be_left_out(tmp_path):

@@ -74,7 +74,7 @@ def test_a_format_without_the_graphs_joints_is_a_bad_row(source, capsys):
     (source / "x.json").write_text('{"what": 1}')
     (source / "clips.csv").write_text(HEADER + ROWS.replace("x.npy", "x.json"))
     assert run(source) == 2
-    assert "no known format" in (source.parent / "data/mine/bad_files.json").read_text()
+    assert "not a known format" in (source.parent / "data/mine/bad_files.json").read_text()
 
 
 class Payload:
@@ -114,7 +114,7 @@ def test_clips_in_which_nobody_is_are_named_and_left_out(source, capsys, value):
     np.save(source / "x.npy", np.full((2, 3, 3), value))
     assert run(source, "--missing", "-1") == 0
     said = capsys.readouterr()
-    assert "left out clips.csv:2 (x): nobody is in it" in said.err and "1 of 2 clips" in said.out
+    assert "left out clips.csv:2 (x): it shows nobody" in said.err and "1 of 2 clips" in said.out
     assert open_store("mine", source.parent / "data").ids == ("y",)
     (noted,) = json.loads((source.parent / "data/mine/bad_files.json").read_text())
     assert noted["empty"]
@@ -225,7 +225,7 @@ def test_classes_that_are_numbers_go_by_value(labels, classes):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("wave\nwave\n", "names the class 'wave' twice"), ("\n", "names no class")],
+    [("wave\nwave\n", "names the class 'wave' twice"), ("\n", "contains no class")],
 )
 def test_unusable_list_of_classes(source, capsys, text, message):
     (source / "classes.txt").write_text(text)

@@ -1,1 +1,1 @@
-"""Files that other projects prepared from NTU RGB+D: CTR-GCN's .npz and pyskl's pickles."""
+"""Files prepared by other projects: CTR-GCN's .npz and pyskl's pickles."""

@@ -1,6 +1,6 @@
-"""Annotations and splits of a pickle as pyskl and mmaction2 write it, each checked for its form.
+"""Annotations and splits of a pickle in the format of pyskl and mmaction2, each validated.
 
-In: a path. Out: `Entry`s, whose key points may have any values, and {protocol: {side: ids}}.
+In: a path. Out: `Entry`s, whose key points are not checked yet, and {protocol: {side: ids}}.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from hocslm_jax.graph import Graph
 
 MAX_CLIP_BYTES = 64 << 20
 MAX_CLASSES = 1000
-OWN = "split"  # the protocol of splits that are called train, val and test alone
+OWN = "split"  # the protocol of splits named only train, val and test
 
 _ID = re.compile(r"[A-Za-z0-9_.+-]{1,100}")
 _SIDES = ("train", "val", "test")
@@ -39,7 +39,7 @@ class Entry:
 
 
 def read_annotations(path: Path, graph: Graph) -> tuple[list, Splits, str]:
-    """Annotations, splits and channels of a pickle that has the right form as a whole."""
+    """Annotations, splits and channels of a pickle; checks the pickle as a whole."""
     content = read_pickle(path)
     content = content if isinstance(content, dict) else {}
     annotations = content.get("annotations")
@@ -61,7 +61,7 @@ def read_annotations(path: Path, graph: Graph) -> tuple[list, Splits, str]:
 
 
 def _splits(path: Path, lists: object) -> Splits:
-    """The pickle's own protocols; where there is a val and no test, val is test."""
+    """The pickle's own protocols; a val without a test becomes the test."""
     found: Splits = {}
     for key, ids in lists.items() if isinstance(lists, dict) else ():
         name, _, side = str(key).rpartition("_")
@@ -79,10 +79,10 @@ def _splits(path: Path, lists: object) -> Splits:
 def entries_of(
     path: Path, annotations: list, graph: Graph, classes: int, on_bad, named: bool = True
 ) -> Iterator[Entry]:
-    """The annotations that make sense, whatever the values of their key points.
+    """The valid annotations; the values of their key points are not checked yet.
 
     Args:
-      named: ids of NTU's form say the action, as they do in NTU itself.
+      named: ids in NTU's form must agree with the label, as in NTU itself.
     """
     seen = set()
     for position, annotation in enumerate(annotations):

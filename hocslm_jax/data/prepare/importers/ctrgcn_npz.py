@@ -2,8 +2,8 @@
 
 In: x_train, x_test [N, 300, 150] (300 frames, two persons of 25 joints, metres, centred, padded
 with zeros) and one-hot y_train, y_test [N, classes]. Out: a Recipe of the real frames and persons,
-read row by row. These files say neither whose clips they hold nor from which camera; a clip's id is
-its split and row, and the only protocol is the split. InfoGCN's `_aligned` files are of this form.
+read row by row. These files record neither subjects nor cameras; a clip's id is its split and row,
+and the only protocol is the split. InfoGCN's `_aligned` files have this form too.
 """
 
 import functools
@@ -38,7 +38,7 @@ def own_recipe(
     graph: Graph,
     classes: Sequence[str] = (),
 ) -> Recipe:
-    """The Recipe of a file in this form of any dataset, with the one protocol "split".
+    """The Recipe of a file in this format of any dataset, with the single protocol "split".
 
     Args:
       classes: names in label order; without them the labels themselves, 0, 1, ….
@@ -70,7 +70,7 @@ def recipe(
     Args:
       dataset: "ntu60" or "ntu120".
       on_bad: called with (row, reason) for every clip that is skipped.
-      protocol: what the file's split is: xsub, xview or xset; by default from the file's name.
+      protocol: of the file's split: xsub, xview or xset; by default taken from the file's name.
 
     Raises:
       UserError: no such file, damaged, of other arrays or shapes, or of another dataset.

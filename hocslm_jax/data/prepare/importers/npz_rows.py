@@ -1,8 +1,8 @@
-"""An array inside an .npz file, a few rows at a time: such files are larger than memory.
+"""Reads an array in an .npz file a few rows at a time, since such files can exceed the memory.
 
 In: a zip of .npy members, stored or deflated. Out: `Rows`, which knows shape and dtype of one array
-and reads rows of it. To read on is cheap; to go back or ahead costs reading all that lies between.
-The zip's checksum is compared when the last row is reached.
+and reads rows of it. Reading forward is cheap; a jump back or ahead reads all the data in between.
+The zip's checksum is compared when the last row is read.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.npy import DAMAGED, read_header
 
 MAX_BYTES = 64 << 30  # of an array; NTU 120's takes 11 GB
-MAX_RATIO = 100  # of an array's bytes to the file's; padded NTU comes to about 10
+MAX_RATIO = 100  # of an array's bytes to the file's; padded NTU has about 10
 FREE_BYTES = 256 << 20  # an array up to this size may have any ratio, as one-hot labels do
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -72,10 +72,11 @@ class Rows:
 
 
 def open_rows(path: Path, names: tuple[str, ...]) -> dict[str, Rows]:
-    """The arrays of that name in an .npz file.
+    """The arrays with these names in an .npz file.
 
     Raises:
-      UserError: no such file, damaged, an array is missing, not of floats, or of absurd size.
+      UserError: the file is missing or damaged, or an array is missing, not of floats, or too
+        large.
     """
     try:
         with zipfile.ZipFile(path) as archive:

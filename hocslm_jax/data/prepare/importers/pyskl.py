@@ -1,10 +1,10 @@
-"""pyskl's and mmaction2's pickles of skeletons: NTU RGB+D (`ntu60_3danno.pkl`), and one's own.
+"""Pickles of skeletons from pyskl and mmaction2: NTU RGB+D (`ntu60_3danno.pkl`), and your own.
 
 In: {"split": {"xsub_train": [id, ...], "xsub_val": [...], ...}, "annotations": [{"frame_dir": id,
-"label": 0-based, "keypoint": [M, T, 25, 3] in metres, "total_frames": T}, ...]}; of other datasets
-also [M, T, V, 2] in pixels, with "keypoint_score": [M, T, V]. Out: a Recipe; the whole file is in
-memory meanwhile, 2 GB for NTU RGB+D 120. NTU's files keep camera coordinates, in float16; they are
-translated as the CTR-GCN protocol has it.
+"label": 0-based, "keypoint": [M, T, 25, 3] in metres, "total_frames": T}, ...]}; for other datasets
+also [M, T, V, 2] in pixels, with "keypoint_score": [M, T, V]. Out: a Recipe. The whole file is in
+memory while it is read, 2 GB for NTU RGB+D 120. NTU's files hold camera coordinates in float16,
+which are translated as in the CTR-GCN protocol.
 """
 
 import dataclasses
@@ -47,12 +47,13 @@ def own_recipe(
 ) -> Recipe:
     """The Recipe of a pyskl pickle of any dataset: its own ids, splits and skeleton.
 
-    The splits train, val and test make the protocol "split", NAME_train and so on make NAME; a val
-    without a test is the test. Joints [M, T, V, 2 or 3] are taken as they are, all persons of them.
+    The splits train, val and test form the protocol "split"; NAME_train and so on form the protocol
+    NAME. A val without a test becomes the test. Joints [M, T, V, 2 or 3] are not changed, and all
+    persons are kept.
 
     Args:
       classes: names in label order; without them the labels themselves, 0, 1, ….
-      reading: what is missing, and the longest gap that is filled.
+      reading: how missing joints are marked, and the longest gap that is filled.
       channels: of the dataset; "" = those of the file, the confidence of 2D joints included.
 
     Raises:
@@ -64,7 +65,7 @@ def own_recipe(
     source |= {"channels": channels} if channels else {}
     source |= {"reading": reading.noted()} if reading.noted() else {}
     if not splits:
-        raise UserError(f"{path}: it has no splits, so nothing says what to train on")
+        raise UserError(f"{path}: it has no splits, so the training clips are unknown")
     found = (item.get("label") for item in annotations if isinstance(item, dict))
     highest = max((n for n in found if type(n) is int and 0 <= n < MAX_CLASSES), default=0)
     names = tuple(classes or map(str, range(highest + 1)))
@@ -90,7 +91,7 @@ def recipe(
 ) -> Recipe:
     """The Recipe of a pyskl pickle of NTU RGB+D.
 
-    Subject, camera, setup and replication come from the ids, which have to be NTU's. The protocols
+    Subject, camera, setup and replication come from the ids, which must be NTU's. The protocols
     are the dataset's own (`protocols.public`, with the published counts asserted for a complete
     set) and a split of the pickle that contradicts them is an error. Any other split of the pickle,
     NAME_train with NAME_val or NAME_test, becomes the protocol NAME.
@@ -116,7 +117,7 @@ def recipe(
     entries = list(entries_of(path, annotations, NTU25, len(CLASSES[dataset]), on_bad))
     _check_names(dataset, path, entries)
     assign = functools.partial(_protocols, dataset, path, splits)
-    assign(_columns(entries))  # so that a wrong split is told before anything is written
+    assign(_columns(entries))  # so that a wrong split is reported before anything is written
     read = functools.partial(_clips, COMPAT[dataset] if centre else None, 2, on_bad)
     return Recipe(
         name=dataset,
@@ -153,7 +154,7 @@ def _clips(
     entries: Sequence[Entry],
     reading: Reading | None = None,
 ) -> Iterator[Clip]:
-    """The clips of annotations; without a `reading` nothing is missing in them, as in NTU's."""
+    """The clips of annotations; without a `reading` no joints are missing, as in NTU's files."""
     for entry in entries:
         try:
             joints = without_padding(_joints(entry, reading), persons)  # [T, M, V, C]
@@ -186,7 +187,7 @@ def _centred(joints: np.ndarray, compat: Compat) -> np.ndarray:
 
 
 def _numbers(entry: Entry) -> dict[str, int]:
-    """Subject, camera, setup and replication, 0 where the id does not tell."""
+    """Subject, camera, setup and replication; 0 if the id does not contain them."""
     name = entry.name or Name(0, 0, 0, 0, 0)
     return {
         "subject": name.performer,
@@ -219,7 +220,7 @@ def _own_protocols(path: Path, splits: Splits, columns: Columns) -> Protocols:
 
 
 def _protocols(dataset: str, path: Path, splits: Splits, columns: Columns) -> Protocols:
-    """The dataset's protocols, besides those that only the pickle has."""
+    """The dataset's protocols, and those that only the pickle has."""
     own = _own_protocols(path, splits, columns)
     public = protocols.public(dataset, columns)
     for name, sides in public.items():

@@ -1,8 +1,8 @@
 """From the tracked bodies of an NTU file to one or two actors: select, denoise, translate.
 
 In: a `Skeleton`. Out: float32 [T, M, 25, 3], M of 1 or 2, origin at the mid spine of actor 1's
-first frame. By the CTR-GCN protocol, in float32 and in its order of operations, so that the result
-is equal to the last bit; what is odd in that protocol can be switched off in `Compat`.
+first frame. It follows the CTR-GCN protocol, in float32 and in the same order of operations, so
+that results are equal bit for bit. `Compat` switches off the protocol's quirks.
 """
 
 import dataclasses
@@ -18,24 +18,24 @@ BASE_OF_SPINE, MID_SPINE, LEFT_HIP, RIGHT_HIP = 0, 1, 12, 16  # mid spine is the
 
 @dataclasses.dataclass(frozen=True)
 class Compat:
-    """How the reference reads NTU; the defaults are what published numbers rest on.
+    """How the reference reads NTU; published numbers depend on the defaults.
 
     Attributes:
-      close_gaps: A body that vanishes and returns is moved up to where it vanished, so that its
-        later poses are early; off, every pose stays in its frame.
-      second_from_zero: Actor 2's interval starts at frame 0 whoever fills it, so that a late actor
-        2 keeps out a third body that came before; off, it starts when actor 2 does.
-      zero_by_sum: A frame or a person counts as absent when its coordinates add up to exactly 0;
-        off, only when all of them are 0.
+      close_gaps: The poses of a body that vanishes and returns are moved forward to close the gap;
+        off, every pose stays in its frame.
+      second_from_zero: The interval of actor 2 always starts at frame 0, so that a late actor 2
+        excludes a third body that came earlier; off, it starts when actor 2 appears.
+      zero_by_sum: A frame or a person is absent if its coordinates add up to exactly 0; off, only
+        if all of them are 0.
       shift_empty: In a clip of one actor a frame of zeros becomes minus the origin; off, it stays.
       min_frames: Of several bodies, those seen in fewer frames than this are deleted.
       max_spread: Of several bodies, a frame is noise when the body is wider than this times its
         height.
       max_noise: Of several bodies, one with at least this share of noise is deleted.
-      align: InfoGCN's step, which CTR-GCN lacks: every actor is turned so that in frame 0 his spine
-        points along z and his hips along x.
-      second_person: What the feeder puts in the place of an absent second person, "zeros" or
-        "copy"; records hold real persons only, so this is a matter of `data.second_person`.
+      align: A step of InfoGCN, which CTR-GCN lacks: every actor is rotated so that in frame 0 the
+        spine points along z and the hips along x.
+      second_person: The feeder's replacement of an absent second person, "zeros" or "copy". Records
+        hold real persons only, so `data.second_person` decides it.
     """
 
     close_gaps: bool = True
@@ -54,10 +54,10 @@ COMPAT = {"ntu60": Compat(), "ntu120": Compat(second_person="copy")}
 
 
 def change(compat: Compat, settings: Iterable[str]) -> Compat:
-    """With "name=value" settings applied, e.g. "close_gaps=off".
+    """Applies settings such as "close_gaps=off".
 
     Raises:
-      UserError: no such switch, or not a value of it.
+      UserError: an unknown switch, or a wrong value.
     """
     switches = {field.name: field.type for field in dataclasses.fields(Compat)}
     del switches["second_person"]  # decided when clips are fed
@@ -79,8 +79,8 @@ def actors(skeleton: Skeleton, compat: Compat = COMPAT["ntu60"]) -> np.ndarray:
     """One or two actors of a file, float32 [T, M, 25, 3] in metres, centred.
 
     Raises:
-      ValueError: several bodies and none of them usable, a body twice in one frame, or coordinates
-        beyond float32.
+      ValueError: there are several bodies and none is usable, a body is in a frame twice, or
+        coordinates exceed float32.
     """
     tracks = [_track(key, body, skeleton, compat) for key, body in skeleton.bodies.items()]
     with np.errstate(over="ignore", invalid="ignore"):
@@ -96,9 +96,10 @@ def actors(skeleton: Skeleton, compat: Compat = COMPAT["ntu60"]) -> np.ndarray:
 
 
 def actors_of(joints: np.ndarray, compat: Compat = COMPAT["ntu60"]) -> np.ndarray:
-    """As `actors`, of a clip [T, M, 25, 3] whose persons are the bodies of a file.
+    """Like `actors`, for a clip [T, M, 25, 3] whose persons are the bodies of a file.
 
-    A clip whose first person has the mid spine at the origin is centred already: it stays as it is.
+    A clip whose first person has the mid spine at the origin is already centred and does not
+    change.
 
     Raises:
       ValueError: as `actors`.
@@ -106,7 +107,7 @@ def actors_of(joints: np.ndarray, compat: Compat = COMPAT["ntu60"]) -> np.ndarra
     first = joints[:, 0]
     if (first.any(axis=(1, 2)) & ~first[:, MID_SPINE].any(axis=1)).any():
         return joints
-    joints = joints[joints.any(axis=(1, 2, 3))]  # a file's frames without a body do not count
+    joints = joints[joints.any(axis=(1, 2, 3))]  # frames without a body do not count
     seen = joints.any(axis=(2, 3))  # [T, M]
     bodies = {
         str(person): Body(np.flatnonzero(there), joints[there, person])
@@ -121,10 +122,10 @@ class Track:
     """A body on the clip's time axis.
 
     Attributes:
-      frames: int [n], where its poses go.
+      frames: int [n], the frames of its poses.
       joints: float32 [n, 25, 3].
-      motion: how far it gets about: the variances over frames and joints of x, y and z, summed.
-      actor: 0 or 1, whose place it takes.
+      motion: amount of motion: the sum of the variances of x, y and z over frames and joints.
+      actor: 0 or 1, the actor that it becomes a part of.
     """
 
     frames: np.ndarray
@@ -143,10 +144,10 @@ def _track(key: str, body: Body, skeleton: Skeleton, compat: Compat) -> Track:
 
 
 def denoise(tracks: list[Track], compat: Compat) -> list[Track]:
-    """The bodies that look like a person, most motion first.
+    """The bodies shaped like a person, those with most motion first.
 
     Raises:
-      ValueError: none does.
+      ValueError: there is none.
     """
     tracks = [track for track in tracks if len(track.frames) >= compat.min_frames]
     if not tracks:
@@ -165,7 +166,7 @@ def denoise(tracks: list[Track], compat: Compat) -> list[Track]:
 
 
 def _good_frames(joints: np.ndarray, compat: Compat) -> np.ndarray:
-    """bool [n]: the body is not much wider than high."""
+    """bool [n]: frames in which the body is not much wider than high."""
     extent = np.ptp(joints, axis=1)  # [n, 3]
     return extent[:, 0] <= compat.max_spread * extent[:, 1]
 
@@ -175,7 +176,7 @@ def _motion(joints: np.ndarray) -> np.float32:
 
 
 def _cast(tracks: list[Track], compat: Compat) -> list[Track]:
-    """Gives every body an actor's place whose time it does not overlap; drops the others."""
+    """Assigns every body to an actor that it does not overlap in time; drops the others."""
     first, *others = tracks
     spans = [_span(first), (0, 0) if compat.second_from_zero else None]
     cast = [first]
@@ -195,7 +196,7 @@ def _span(track: Track) -> tuple[int, int]:
 
 
 def _paste(tracks: list[Track], num_frames: int) -> np.ndarray:
-    """float32 [num_frames, M, 25, 3]; later bodies overwrite the frame that they share."""
+    """float32 [num_frames, M, 25, 3]; later bodies overwrite shared frames."""
     persons = 1 if len(tracks) == 1 else 2
     joints = np.zeros((num_frames, persons, NUM_JOINTS, 3), np.float32)
     for track in tracks:
@@ -204,20 +205,20 @@ def _paste(tracks: list[Track], num_frames: int) -> np.ndarray:
 
 
 def _absent(joints: np.ndarray, compat: Compat) -> np.ndarray:
-    """bool [T]: nobody is in the frame."""
+    """bool [T]: the frame shows nobody."""
     flat = joints.reshape(len(joints), -1)
     return flat.sum(axis=1) == 0 if compat.zero_by_sum else ~flat.any(axis=1)
 
 
 def translate(joints: np.ndarray, compat: Compat) -> np.ndarray:
-    """Moves the origin to actor 1's mid spine in the first frame that has him.
+    """Moves the origin to actor 1's mid spine in the first frame that shows actor 1.
 
     Args:
-      joints: [T, M, 25, 3]; an absent actor is zeros and stays so, but for `shift_empty`.
+      joints: [T, M, 25, 3]; absent actors are zeros and stay so, except with `shift_empty`.
     """
     present = joints[:, 0].any(axis=(1, 2))
     if not present.any():
-        raise ValueError("actor 1 is in no frame")  # all at the sensor's own place
+        raise ValueError("actor 1 is in no frame")  # all joints are at the sensor's position
     moved = joints - joints[present.argmax(), 0, MID_SPINE]
     if joints.shape[1] > 1 or not compat.shift_empty:
         for actor in range(joints.shape[1]):
@@ -226,26 +227,27 @@ def translate(joints: np.ndarray, compat: Compat) -> np.ndarray:
 
 
 def align(joints: np.ndarray, *, mirror: bool = True, drop_late: bool = True) -> np.ndarray:
-    """InfoGCN's extra step: every person is turned upright and to face one way.
+    """InfoGCN's extra step: rotates every person to stand upright and face one direction.
 
-    CTR-GCN and HocSLM do without; files that InfoGCN prepared carry `_aligned` in their name. Each
+    CTR-GCN and HocSLM do not use it; files prepared by InfoGCN have `_aligned` in their name. Each
     person is rotated about the origin so that in frame 0 the spine (from its base to its middle)
     points along +z and the hips (from right to left, less their part along the spine) along +x.
-    Both are unit vectors, so lengths and angles stay; so does the origin, which is the first
-    person's mid spine, for the second person too. One rotation serves all frames.
+    The axes are unit vectors, so lengths and angles do not change. The origin stays at the first
+    person's mid spine, for the second person too. All frames share one rotation.
 
     Args:
-      joints: float32 [T, M, 25, 3]; an absent person is zeros and stays so.
-      mirror: As in the reference, y is hips x spine. These axes are left-handed: the body comes out
-        mirrored, left and right hand exchanged. Off, y is spine x hips and the step is a rotation.
+      joints: float32 [T, M, 25, 3]; absent persons are zeros and stay so.
+      mirror: As in the reference, y is hips x spine. These axes are left-handed, so the body is
+        mirrored: left and right are exchanged. Off, y is spine x hips and the step is a rotation.
       drop_late: As in the reference, a person who is absent in frame 0 is removed from the whole
-        clip (zeros). Off, his axes come from the first frame that has him.
+        clip (zeros). Off, the axes come from the first frame that shows the person.
 
     Returns:
       float32 [T, M, 25, 3].
 
     Raises:
-      ValueError: a person without direction in that frame: spine of no length, or hips along it.
+      ValueError: the direction of a person is undefined: the spine has no length, or the hips are
+        parallel to it.
     """
     aligned = np.zeros_like(joints, np.float32)
     for person in range(joints.shape[1]):
@@ -258,7 +260,7 @@ def align(joints: np.ndarray, *, mirror: bool = True, drop_late: bool = True) ->
 
 
 def _axes(pose: np.ndarray, mirror: bool) -> np.ndarray:
-    """Columns: the directions of a pose [V, 3] that become x, y and z."""
+    """Matrix whose columns are the directions of a pose [V, 3] that become x, y and z."""
     spine = _unit(pose[MID_SPINE] - pose[BASE_OF_SPINE])
     hips = pose[LEFT_HIP] - pose[RIGHT_HIP]
     hips = _unit(hips - spine * (hips @ spine))

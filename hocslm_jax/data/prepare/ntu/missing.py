@@ -1,7 +1,7 @@
-"""The NTU RGB+D files whose skeletons are missing or useless: 302 of NTU60, 535 of NTU120.
+"""The NTU RGB+D files whose skeletons are missing or unusable: 302 of NTU60, 535 of NTU120.
 
-The dataset's authors list them; every published number leaves them out. NTU60's are those of NTU120
-with an action up to 60. The files exist, and some of them can be read.
+The dataset's authors list them; every published number leaves them out. The list for NTU60 is that
+of NTU120 with actions up to 60. The files exist, and some can be read.
 """
 
 # setup.camera.performer.replication:action,action,...

@@ -1,8 +1,9 @@
 """NTU RGB+D 60 and 120 as a Recipe: from folders, zips and tars of raw files to clips.
 
-In: one or several sources, together complete or not. Out: shards of Clips, sorted by id (those of
-tars as the tars have them), however many processes parse them; a handful of clips is in memory.
-Files that no published number counts are left out, and so is, for NTU60, the rest of NTU120.
+In: one or several sources, which need not be complete. Out: shards of Clips, sorted by id (clips of
+tars keep the order of the tar), independent of the number of processes that parse them. Only a few
+clips are in memory. Files that published numbers exclude are left out; for NTU60, also the rest of
+NTU120.
 """
 
 import collections
@@ -26,7 +27,7 @@ from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Recipe, Shard
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25
 
-BATCH = 16  # files that a worker is given at a time, some 3 MB of text
+BATCH = 16  # files given to a worker at a time, some 3 MB of text
 
 # The largest setup, camera, performer, replication and action.
 LAST = {"ntu60": Name(17, 3, 40, 2, 60), "ntu120": Name(32, 3, 106, 2, 120)}
@@ -46,13 +47,14 @@ def recipe(
     """The Recipe of "ntu60" or "ntu120".
 
     Args:
-      on_bad: called with (file, reason) for every file that is skipped though it should be there.
+      on_bad: called with (file, reason) for every file that is skipped though it belongs to the
+        set.
       workers: processes that parse; 1 parses in this one.
-      compat: other than the reference's reading.
-      keep: which files to take, by their names; all by default.
+      compat: how the files are read; by default as in the reference.
+      keep: selects files by their names; by default all.
 
     Raises:
-      UserError: a source that is not there or unreadable.
+      UserError: a source does not exist or is unreadable.
     """
     compat = compat or COMPAT[dataset]
     listings = [list_members(Path(source).absolute(), on_bad) for source in sources]
@@ -80,7 +82,7 @@ def mini_recipe(sources: Sequence[Path], on_bad: OnBad, *, workers: int = 1) -> 
     """The Recipe of a small benchmark inside NTU120: three subjects, the classes A061 to A120.
 
     120 clips train and 60 test, labels 0 to 59, by the official cross-subject rule. The test
-    subject is also in another setup, before another camera.
+    subject is also in another setup, seen by another camera.
 
     Raises:
       UserError: as `recipe`.
@@ -107,10 +109,10 @@ def _relabelled(shard: Shard) -> Iterator[Clip]:
 
 
 def read_task(task: dict, on_bad: OnBad) -> Iterator[Clip]:
-    """The clips of a shard, from what a recipe's `portable` says of it and JSON brings back.
+    """The clips of a shard, from its entry in a recipe's `portable`, read back from JSON.
 
     Raises:
-      UserError: something else than such a task.
+      UserError: the task is invalid.
     """
     try:
         members = [Member(*member) for member in task["members"]]
@@ -126,7 +128,7 @@ def select(
     on_bad: OnBad,
     keep: Callable[[Name], bool] | None = None,
 ) -> list[Member]:
-    """The dataset's own members, sorted by id, tars last; the first one of those of one id."""
+    """The members that belong to the dataset, sorted by id, tars last; the first of each id."""
     last, missing, chosen = LAST[dataset], missing_ids(LAST[dataset].action), {}
     for member in members:
         try:
@@ -150,7 +152,7 @@ def select(
 
 @dataclasses.dataclass
 class _Parent:
-    """What the shards share: the worker processes, started when needed, and the open tars."""
+    """Shared by the shards: the worker processes, started when needed, and the open tars."""
 
     workers: int
     tars: dict[str, Iterator[tuple[int, bytes]]] = dataclasses.field(default_factory=dict)
@@ -161,7 +163,7 @@ class _Parent:
         return concurrent.futures.ProcessPoolExecutor(self.workers, context, initializer=start)
 
     def load(self, member: Member) -> tuple[Member, bytes | None]:
-        """With its bytes, if no worker can read them; members of a tar have to come in order."""
+        """The member, with its bytes if it is in a tar, whose members must be read in order."""
         if not isinstance(member.place, int):
             return member, None
         files = self.tars.setdefault(member.source, enumerate(open_tar(member.source)))
@@ -191,5 +193,5 @@ def _in_order(parent: _Parent, work: Callable, batches: Iterator) -> Iterator:
                 yield waiting.popleft().result()
     except concurrent.futures.process.BrokenProcessPool:
         raise UserError(
-            "a worker process was killed, perhaps for memory; fewer --workers"
+            "a worker process was killed, perhaps for lack of memory; use fewer --workers"
         ) from None

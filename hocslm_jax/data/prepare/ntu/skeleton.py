@@ -1,8 +1,8 @@
-"""NTU RGB+D `.skeleton` files: bytes in, the tracked bodies out, or the line that is wrong.
+"""NTU RGB+D `.skeleton` files: parses their bytes into tracked bodies, or reports the wrong line.
 
 A file is text: the number of frames; for each frame the number of bodies; for each body a line of
 10 numbers that begins with its id, the number of joints (25) and a line of 12 numbers for each
-joint, x y z in metres first. Nothing is allocated from what a file claims.
+joint, x y z in metres first. No memory is allocated based on numbers in the file.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ _HEADER_WIDTH, _JOINT_WIDTH = 10, 12  # tokens of a line
 _JOINT_BLANKS = NUM_JOINTS * [_JOINT_WIDTH - 1]
 _LETTERS = b" \n\r\t+-.0123456789eENnAaIiFfTtYy"  # of numbers, NaN, Infinity
 MAX_LINES = 400_000  # of a file; the longest real ones have some 30,000
-_LONGEST_LINE = 2000  # letters; real ones have 150
+_LONGEST_LINE = 2000  # characters; real ones have 150
 _COUNT = re.compile(rb"[0-9]{1,9}")
 _ID = re.compile(rb"[0-9]{1,20}")
 _ODD_BLANKS = (b"  ", b"\t", b" \r", b" \n", b"\n ")
@@ -28,7 +28,7 @@ class Body:
     """One tracked person.
 
     Attributes:
-      frames: int [n], where it was seen, ascending, counting only frames that hold any body.
+      frames: int [n], the frames in which it was seen, ascending; only frames with a body count.
       joints: float32 [n, 25, 3], metres.
     """
 
@@ -38,7 +38,7 @@ class Body:
 
 @dataclasses.dataclass(frozen=True)
 class Skeleton:
-    """A whole file: `num_frames` that hold any body, and the bodies by id, first seen first."""
+    """A file: the number of frames with a body, and the bodies by id, in order of appearance."""
 
     num_frames: int
     bodies: dict[str, Body]
@@ -66,8 +66,8 @@ def parse_skeleton(data: bytes) -> Skeleton:
     """The bodies of one `.skeleton` file.
 
     Raises:
-      ValueError: "line N: reason", if anything in the file is not as the format says, a coordinate
-        is not finite, or no frame holds a body. Columns after x y z may hold NaN, as real ones do.
+      ValueError: "line N: reason", if the file violates the format, a coordinate is not finite, or
+        no frame holds a body. Columns after x y z may hold NaN, as in real files.
     """
     if data.count(b"\n") > MAX_LINES:
         raise ValueError(f"line {MAX_LINES + 1}: too many lines for a recording")
@@ -75,7 +75,7 @@ def parse_skeleton(data: bytes) -> Skeleton:
     frames: list[int] = []  # of each pose, counting only frames that hold any body
     joints: list[float] = []  # x y z of each pose's 25 joints
     starts: list[int] = []  # the line before each pose's first joint
-    poses: dict[str, list[int]] = {}  # body id: which of the poses are his
+    poses: dict[str, list[int]] = {}  # body id: its poses
     valid, num_frames = 0, lines.count("the number of frames")
     for _ in range(num_frames):
         num_bodies = lines.count("the number of bodies")
@@ -104,9 +104,9 @@ def parse_skeleton(data: bytes) -> Skeleton:
 
 
 class _Lines:
-    """The lines of a file, taken one after another; `number` is that of the last one taken.
+    """The lines of a file, read one after another; `number` is that of the last line read.
 
-    There is one blank between two tokens of a line, and none around them.
+    Tokens of a line are separated by one blank, and there are no others.
     """
 
     def __init__(self, data: bytes):
@@ -136,7 +136,7 @@ class _Lines:
         return self.number == len(self.lines)
 
     def take(self, what: str, width: int, first: re.Pattern) -> bytes:
-        """The first token of the next line, which must have `width` of them."""
+        """The first token of the next line, which must have `width` tokens."""
         if self.at_end():
             raise self.error(f"the file ends where {what} should follow")
         self.number += 1

@@ -1,8 +1,8 @@
-"""Where the `.skeleton` files are: in folders, zips and tars, listed without reading or extracting.
+"""Lists `.skeleton` files in folders, zips and tars without extracting them.
 
 In: a path. Out: a Member for each file, small and picklable, from which a worker process reads the
-bytes by itself. Tars can only be read forward, so theirs are read once through to be listed and
-once more by `open_tar`. What cannot be read is reported by name, whatever else it is in.
+bytes by itself. Tars can only be read forward, so they are read once to be listed and once more by
+`open_tar`. Unreadable files are reported by name.
 """
 
 import functools
@@ -65,7 +65,7 @@ def read_member(member: Member) -> bytes:
     """The bytes of a file of a folder or a zip.
 
     Raises:
-      ValueError: gone, damaged or other than listed.
+      ValueError: the file is missing, damaged or has changed.
     """
     try:
         if os.path.isdir(member.source):
@@ -92,7 +92,7 @@ def _list_folder(source: Path, on_bad: OnBad) -> tuple[list[Member], dict]:
     for folder, folders, files in os.walk(source):
         folders.sort()
         for name in (name for name in folders if os.path.islink(os.path.join(folder, name))):
-            on_bad(name, "a link to a folder; give the folder a --source of its own")
+            on_bad(name, "a link to a folder; name that folder with another --source")
         for file in sorted(files):
             path = os.path.join(folder, file)
             name = os.path.relpath(path, source).replace(os.sep, "/")
@@ -133,7 +133,7 @@ def _list_zip(source: Path, on_bad: OnBad) -> list[Member]:
 
 @functools.lru_cache(maxsize=8)
 def _open_zip(source: str, changed: int) -> zipfile.ZipFile:
-    del changed  # a file that changed is opened again
+    del changed  # `changed` reopens a file that has changed
     return zipfile.ZipFile(source)
 
 

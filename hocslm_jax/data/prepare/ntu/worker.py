@@ -1,6 +1,6 @@
-"""What a worker process does: files to clips. It imports little, so that it starts fast and small.
+"""Worker processes turn files into clips. This module imports little, so that they start fast.
 
-In: a batch of members, with their bytes where only the parent could read them. Out: for each file a
+In: a batch of members, with their bytes if only the parent can read them. Out: for each file a
 Clip, or (file, reason) if it is bad.
 """
 
@@ -20,7 +20,7 @@ Batch = Sequence[tuple[Member, bytes | None]]
 
 
 def start() -> None:
-    """Leaves Ctrl-C to the parent and ends with it, even if it is killed."""
+    """Ignores Ctrl-C, which the parent handles, and ends when the parent ends or is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent_process().sentinel,), daemon=True).start()
 
@@ -46,7 +46,7 @@ def clip(name: str, data: bytes, compat: Compat) -> Clip:
     """The Clip in the bytes of a file of that name; joints [T, M, 25, 3] with M of 1 or 2.
 
     Raises:
-      ValueError: a wrong name, or damage, with the line where there is one.
+      ValueError: the name is wrong, or the file is damaged; with the line if known.
     """
     fields = parse_name(name)
     return Clip(

@@ -1,4 +1,4 @@
-"""Quickstart: a small procedural skeleton dataset with captions, made on the spot with NumPy.
+"""Quickstart: a small skeleton dataset with captions, generated with NumPy.
 
 `clips(seed)` yields `Clip`s of `CLASSES`; the protocol is X-Sub: the performers in
 `TRAIN_SUBJECTS` train, all others test.

@@ -187,7 +187,7 @@ def shake_hands(u: np.ndarray, cycles: int, meeting: Meeting) -> tuple[Pose, Pos
 
 
 def reel(u: np.ndarray, hit: float, pelvis: float, spine: float, head: float) -> Pose:
-    """Being struck at phase `hit`: thrown back by so much, one step to catch the balance."""
+    """Reaction to a blow at phase `hit`: the body is thrown back and takes one step."""
     back, after = (0, -0.03, -pelvis), hit + 0.2
     middle = (hit + after) / 2
     away = path(u, (hit, STILL), (after, back))

@@ -1,10 +1,10 @@
-"""The quickstart dataset: virtual subjects perform every class, with real style noise.
+"""The quickstart dataset: virtual subjects perform every class, each in their own style.
 
 In: a seed. Out: `Clip`s with joints float32 [T, M, 25, 3], metres, Kinect-v2 camera coordinates
 (x to the sensor's left, y up, z away from it), about 30 to 80 frames at 30 per second, M = 2 in
 two-person classes and 1 otherwise; ids in NTU's scheme SsssCcccPpppRrrrAaaa (1-based).
-Clip i depends on (seed, i) alone. Length, place, viewing angle and speed are drawn without
-regard to the class, so they tell nothing about it. Protocol: X-Sub, `TRAIN_SUBJECTS` train.
+Clip i depends on (seed, i) alone. Length, place, viewing angle and speed are drawn independently of
+the class. Protocol: X-Sub, `TRAIN_SUBJECTS` train.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ SUBJECT_STREAM = 7919  # keeps the subjects' random streams apart from the clips
 
 @dataclass(frozen=True)
 class Subject:
-    """What stays the same in all clips of one performer."""
+    """Properties of one performer that are the same in all clips."""
 
     body: Body
     tempo: float  # share of a clip that an action takes
@@ -49,7 +49,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Style:
-    """What is drawn anew for each clip; the same draws for every class."""
+    """Properties drawn for each clip, with the same distribution for every class."""
 
     frames: int
     onset: float  # as a share of the clip, like `end`
@@ -112,7 +112,7 @@ def personalise(rng: np.random.Generator, pose: Pose, who: Subject, style: Style
 
 
 def meeting(rng: np.random.Generator, first: Body, second: Body) -> Meeting:
-    """How far apart two people stand, and where each finds the other."""
+    """Where two people stand, and the points at which they can touch each other."""
     gap = rng.uniform(0.70, 0.86) * (first.arm + second.arm)
     share = first.arm / (first.arm + second.arm)
     return Meeting(
@@ -145,7 +145,7 @@ def perform(
 def observe(
     rng: np.random.Generator, joints: np.ndarray, camera: int, setup: int, *, noise: float = 1.0
 ) -> np.ndarray:
-    """What the sensor reports [T', M, 25, 3]: a view, a place, jitter, and fewer frames."""
+    """The sensor's measurement [T', M, 25, 3]: a view, a place, jitter, and fewer frames."""
     pair = joints.shape[1] == 2
     # One person faces the camera; two stand side by side in its view.
     yaw = np.pi + CAMERA_YAW[camera] + rng.uniform(-np.pi / 8, np.pi / 8)

@@ -1,9 +1,9 @@
 """A small grammar that writes one English sentence about a quickstart clip.
 
 In: the class name and what was drawn for the clip (acting side, pace, size of the motion, repeat
-count). Out: a sentence that names the body parts and how they move. Every fact in it is
-true of the motion; only the wording is free. `{slot}` is filled from `WORDS` at random, or from
-the clip's facts.
+count). Out: a sentence that names the body parts and how they move. All facts in it are true of the
+motion; only the wording is random. `{slot}` is filled from `WORDS` at random, or from the clip's
+facts.
 """
 
 import re
@@ -96,14 +96,14 @@ COUNTS = {2: "twice", 3: "three times", 4: "four times", 5: "five times"}
 
 
 def pace_word(frames: float) -> str:
-    """How fast an action that lasts `frames` frames (30 per second) is said to be."""
+    """A word for the speed of an action that lasts `frames` frames (30 per second)."""
     if frames < 30:
         return "quickly"
     return "slowly" if frames > 45 else "steadily"
 
 
 def size_word(amplitude: float) -> str:
-    """How large a motion `amplitude` times the average is said to be."""
+    """A word for the size of a motion that is `amplitude` times the average."""
     if amplitude < 0.92:
         return "small"
     return "big" if amplitude > 1.08 else "moderate"

@@ -1,1 +1,1 @@
-"""Readers of skeleton files as sensors, pose estimators and people write them."""
+"""Readers of skeleton files from sensors, pose estimators and other programs."""

@@ -1,4 +1,4 @@
-"""Arrays of joints in .npy and .npz files, whose axes are declared or can only be read one way.
+"""Arrays of joints in .npy and .npz files, whose axes are declared or unambiguous.
 
 In: a path, or an array. Out: a Recording. Axes are written as letters, e.g. `TVC` or `CTVM`: T
 frames, M persons, V joints, C coordinates: 2, 3, or 4 with a confidence as the last.
@@ -20,7 +20,7 @@ ORDERS = {
     3: ("TVC", "TCV", "VTC", "VCT", "CTV", "CVT"),
     4: ("TMVC", "MTVC", "TVMC", "TVCM", "CTVM", "CTMV", "MCTV"),
 }
-MOST_PERSONS = 10  # and the fewest joints, where axes are not declared
+MOST_PERSONS = 10  # and the fewest joints if axes are not declared
 JOINTS = ("keypoint", "keypoints", "joints", "skeleton", "skeletons", "poses", "positions", "data")
 SAID = {
     "layout": GRAPHS,
@@ -37,13 +37,13 @@ def read_npy_file(path: Path, axes: str | None = None, layout: Graph | None = No
 
 
 def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = None) -> Recording:
-    """The joints of an .npz file, and their confidence and `fps` where it has them.
+    """The joints of an .npz file, and their confidence and `fps` if it has them.
 
-    Joints are the array of a usual name (`JOINTS`), else the only one of three or four dimensions.
-    `layout`, `unit`, `up` and `axes` are taken from arrays of one text, as `write_npz` writes them.
+    Joints are the array with a usual name (`JOINTS`), or the only one of three or four dimensions.
+    `layout`, `unit`, `up` and `axes` are arrays of one string, as `write_npz` writes them.
 
     Raises:
-      ValueError: no such array, several, a text that is none of the known, or as `from_array`.
+      ValueError: no such array, several, an unknown string, or as `from_array`.
     """
     arrays = read_npz(path)
     says = {key: str(arrays[key].reshape(-1)[0]) for key in SAID if _is_text(arrays.get(key))}
@@ -61,7 +61,7 @@ def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = No
 
 
 def write_npz(path: Path, recording: Recording) -> None:
-    """Writes a recording of a built-in layout so that `read_npz_file` gives it back."""
+    """Writes a recording of a built-in layout; `read_npz_file` reads it unchanged."""
     said = {"layout": recording.layout.name, "unit": recording.unit, "up": recording.up}
     said["axes"] = "TMVC"
     kept = {"confidence": recording.confidence, "fps": recording.fps, **said}
@@ -101,16 +101,16 @@ def from_array(
 ) -> Recording:
     """A Recording of an array of three or four dimensions.
 
-    Four coordinates are x, y, z and a confidence. Three are x, y and a confidence where the first
-    two are pixels and the third lies between 0 and 1.
+    Four coordinates are x, y, z and a confidence. Three are x, y and a confidence if the first two
+    are pixels and the third is between 0 and 1.
 
     Args:
       axes: the order of the axes; None = the only one that fits the shape.
-      layout: whose joints they are; None = not known.
-      confidence: of the same axes but C, if there is one.
+      layout: layout of the joints; None = unknown.
+      confidence: with the same axes except C, if there is one.
 
     Raises:
-      ValueError: no numbers, axes that do not fit or cannot be told, or as `Recording`.
+      ValueError: no numbers, axes that do not fit or are ambiguous, or as `Recording`.
     """
     if array.dtype.kind not in "fiu":
         raise ValueError(f"an array of {array.dtype}, expected numbers")
@@ -139,7 +139,8 @@ def from_array(
 def split(
     joints: np.ndarray, confidence: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """(joints of 2 or 3 coordinates, confidence or None), which the last coordinate can be.
+    """(joints of 2 or 3 coordinates, confidence or None); the last coordinate may be the
+    confidence.
 
     Raises:
       ValueError: 4 coordinates without a confidence, or with two.
@@ -149,13 +150,13 @@ def split(
         last, box = joints[..., -1], joints[..., :2].reshape(-1, 2)
         scores = bool(np.all(np.isnan(last) | ((last >= 0) & (last <= 1)))) and last.any()
         if count == 4 and not scores:
-            raise ValueError("4 coordinates, of which the last is no confidence between 0 and 1")
+            raise ValueError("4 coordinates, of which the last is not a confidence between 0 and 1")
         with np.errstate(over="ignore", invalid="ignore"):
             pixels = (np.fmax.reduce(box) - np.fmin.reduce(box) > 20).all()
         if scores and (count == 4 or pixels):
             return joints[..., :-1], last
     if count == 4:
-        raise ValueError("4 coordinates and a confidence besides")
+        raise ValueError("4 coordinates and a separate confidence")
     return joints, confidence
 
 
@@ -163,7 +164,7 @@ def check_axes(axes: str) -> str:
     """The axes in capitals; "" where none are declared.
 
     Raises:
-      UserError: not T, V, C and perhaps M, each once.
+      UserError: other letters than T, V, C and optionally M, each once.
     """
     letters = axes.upper()
     good = re.fullmatch(r"[TMVC]+", letters) and {*"TVC"} <= {*letters}
@@ -190,7 +191,7 @@ def _checked(axes: str, shape: tuple[int, ...], layout: Graph | None) -> str:
 
 
 def _only_order(shape: tuple[int, ...], layout: Graph | None) -> str:
-    """The one order of axes that an array of this shape can have."""
+    """The only order of axes that an array of this shape can have."""
     if len(shape) not in ORDERS:
         raise ValueError(
             f"shape {shape}, expected three axes or four: frames, persons, joints, xyz"
@@ -211,7 +212,7 @@ def _only_order(shape: tuple[int, ...], layout: Graph | None) -> str:
 
 
 def _ordered(array: np.ndarray, axes: str, order: str) -> np.ndarray:
-    """The array with its axes in another order; persons that are not there are one."""
+    """The array with its axes in another order; without an axis of persons there is one person."""
     if "M" not in axes:
         array, axes = array[None], "M" + axes
     return np.ascontiguousarray(array.transpose([axes.index(letter) for letter in order]))

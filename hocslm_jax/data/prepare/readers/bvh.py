@@ -1,7 +1,7 @@
-"""Motion capture in Biovision's BVH: a hierarchy of bones, and their angles in every frame.
+"""Motion capture in Biovision's BVH format: a hierarchy of bones, and their angles per frame.
 
 In: a path. Out: a Recording of the joints' positions, from the angles by forward kinematics, with
-the file's own hierarchy as its layout. End sites are no joints. y is up, as the format says.
+the file's own hierarchy as its layout. End sites are not joints. y is up, as the format requires.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ MAX_BYTES = 64 << 20
 MAX_HEAD = 1 << 20
 _WORDS = re.compile(r"[{}]|[^\s{}]+")
 _CHANNEL = re.compile(r"([XYZ])(position|rotation)", re.IGNORECASE)
-_END = -1  # the place of an end site, and of what is above the root
+_END = -1  # index of end sites and of the root's parent
 
 
 @dataclasses.dataclass
@@ -27,9 +27,9 @@ class _Bone:
     """A joint of the hierarchy.
 
     Attributes:
-      parent: place of the bone that it hangs from; -1 = none.
+      parent: index of the parent bone; -1 = none.
       offset: from the parent, 3 numbers.
-      channels: (axis, whether it turns about it) of each of its values in a frame.
+      channels: for each of its values in a frame, (axis, whether it is a rotation).
     """
 
     name: str
@@ -42,13 +42,13 @@ def read_bvh(path: Path) -> Recording:
     """The joints of one BVH file, [T, 1, V, 3].
 
     Raises:
-      ValueError: with the reason: no or a damaged hierarchy, or another number of values than its
-        channels and frames need.
+      ValueError: with the reason: a missing or damaged hierarchy, or a number of values that does
+        not match channels and frames.
     """
     text = decode(read_bytes(path, MAX_BYTES), "it")
     motion = re.search(r"^[ \t]*MOTION\b", text, re.MULTILINE)
     if not motion or text.lstrip()[:9].upper() != "HIERARCHY":
-        raise ValueError("no BVH file: HIERARCHY and MOTION expected")
+        raise ValueError("not a BVH file: HIERARCHY and MOTION expected")
     if motion.start() > MAX_HEAD:
         raise ValueError(f"a hierarchy of over {MAX_HEAD} characters")
     bones = _hierarchy(_WORDS.findall(text[: motion.start()])[1:])
@@ -71,7 +71,7 @@ def _hierarchy(words: list[str]) -> list[_Bone]:
     """The bones, parents first, from the words between HIERARCHY and MOTION."""
     bones: list[_Bone] = []
     path: list[int] = []  # the bones whose braces are open; -1 for an end site
-    words = [*words, ""]  # so that what is cut off ends in a word that is not expected
+    words = [*words, ""]  # so that a truncated hierarchy ends in an unexpected word
     at = 0
     while words[at]:
         word, inside = words[at].upper(), path[-1] if path else _END
@@ -126,10 +126,10 @@ def _motion(text: str, channels: int) -> tuple[float, np.ndarray]:
     check_size((frames, max(channels, 1)))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what is no number is only warned of
+            warnings.simplefilter("error")  # NumPy only warns about values that are not numbers
             values = np.fromstring(text[match.end() :], np.float64, sep=" ")
     except (ValueError, DeprecationWarning):
-        raise ValueError("values of the motion that are no numbers") from None
+        raise ValueError("values of the motion that are not numbers") from None
     if not frames or values.size != frames * channels:
         raise ValueError(f"{values.size} values for {frames} frames of {channels} channels")
     if not np.isfinite(values).all():
@@ -140,8 +140,9 @@ def _motion(text: str, channels: int) -> tuple[float, np.ndarray]:
 def _positions(bones: list[_Bone], values: np.ndarray) -> np.ndarray:
     """World positions [T, V, 3] by forward kinematics.
 
-    Channels turn in the order in which they stand, each about the axis that those before it left.
-    The root's position is added to its offset; that of any other bone takes the offset's place.
+    Rotations apply in the order of the channels, each about the axis that the previous ones
+    rotated. The root's position is added to its offset; the position of any other bone replaces its
+    offset.
     """
     frames, first = len(values), 0
     positions = np.empty((frames, len(bones), 3))
@@ -182,14 +183,14 @@ def _number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise ValueError(f"{text[:30]!r} is no number") from None
+        raise ValueError(f"{text[:30]!r} is not a number") from None
     if not abs(number) < 1e9:
-        raise ValueError(f"{text[:30]!r} cannot be meant")
+        raise ValueError(f"{text[:30]!r} is too large")
     return number
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:
-    """Names of which a second one of the same gets a number."""
+    """Makes names unique by adding numbers to repeated ones."""
     seen: dict[str, int] = {}
     found = []
     for name in names:

@@ -1,8 +1,8 @@
 """A file of any format as a clip of one skeleton, for `prepare folder` and `predict`.
 
-In: a path or an array, the skeleton wanted, and what the user says of the files (`Reading`). Out:
+In: a path or an array, the target skeleton, and the user's settings for the files (`Reading`). Out:
 joints float32 [T, M, V, C] in the order of that skeleton, 3D ones in metres and upright. Short gaps
-are filled over time; what is still missing is 0, its confidence too.
+are filled over time; joints that are still missing are 0, and so is their confidence.
 """
 
 import dataclasses
@@ -33,15 +33,15 @@ SURE = 2.0  # above every confidence; estimators give probabilities, a few sligh
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How files become clips: what their author knows and they do not say.
+    """How files become clips: facts that the files themselves do not state.
 
     Attributes:
       channels: of the clips, one of `channels.CHANNELS`.
-      missing: what the files write for each coordinate of a missing joint; None = nothing. NaN and
-        a confidence of 0 always say so.
+      missing: the value of all coordinates of a missing joint; None = no such value. NaN and a
+        confidence of 0 always mark a missing joint.
       gap: the longest gap, in frames, that is filled over time.
-      layout: whose joints the files hold, by name; "" = what the file says, else the skeleton
-        wanted.
+      layout: name of the layout of the files' joints; "" = that stated in the file, or the target
+        skeleton.
       axes: the order of an array's axes, e.g. "TVC"; "" = as `as_clip` takes them.
     """
 
@@ -52,7 +52,7 @@ class Reading:
     axes: str = ""
 
     def noted(self) -> dict:
-        """What another file of the same source has to be read with, where it is unusual."""
+        """The settings that are not the default, to read another file of the same source."""
         found = {"missing": self.missing, "gap": self.gap}
         return {key: value for key, value in found.items() if value != getattr(USUAL_READING, key)}
 
@@ -61,10 +61,10 @@ USUAL_READING = Reading()
 
 
 def reading_of(noted: object, channels: str = USUAL) -> Reading:
-    """The Reading of a dataset or a run that says `Reading.noted`, or something damaged.
+    """The Reading of a dataset or a run from its stored `Reading.noted`.
 
     Raises:
-      ValueError: damaged.
+      ValueError: the stored value is damaged.
     """
     noted = noted if isinstance(noted, Mapping) else {}
     missing, gap = noted.get("missing"), noted.get("gap", LONGEST)
@@ -75,12 +75,12 @@ def reading_of(noted: object, channels: str = USUAL) -> Reading:
 
 
 def read_clip(path: Path, graph: Graph | None, reading: Reading = USUAL_READING) -> np.ndarray:
-    """One file as float32 [T, M, V, C] in the joints of `graph`, or without one in its own.
+    """One file as float32 [T, M, V, C] with the joints of `graph`, or without it with its own.
 
     Raises:
-      ValueError: with the reason: missing, of no known format, other coordinates, an unknown unit
-        or layout, or as `as_clip`; `Nobody` where all joints are missing.
-      UserError: a file that is not .npy cannot be read.
+      ValueError: with the reason: the file is missing or has an unknown format, unit, layout or
+        number of coordinates, or as `as_clip`; `Nobody` if all joints are missing.
+      UserError: a file other than .npy cannot be read.
     """
     if path.suffix == ".npy" and not reading.axes and not reading.layout:
         array = read_npy(path)
@@ -89,7 +89,7 @@ def read_clip(path: Path, graph: Graph | None, reading: Reading = USUAL_READING)
         return as_clip(array, graph.num_joints if graph else array.shape[-2], reading)
     recording = _declared(path, reading)
     if recording.joints.shape[-1] == 3 and recording.unit is None and path.suffix not in ARRAYS:
-        raise ValueError("its unit cannot be told from the size of a body; convert it to metres")
+        raise ValueError("its unit is not clear from the size of a body; convert it to metres")
     return clip_of(recording, graph, reading)
 
 
@@ -117,7 +117,7 @@ def clip_of(
         raise ValueError(f"its joints have {count} coordinates; {reading.channels} needs {wanted}")
     joints = mark_missing(recording.joints, reading.missing, _known(recording.confidence))
     recording = dataclasses.replace(recording, joints=joints)
-    reading = dataclasses.replace(reading, missing=None)  # it was in the file's own unit
+    reading = dataclasses.replace(reading, missing=None)  # the number was in the file's unit
     recording = turned_up(in_metres(recording), graph.up if graph else "y")
     if graph:
         if recording.layout is None and recording.joints.shape[2] == graph.num_joints:
@@ -127,9 +127,9 @@ def clip_of(
 
 
 def channels_in(path: Path, reading: Reading) -> str:
-    """The channels of a dataset whose first clip this is.
+    """The channels of a dataset, from its first clip.
 
-    A confidence that comes with 2D joints or is a part of an array is kept.
+    A confidence is kept if the joints are 2D or it is part of an array.
 
     Raises:
       ValueError, UserError: the file cannot be read.
@@ -138,7 +138,7 @@ def channels_in(path: Path, reading: Reading) -> str:
     if recording is None:
         array = read_npy(path)
         if array.dtype.kind not in "fiu" or array.ndim not in (3, 4):
-            raise ValueError(f"an array of {array.dtype} and shape {array.shape} is no clip")
+            raise ValueError(f"an array of {array.dtype} and shape {array.shape} is not a clip")
         with np.errstate(over="ignore", invalid="ignore"):
             array = np.asarray(array, np.float32)
         joints, confidence = split(array if array.ndim == 4 else array[:, None])
@@ -152,13 +152,13 @@ def channels_in(path: Path, reading: Reading) -> str:
 
 
 def as_clip(array: np.ndarray, num_joints: int, reading: Reading = USUAL_READING) -> np.ndarray:
-    """An array [T, M, V, C] or [T, V, C] as float32 [T, M, V, C] without persons of zeros alone.
+    """An array [T, M, V, C] or [T, V, C] as float32 [T, M, V, C], without all-zero persons.
 
-    C is that of `reading.channels`; without the confidence, all joints that are there are sure.
+    C is given by `reading.channels`; if the array lacks the confidence, it is 1 for known joints.
 
     Raises:
-      ValueError: another shape, axes in another order, a confidence that is none, or what
-        `clip.check_joints` refuses; `Nobody` where all joints are missing.
+      ValueError: a wrong shape, axes in another order, an invalid confidence, or as
+        `clip.check_joints`; `Nobody` if all joints are missing.
     """
     if array.ndim == 3:
         array = array[:, None]
@@ -178,7 +178,7 @@ def as_clip(array: np.ndarray, num_joints: int, reading: Reading = USUAL_READING
         values = np.array(array, np.float32)
     confidence = values[..., count] if values.shape[-1] > count else None
     if confidence is not None and ((confidence < 0) | (confidence > SURE)).any():
-        raise ValueError(f"the last of {channels} goes beyond 0 to 1, so it is no confidence")
+        raise ValueError(f"the last of {channels} is not a confidence: it leaves the range 0 to 1")
     clip = finished(values[..., :count], confidence, reading)
     frames, persons = clip.shape[:2]
     if persons > 2 and (persons > frames or _smoother_by_person(clip)):
@@ -194,12 +194,12 @@ def finished(
 ) -> np.ndarray:
     """Coordinates [T, M, V, 2 or 3], NaN where missing, as a clip float32 [T, M, V, C].
 
-    Short gaps are filled over time. The confidence [T, M, V] goes through unchanged where a joint
-    was seen, and is 1 there if it is not known; it is 0 where a joint is missing, filled or not.
-    Persons who are never there are left out.
+    Short gaps are filled over time. The confidence [T, M, V] of a joint that was seen does not
+    change, or is 1 if it is unknown; that of a missing joint is 0, even if it was filled. Persons
+    who are always missing are left out.
 
     Raises:
-      ValueError: as `clip.check_joints`; `Nobody` where all joints are missing.
+      ValueError: as `clip.check_joints`; `Nobody` if all joints are missing.
     """
     with np.errstate(over="ignore", invalid="ignore"):
         joints = np.asarray(joints, np.float32)
@@ -208,8 +208,8 @@ def finished(
     joints = mark_missing(joints, reading.missing, confidence)
     lost = np.isnan(joints[..., 0])  # [T, M, V]
     if lost.size and lost.all():
-        raise Nobody("nobody is in it: all joints are missing")
-    seen = joints.any(axis=-1) & ~lost  # what is exactly 0 is missing, too
+        raise Nobody("it shows nobody: all joints are missing")
+    seen = joints.any(axis=-1) & ~lost  # joints at exactly 0 are missing too
     if lost.any():
         joints = np.nan_to_num(fill_gaps(joints, reading.gap)[0], nan=0.0)
     check_joints(joints)
@@ -226,7 +226,7 @@ def _declared(path: Path, reading: Reading) -> Recording:
 
 
 def _with_confidence(recording: Recording, reading: Reading) -> Recording:
-    """The Recording with a confidence if `reading` says so where the reader could not know."""
+    """The Recording, with the confidence that `reading` declares but the reader did not know."""
     joints, known = recording.joints, recording.confidence is not None
     if known or not has_confidence(reading.channels) or joints.shape[-1] != len(reading.channels):
         return recording
@@ -235,7 +235,7 @@ def _with_confidence(recording: Recording, reading: Reading) -> Recording:
 
 
 def _known(confidence: np.ndarray | None) -> np.ndarray | None:
-    """With 1 where a file does not say how sure it is."""
+    """The confidence, with 1 where the file has none."""
     return None if confidence is None else np.nan_to_num(confidence, nan=1.0)
 
 

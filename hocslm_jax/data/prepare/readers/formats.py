@@ -1,7 +1,7 @@
-"""The table of formats of skeleton files, and the one function that reads any of them.
+"""The table of formats of skeleton files, and the function that reads them all.
 
-In: a path. Out: a Recording. To read another format, write a function that makes a Recording of a
-path or of a parsed JSON value, and give it a line in `FORMATS`.
+In: a path. Out: a Recording. To add a format, write a function from a path or a parsed JSON value
+to a Recording, and add it to `FORMATS`.
 """
 
 import dataclasses
@@ -39,14 +39,14 @@ from hocslm_jax.graph import NTU25, Graph, resolve_graph
 
 
 class Format(NamedTuple):
-    """How files of one kind are known and read.
+    """How files of one format are recognised and read.
 
     Attributes:
-      read: makes a Recording of a path; of a parsed value if the suffix is .json.
+      read: makes a Recording from a path, or from a parsed value if the suffix is .json.
       suffixes: of its files.
-      sign: what its JSON has at the top, for messages.
-      known_by: whether a parsed JSON value is of this kind.
-      has_axes: whether `read` takes axes and a layout, since files do not say them.
+      sign: the top-level keys of its JSON, for messages.
+      known_by: whether a parsed JSON value has this format.
+      has_axes: whether `read` takes axes and a layout, which the files do not state.
     """
 
     read: Callable[..., Recording]
@@ -59,20 +59,20 @@ class Format(NamedTuple):
 def read_recording(
     path: str | Path, axes: str | None = None, layout: str | Graph | None = None
 ) -> Recording:
-    """The skeletons in one file, or in a folder of OpenPose's files, whatever the format.
+    """The skeletons in one file of any format, or in a folder of OpenPose's files.
 
     Args:
       axes: the order of an array's axes, e.g. "TMVC"; None = the only one that fits.
-      layout: whose joints these are, where the file does not say; columns or bones with names are
-        put into its order.
+      layout: layout of the joints, if the file does not state it; named columns or bones are sorted
+        into its order.
 
     Raises:
-      UserError: in one line: the path, and what is wrong with it; `Nobody` if that is all.
+      UserError: one line with the path and the reason; `Nobody` if the file shows nobody.
     """
     path = Path(path)
     graph = resolve_graph(layout) if layout is not None else None
     try:
-        with np.errstate(all="ignore"):  # damaged numbers are refused later, by name
+        with np.errstate(all="ignore"):  # damaged numbers are refused later, with their names
             recording = _read(path, axes, graph)
         if graph is None or recording.layout == graph:
             return recording
@@ -85,7 +85,7 @@ def read_recording(
 
 
 def describe(content: object) -> str:
-    """What a JSON value looks like, in a few words."""
+    """Describes a JSON value in a few words."""
     if isinstance(content, dict):
         return f"an object with the keys {few((repr(str(key)[:30]) for key in content), most=6)}"
     if isinstance(content, list):
@@ -100,7 +100,7 @@ def _read(path: Path, axes: str | None, layout: Graph | None) -> Recording:
         if not any(path.glob(FRAME_FILES)):
             raise ValueError(f"a folder without {FRAME_FILES} (OpenPose); name a file")
         return read_openpose_folder(path)
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if path.exists() and not path.is_file():  # reading a pipe would block
         raise ValueError("not a plain file")
     suffix = path.suffix.lower()
     kinds = [kind for kind in FORMATS.values() if suffix in kind.suffixes]
@@ -110,7 +110,7 @@ def _read(path: Path, axes: str | None, layout: Graph | None) -> Recording:
     if kinds[0].has_axes:
         return kinds[0].read(path, axes, layout)
     if axes:
-        raise ValueError("axes are of arrays; the format of this file says them itself")
+        raise ValueError("axes are for arrays; the format of this file defines them")
     if suffix != ".json":
         return kinds[0].read(path)
     content = parse_json(read_bytes(path, MAX_JSON_BYTES))
@@ -118,11 +118,11 @@ def _read(path: Path, axes: str | None, layout: Graph | None) -> Recording:
         if kind.known_by(content):
             return kind.read(content)
     signs = ", ".join(f"{name} ({kind.sign})" for name, kind in FORMATS.items() if kind.sign)
-    raise ValueError(f"{describe(content)}, which is no known format; read are {signs}")
+    raise ValueError(f"{describe(content)}, which is not a known format; known are {signs}")
 
 
 def as_declared(recording: Recording, layout: Graph) -> Recording:
-    """The recording in the layout that its reader could not know."""
+    """The recording in a layout that its reader could not determine."""
     if recording.names:
         return in_order_of(recording, layout)
     if recording.layout is None or recording.layout.joints == layout.joints:
@@ -153,7 +153,7 @@ def _has(*keys: str) -> Callable[[object], bool]:
 
 
 def _list_of(*keys: str) -> Callable[[object], bool]:
-    """Whether a value is a list whose first is an object with these keys."""
+    """Whether a value is a list whose first item is an object with these keys."""
     known = _has(*keys)
     return lambda content: isinstance(content, list) and known(content[0] if content else None)
 

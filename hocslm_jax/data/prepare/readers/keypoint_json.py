@@ -1,7 +1,7 @@
 """2D keypoints in JSON: OpenPose, Kinetics-skeleton, AlphaPose and COCO; also NW-UCLA's 3D clips.
 
 In: a parsed JSON value, or a folder of OpenPose's files. Out: a Recording in pixels or in shares of
-the image, y down. A joint without confidence is missing. Whatever is damaged raises ValueError.
+the image, y down. A joint with confidence 0 is missing. Damaged files raise ValueError.
 """
 
 import re
@@ -33,7 +33,7 @@ _TRACKS = ("track_id", "tracking_id", "instance_id", "idx")
 
 
 def read_openpose(content: dict | list) -> Recording:
-    """One file of OpenPose's `--write_json`, or a list of their contents, one a frame."""
+    """One file of OpenPose's `--write_json`, or a list of their contents, one per frame."""
     frames = content if isinstance(content, list) else [content]
     return _openpose(list(enumerate(frames)))
 
@@ -81,11 +81,11 @@ def read_kinetics(content: dict) -> Recording:
 def read_annotations(content: dict | list) -> Recording:
     """AlphaPose's results, COCO's results, or COCO's annotations with images and categories.
 
-    Persons keep their place where they have a track (`idx`, `track_id`), else by their order in
-    each frame. The first 17 of Halpe's 26 or 136 keypoints and of COCO-WholeBody's 133 are read.
+    Persons are matched over time by their track (`idx`, `track_id`), or else by their order in each
+    frame. The first 17 of Halpe's 26 or 136 keypoints and of COCO-WholeBody's 133 are read.
     """
     entries = content if isinstance(content, list) else _list(content, "annotations")
-    labels = isinstance(content, dict)  # there the third value is a flag: 0 = not labelled
+    labels = isinstance(content, dict)  # in annotations the third value is a flag: 0 = not labelled
     numbers = _image_numbers(content) if labels else {}
     order: dict[str, int] = {}
     found, in_frame = [], {}
@@ -131,7 +131,7 @@ def _openpose(frames: list[tuple[int, object]]) -> Recording:
 
 
 def _openpose_body(number: int, person: int, body: dict) -> Iterator[Detection]:
-    """The person's 2D keypoints, else the 3D ones, else nothing."""
+    """The person's 2D keypoints, or else the 3D ones, or nothing."""
     for key, width in (("pose_keypoints_2d", 3), ("pose_keypoints", 3), ("pose_keypoints_3d", 4)):
         points = floats(body.get(key) or [], key)
         if points.size % width:
@@ -148,7 +148,7 @@ def _openpose_body(number: int, person: int, body: dict) -> Iterator[Detection]:
 
 
 def _detection(frame: int, track, points: np.ndarray, scores: np.ndarray) -> Detection:
-    """With NaN for joints without confidence."""
+    """A Detection, with NaN for joints of confidence 0."""
     return Detection(frame, track, np.where((scores > 0)[:, None], points, np.nan), scores)
 
 
@@ -175,7 +175,7 @@ def _image_recording(found, frames, layout: Graph | None, names: tuple[str, ...]
 
 
 def _image_numbers(content: dict) -> dict[object, int]:
-    """Frame numbers by image id: `frame_id`, else the number in the file's name, else the id."""
+    """Frame numbers by image id: `frame_id`, or the number in the file's name, or the id."""
     found = {}
     for image in content.get("images") or []:
         identity = _dict(image, "an image").get("id")
@@ -203,18 +203,18 @@ def _frame_number(number: object) -> int:
     if isinstance(number, str) and number.isdecimal() and len(number) <= 15:
         number = int(number)
     if type(number) is not int or abs(number) >= 10**15:
-        raise ValueError(f"{str(number)[:50]!r} is no frame number")
+        raise ValueError(f"{str(number)[:50]!r} is not a frame number")
     return number
 
 
 def _list(content: object, key: str) -> list:
     found = content.get(key) if isinstance(content, dict) else None
     if not isinstance(found, list):
-        raise ValueError(f"{key} is no list")
+        raise ValueError(f"{key} is not a list")
     return found
 
 
 def _dict(value: object, what: str) -> dict:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is no object")
+        raise ValueError(f"{what} is not an object")
     return value

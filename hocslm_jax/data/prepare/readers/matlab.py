@@ -1,7 +1,7 @@
-"""Joints in MATLAB's .mat files of versions 5 to 7, such as UTD-MHAD's `d_skel`.
+"""Joints in MATLAB's .mat files, versions 5 to 7, such as UTD-MHAD's `d_skel`.
 
 In: a path. Out: a Recording. Compressed variables are unpacked here, up to a limit, before SciPy
-reads them, and only the one variable of numbers that is meant is read.
+reads them; only the array of joints is read.
 """
 
 import io
@@ -25,24 +25,24 @@ _KINDS = (
     "single",
     *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)),
 )
-# Of a known variable: its axes and its layout.
+# Axes and layout of known variables.
 KNOWN = {"d_skel": ("VCT", "utd20")}
 
 
 def read_mat(path: Path, axes: str | None = None, layout: Graph | None = None) -> Recording:
-    """The joints of a .mat file: `d_skel` as in UTD-MHAD, else the only array of 3 or 4 axes.
+    """The joints of a .mat file: `d_skel` as in UTD-MHAD, or the only array with 3 or 4 axes.
 
     Raises:
-      ValueError: with the reason: another version of the format, damaged, too large, no or several
-        such arrays, or as `from_array`.
+      ValueError: with the reason: the file has another version, is damaged or too large, has no or
+        several such arrays, or as `from_array`.
     """
     data = _unpacked(read_bytes(path, MAX_BYTES))
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of names twice and the like
+            warnings.simplefilter("ignore")  # e.g. about repeated names
             variables = scipy.io.whosmat(io.BytesIO(data))
-    except Exception as error:  # SciPy's own, and whatever a damaged file makes of its parser
-        raise ValueError(f"no readable .mat file ({type(error).__name__})") from None
+    except Exception as error:  # SciPy's parser raises many types for damaged files
+        raise ValueError(f"not a readable .mat file ({type(error).__name__})") from None
     shapes = {name: tuple(shape) for name, shape, kind in variables if kind in _KINDS}
     name = next((key for key in KNOWN if len(shapes.get(key, ())) == 3), None) or pick(shapes)
     check_size(shapes[name])
@@ -59,11 +59,11 @@ def read_mat(path: Path, axes: str | None = None, layout: Graph | None = None) -
 
 
 def _unpacked(data: bytes) -> bytes:
-    """The file with its compressed variables replaced by what they hold."""
+    """The file with its compressed variables decompressed."""
     if data[:10] == b"MATLAB 7.3":
         raise ValueError("MATLAB 7.3 files are HDF5; save it with -v7")
     if len(data) < _HEADER or data[:6] != b"MATLAB" or data[126:128] not in (b"IM", b"MI"):
-        raise ValueError("no .mat file of version 5 to 7")
+        raise ValueError("not a .mat file of version 5 to 7")
     order = "<" if data[126:128] == b"IM" else ">"
     parts, at, left = [data[:_HEADER]], _HEADER, MAX_BYTES
     while at + 8 <= len(data):

@@ -1,8 +1,8 @@
-"""Landmarks of MediaPipe's pose solutions (BlazePose, 33 joints), as people dump them to JSON.
+"""Landmarks of MediaPipe's pose solutions (BlazePose, 33 joints), saved as JSON.
 
 In: a parsed JSON value: a frame or a list of frames, each with `pose_world_landmarks` or
-`pose_landmarks` in the spelling of Python, of JavaScript, or of a protocol buffer. Out: a
-Recording: of world landmarks in metres, else of image landmarks as shares of the image.
+`pose_landmarks` in the spelling of Python, of JavaScript, or of a protocol buffer. Out: a Recording
+of world landmarks in metres, or else of image landmarks as shares of the image.
 """
 
 import numpy as np
@@ -23,10 +23,10 @@ _NUMBERS = ("frame_index", "frame_number", "frame_id", "frame")
 
 
 def read_mediapipe(content: dict | list) -> Recording:
-    """World landmarks where the file has any (metres, origin at the hips), else image landmarks.
+    """World landmarks (metres, origin at the hips) if the file has any, or else image landmarks.
 
-    Of image landmarks x and y are read; their z has a scale of its own. Both axes are shares of the
-    image's sides, so that a body is stretched unless the image is a square.
+    Only x and y of image landmarks are read, because z has another scale. Both are shares of the
+    image's sides, so a body is stretched unless the image is square.
     """
     frames = frames_of(content)
     world = any(_find(frame, WORLD) for frame in frames)
@@ -34,7 +34,7 @@ def read_mediapipe(content: dict | list) -> Recording:
     for position, frame in enumerate(frames):
         number = next((frame[key] for key in _NUMBERS if key in frame), position)
         if type(number) is not int or abs(number) >= 10**15:
-            raise ValueError(f"{str(number)[:50]!r} is no frame number")
+            raise ValueError(f"{str(number)[:50]!r} is not a frame number")
         numbers.append(number)
         for person, body in enumerate(_bodies(_find(frame, WORLD if world else IMAGE))):
             points, visibility = _points(body, 3 if world else 2)
@@ -53,7 +53,7 @@ def read_mediapipe(content: dict | list) -> Recording:
 
 
 def frames_of(content: object) -> list[dict]:
-    """The frames in a value, each as an object; [] if it has no landmarks."""
+    """The frames in a value, each an object; [] if it has no landmarks."""
     if isinstance(content, dict) and isinstance(content.get("frames"), list):
         content = content["frames"]
     if _is_body(content):
@@ -69,7 +69,7 @@ def frames_of(content: object) -> list[dict]:
 
 
 def _is_body(value: object) -> bool:
-    """A list of landmarks, which are objects with x and y."""
+    """Whether a value is a list of landmarks, which are objects with x and y."""
     return (
         isinstance(value, list)
         and bool(value)
@@ -92,7 +92,7 @@ def _bodies(value: object) -> list[list]:
 
 
 def _unpacked(value: object) -> object:
-    """The list in a protocol buffer's landmark list; anything else as it is."""
+    """The list in a protocol buffer's landmark list; other values are returned unchanged."""
     is_buffer = isinstance(value, dict) and "x" not in value
     return value.get("landmark", value.get("landmarks")) if is_buffer else value
 

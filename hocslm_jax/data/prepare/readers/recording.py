@@ -1,7 +1,7 @@
-"""What every reader returns: the skeletons of one file, and what the file says about them.
+"""The result of every reader: the skeletons of one file, and what the file states about them.
 
-In: detections or arrays. Out: a Recording, in the file's own units, axes and layout; a joint that
-is not there is NaN. The functions below bring one to a model's units, axes and layout. NumPy only.
+In: detections or arrays. Out: a Recording in the file's own units, axes and layout; missing joints
+are NaN. The functions below convert it to a model's units, axes and layout. NumPy only.
 """
 
 import dataclasses
@@ -18,9 +18,10 @@ from hocslm_jax.graph import GRAPHS, Graph
 MAX_NUMBERS = 1 << 24  # in a file: two hours of 25 joints
 METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 UNITS = (*METRES, "px", "normalised")
-SPARSEST = 10  # frame numbers that are further apart than this on average are no frame numbers
-# What turns each axis up into y up without mirroring a body, [3, 3]. Where y points down, z points
-# away from the camera; so it does with y up in Kinect's coordinates, and who faces it still does.
+SPARSEST = 10  # numbers with a larger average gap are not frame numbers
+# Rotations [3, 3] that turn each `up` axis into y without mirroring a body. If y points down, z
+# points away from the camera, as in Kinect's coordinates with y up; a person who faces the camera
+# still does after the rotation.
 _TURNS = {
     "y": ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
     "-y": ((-1, 0, 0), (0, -1, 0), (0, 0, 1)),
@@ -36,18 +37,18 @@ class Recording:
     """The skeletons of one file.
 
     Attributes:
-      joints: float32 [T, M, V, 2 or 3]; NaN where a joint or a person is not there.
-      confidence: float32 [T, M, V] as the file has it, NaN where there is none; or None.
-      layout: whose joints these are, or None if the file does not say.
-      names: the joints' names, where the file names them.
-      unit: of `UNITS`, or None if it cannot be told.
+      joints: float32 [T, M, V, 2 or 3]; NaN for missing joints and persons.
+      confidence: float32 [T, M, V] as in the file, NaN where it has none; or None.
+      layout: layout of the joints, or None if the file does not state it.
+      names: the joints' names, if the file has them.
+      unit: one of `UNITS`, or None if unknown.
       up: the axis that points up, as in `Graph.up`, or None.
       fps: frames a second, or None.
-      tracks: a name for each person; () where the file has none.
+      tracks: a name for each person; () if the file has none.
 
     Raises:
-      ValueError: with the reason: another shape, too much, nobody in it, or coordinates that cannot
-        be meant.
+      ValueError: with the reason: a wrong shape, too many numbers, nobody in it, or impossible
+        coordinates.
     """
 
     joints: np.ndarray
@@ -69,7 +70,7 @@ class Recording:
             )
         lost = np.isnan(self.joints).any(axis=-1, keepdims=True)
         if lost.all():
-            raise Nobody("nobody is in it: no joint has coordinates")
+            raise Nobody("it shows nobody: no joint has coordinates")
         if (far := np.abs(self.joints) >= FARTHEST).any():
             frame, person, joint, _ = np.argwhere(far)[0]
             raise ValueError(
@@ -93,23 +94,23 @@ def assemble(
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """(joints [T, M, V, C], confidence [T, M, V] or None, track names) of persons in frames.
 
-    Time begins at the first frame and has every number up to the last; a person takes the same
-    place of M in all frames.
+    Time runs from the first to the last frame number, without gaps; a person has the same index in
+    M in all frames.
 
     Args:
-      frames: numbers of frames that exist, with or without anybody.
+      frames: numbers of all existing frames, including empty ones.
 
     Raises:
-      ValueError: nobody, persons with other joints, one twice in a frame, or frame numbers that are
-        none.
+      ValueError: nobody, persons with different joints, a person twice in a frame, or impossible
+        frame numbers.
     """
     if not detections:
-        raise Nobody("nobody is in it")
+        raise Nobody("it shows nobody")
     numbers = {detection.frame for detection in detections} | set(frames)
     first, count = min(numbers), max(numbers) - min(numbers) + 1
     if count > SPARSEST * len(numbers) + SPARSEST:
         raise ValueError(
-            f"frames {first} to {max(numbers)}, of which {len(numbers)} exist: no frame numbers"
+            f"frames {first} to {max(numbers)}, of which {len(numbers)} exist: not frame numbers"
         )
     places = {track: m for m, track in enumerate(dict.fromkeys(d.track for d in detections))}
     shape = (count, len(places), *detections[0].joints.shape)
@@ -131,7 +132,7 @@ def assemble(
 
 
 def check_size(shape: Sequence[int]) -> None:
-    """Raises ValueError where an array of this shape is more than any clip has."""
+    """Raises ValueError if an array of this shape is larger than any clip."""
     size = 1
     for length in shape:
         size *= int(length)
@@ -149,14 +150,14 @@ def floats(values: object, what: str) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
             return np.asarray(values, np.float32)
     except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"{what} is no list of numbers") from None
+        raise ValueError(f"{what} is not a list of numbers") from None
 
 
 def guess_unit(joints: np.ndarray) -> str | None:
-    """The unit of joints [T, M, V, C] by the size of a body, None if it fits none.
+    """The unit of joints [T, M, V, C], guessed from the size of a body; None if none fits.
 
-    A body's size is the longest side of its box, in the median over frames and persons. In images
-    it says only whether coordinates are pixels.
+    The size of a body is the longest side of its box, median over frames and persons. For 2D joints
+    it only shows whether coordinates are pixels.
     """
     flat = joints.reshape(-1, *joints.shape[2:])
     seen = ~np.isnan(flat).any(axis=-1, keepdims=True)  # [N, V, 1]
@@ -173,7 +174,7 @@ def guess_unit(joints: np.ndarray) -> str | None:
 
 
 def layout_of(names: Sequence[str]) -> Graph | None:
-    """The built-in layout that has exactly these joints, in whatever order; the first such."""
+    """The first built-in layout with exactly these joints, in any order."""
     wanted = set(common_names(names))
     if len(wanted) != len(names):
         return None
@@ -182,7 +183,7 @@ def layout_of(names: Sequence[str]) -> Graph | None:
 
 
 def in_order_of(recording: Recording, layout: Graph) -> Recording:
-    """A recording whose joints have names, with them in the order of `layout`.
+    """A recording with named joints, with its joints in the order of `layout`.
 
     Raises:
       ValueError: a joint of `layout` is not among the names.
@@ -213,12 +214,12 @@ def as_layout(recording: Recording, target: Graph) -> tuple[Recording, np.ndarra
     """(The recording in another layout, whether each joint of it is missing, bool [V']).
 
     Raises:
-      ValueError: the layout of the recording is not known.
+      ValueError: the layout of the recording is unknown.
       UserError: as `convert_layout`.
     """
     if recording.layout is None:
         count = recording.joints.shape[2]
-        raise ValueError(f"whose its {count} joints are is not known; say it with --layout")
+        raise ValueError(f"the layout of its {count} joints is unknown; name it with --layout")
     count, confidence = recording.joints.shape[-1], recording.confidence
     parts = [recording.joints] + ([] if confidence is None else [confidence[..., None]])
     joints = np.concatenate(parts, axis=-1)
@@ -229,7 +230,7 @@ def as_layout(recording: Recording, target: Graph) -> tuple[Recording, np.ndarra
 
 
 def in_metres(recording: Recording) -> Recording:
-    """The recording in metres, if its unit is a length; else as it is."""
+    """The recording in metres if its unit is a length, otherwise unchanged."""
     if recording.unit not in METRES or recording.unit == "m":
         return recording
     joints = recording.joints * np.float32(METRES[recording.unit])
@@ -237,7 +238,7 @@ def in_metres(recording: Recording) -> Recording:
 
 
 def turned_up(recording: Recording, up: str) -> Recording:
-    """The recording with axis `up` upwards; as it is if nobody knows which axis is up now.
+    """The recording with axis `up` upwards; unchanged if its current up axis is unknown.
 
     3D coordinates are turned, never mirrored. In 2D only the direction of y can change.
     """
@@ -249,7 +250,7 @@ def turned_up(recording: Recording, up: str) -> Recording:
         turn = np.diag(np.float32([1, -1]))
     else:
         turn = np.array(_TURNS[up], np.float32).T @ np.array(_TURNS[recording.up], np.float32)
-    # A sum over axes instead of a product of matrices, in which 0 x NaN would spread.
+    # A sum over axes: in a matrix product, 0 x NaN would spread NaN to other axes.
     source = np.abs(turn).argmax(axis=1)
     joints = recording.joints[..., source] * turn[np.arange(len(turn)), source]
     return dataclasses.replace(recording, joints=joints, up=up)

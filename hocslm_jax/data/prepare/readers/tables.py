@@ -1,7 +1,7 @@
 """Joints in .csv tables with a column for each coordinate: `left_elbow_x`, `nose.x`, `joint0_x`.
 
-In: a path. Out: a Recording; the columns name the joints. A column of frame numbers and one of
-persons are understood; cells that are empty are missing.
+In: a path. Out: a Recording; the columns name the joints. Columns for frame numbers and persons are
+recognised; empty cells are missing values.
 """
 
 import array
@@ -45,7 +45,7 @@ def read_csv(path: Path) -> Recording:
     """A table with a header; a row is a frame, or one person of a frame.
 
     Raises:
-      ValueError: with the reason: no coordinates, a joint without one of them, or cells that are no
+      ValueError: with the reason: no coordinates, a joint that lacks one, or cells that are not
         numbers.
     """
     rows = _rows(decode(read_bytes(path, MAX_BYTES), "it"))
@@ -91,7 +91,7 @@ def _recording(names, frames, persons, coordinates, confidence) -> Recording:
 
 
 def _by_place(recording: Recording, places: list[int]) -> Recording:
-    """With joints whose names are only numbers in the order of these."""
+    """Sorts joints whose names are only numbers by these numbers."""
     order, confidence = np.argsort(places, kind="stable"), recording.confidence
     return dataclasses.replace(
         recording,
@@ -106,7 +106,7 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
     first = next((line for line in io.StringIO(text) if line.strip()), "")
     separator = max(SEPARATORS, key=first.count)
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    decimal = separator != ","  # 0,5 is a number where commas do not separate
+    decimal = separator != ","  # 0,5 is a number if commas are not the separator
     try:
         for row in table:
             cells = [cell.strip() for cell in row]
@@ -116,7 +116,7 @@ def _rows(text: str) -> Iterator[tuple[int, list[str]]]:
                     [cell.replace(",", ".") for cell in cells] if decimal else cells,
                 )
     except csv.Error as error:
-        raise ValueError(f"no table ({error})") from None
+        raise ValueError(f"not a table ({error})") from None
 
 
 def _joints(header: list[str]) -> dict[str, dict[str, int]]:
@@ -128,7 +128,7 @@ def _joints(header: list[str]) -> dict[str, dict[str, int]]:
             continue
         places = joints.setdefault(name, {})
         if places.setdefault(axis, column) != column:
-            raise ValueError(f"column {cell[:50]!r} is there twice")
+            raise ValueError(f"column {cell[:50]!r} occurs twice")
     if not joints:
         there = ", ".join(repr(cell[:30]) for cell in header[:5]) or "nothing"
         raise ValueError(f"no columns such as left_elbow_x, left_elbow_y; its header is {there}")
@@ -138,7 +138,7 @@ def _joints(header: list[str]) -> dict[str, dict[str, int]]:
 
 
 def _name_and_axis(cell: str) -> tuple[str, str]:
-    """(joint, axis) of a coordinate's column; ("", "") of any other."""
+    """(joint, axis) of a coordinate's column; ("", "") for any other."""
     if len(cell) > MAX_NAME:
         return "", ""
     if match := _INDEXED.fullmatch(cell):
@@ -148,7 +148,7 @@ def _name_and_axis(cell: str) -> tuple[str, str]:
 
 
 def _scores(header: list[str], joints: dict) -> dict[str, int]:
-    """For every joint that has one the column of its confidence."""
+    """The column of the confidence of every joint that has one."""
     found = {}
     for column, cell in enumerate(header):
         match = _SCORE.fullmatch(cell[:MAX_NAME])
@@ -166,13 +166,13 @@ def _values(rows, header, wanted, others) -> tuple[list[int], list[str], np.ndar
             raise ValueError(f"line {line} has {len(cells)} cells, the header has {len(header)}")
         try:
             values.extend([float(cells[column]) for column in wanted])
-        except ValueError:  # an empty cell, or one to complain about
+        except ValueError:  # an empty or invalid cell
             values.extend([_number(cells[column], line, header[column]) for column in wanted])
         number = len(frames)
         if frame_column is not None:
             number = _number(cells[frame_column], line, header[frame_column])
             if not number.is_integer() or abs(number) > 1e15:
-                raise ValueError(f"line {line}: {cells[frame_column][:30]!r} is no frame number")
+                raise ValueError(f"line {line}: {cells[frame_column][:30]!r} is not a frame number")
         frames.append(int(number))
         persons.append("" if person_column is None else cells[person_column])
         check_size((len(frames), len(wanted)))
@@ -186,5 +186,5 @@ def _number(cell: str, line: int, column: str) -> float:
         return float(cell)
     except ValueError:
         raise ValueError(
-            f"line {line}, column {column[:30]!r}: {cell[:30]!r} is no number"
+            f"line {line}, column {column[:30]!r}: {cell[:30]!r} is not a number"
         ) from None

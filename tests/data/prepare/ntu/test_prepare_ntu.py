@@ -240,7 +240,7 @@ def test_what_others_have_made(tmp_path, capsys):
             "--source is for raw files; leave it out with --from",
         ),
         (("--from", "pyskl", path, "--protocol", "xsub"), "--protocol is for ctrgcn-npz"),
-        ((), "Name it with --source"),
+        ((), "--source is missing"),
     ):
         assert run(*arguments, *wrong) == 2
         assert message in capsys.readouterr().err

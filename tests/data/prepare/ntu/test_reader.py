@@ -189,7 +189,7 @@ def test_links_and_files_that_vanish(tmp_path):
     (source / gone).unlink()
     assert sum(1 for shard in made.shards for _ in shard()) == len(FILES)
     assert [name for name, _ in bad] == ["more", "S003C001P001R001A001.skeleton", gone]
-    assert "--source of its own" in bad[0][1] and bad[1][1] == "a link out of the folder"
+    assert "with another --source" in bad[0][1] and bad[1][1] == "a link out of the folder"
     assert "cannot be read" in bad[2][1]
 
 

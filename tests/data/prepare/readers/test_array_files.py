@@ -94,7 +94,7 @@ def test_confidence_as_last_coordinate():
         recording = from_array(np.concatenate([points, scores], axis=-1), "TMVC")
         np.testing.assert_array_equal(recording.joints, points)
         np.testing.assert_allclose(recording.confidence, scores[..., 0], rtol=1e-6)
-    with pytest.raises(ValueError, match="no confidence"):
+    with pytest.raises(ValueError, match="not a confidence"):
         from_array(np.full((6, 17, 4), 3.0), "TVC")
     assert from_array(np.abs(BODY), "TMVC").confidence is None  # metres, not a confidence
 
@@ -134,7 +134,7 @@ def test_mat_file_with_one_array_of_three_axes(tmp_path):
 def test_mat_files_of_other_versions_and_bombs(tmp_path):
     with pytest.raises(UserError, match="save it with -v7"):
         read_recording(save(tmp_path, "a.mat", b"MATLAB 7.3 MAT-file" + bytes(600)))
-    with pytest.raises(UserError, match=r"no \.mat file"):
+    with pytest.raises(UserError, match=r"not a .mat file"):
         read_recording(save(tmp_path, "b.mat", b"0" * 600))
     path = tmp_path / "bomb.mat"
     scipy.io.savemat(path, {"d_skel": np.zeros((20, 3, 150_000))}, do_compression=True)

@@ -120,7 +120,7 @@ def test_coco_results_of_photographs_are_refused(tmp_path):
         {"image_id": n, "category_id": 1, "keypoints": with_scores(PIXELS[0, 0]), "score": 0.5}
         for n in (37777, 397133, 139)
     ]
-    with pytest.raises(UserError, match="no frame numbers"):
+    with pytest.raises(UserError, match="not frame numbers"):
         read_recording(save(tmp_path, "person_keypoints.json", entries))
 
 

@@ -46,7 +46,7 @@ def test_unreadable_paths_are_refused(tmp_path):
     ):
         with pytest.raises(UserError, match=word):
             read_recording(path)
-    with pytest.raises(UserError, match="axes are of arrays"):
+    with pytest.raises(UserError, match="axes are for arrays"):
         read_recording(save(tmp_path, "walk.bvh", BVH), axes="TVC")
     with pytest.raises(UserError, match="its joints are openpose18"):
         path = save(tmp_path, "frame.json", openpose([PIXELS[0, 0, :1].repeat(18, 0)]))
