@@ -1,10 +1,10 @@
-"""What the processes of a run on several hosts do as one: decide, wait, compare, stop and end.
+"""Coordinates the processes of a run on several hosts: decide, wait, compare, stop and end.
 
 In: a function, a value or a signal of one process. Out: the same answer, or the same UserError, on
-all of them. A folder that hosts share may show a new file late, so nothing is decided by what each
-process finds there: process 0 reads it and tells the others. The messages go through JAX's
-coordination service, which needs no device, and by which a dead process is noticed. Every process
-must call these functions in the same order; a process that is alone has nobody to ask.
+all of them. A shared folder may show new files late, so processes do not decide by what each finds
+there: process 0 reads it and informs the others. Messages use JAX's coordination service, which
+needs no device and detects dead processes. Every process must call these functions in the same
+order. With a single process they return at once.
 """
 
 import atexit
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax._src import distributed  # has the only door to the service; Orbax takes it, too
+from jax._src import distributed  # the only access to the service; Orbax uses it too
 
 from hocslm_jax.errors import UserError
 
-WAIT_S = 7 * 24 * 3600  # for work of another process; one that dies is noticed long before
+WAIT_S = 7 * 24 * 3600  # for work of another process; a dead process is detected long before
 LAG_S = 60  # until a shared folder shows what another host has written
 # Calls of `agree_to_stop` between a signal and the stop: more than one process can be ahead of
 # another, which has a step or two in flight (`loop.AHEAD`).
@@ -38,12 +38,12 @@ _watchers: list[threading.Thread] = []
 
 
 def on_first(act: Callable[[], Any]) -> Any:
-    """Runs `act` on process 0 alone; returns its value, which JSON must hold, on every process.
+    """Runs `act` on process 0 only; returns its value (JSON types) on every process.
 
-    The others wait for it, for as long as it takes.
+    The other processes wait for it without a time limit.
 
     Raises:
-        UserError: process 0 raised it; on the others, whatever process 0 raised.
+        UserError: raised by process 0; other processes report any error of process 0 in this way.
     """
     if jax.process_count() == 1:
         return act()
@@ -63,7 +63,7 @@ def on_first(act: Callable[[], Any]) -> Any:
 
 
 def wait_for_all() -> None:
-    """Returns when every process is here."""
+    """Returns when every process has called it."""
     if jax.process_count() > 1:
         distributed.global_state.client.wait_at_barrier(
             f"hocslm/barrier/{next(_calls)}", WAIT_S * 1000
@@ -83,7 +83,7 @@ def check_same(
     """Compares a flat mapping of JSON values with that of process 0.
 
     Raises:
-        UserError: they differ on some process; names it, its host, and the keys.
+        UserError: they differ on some process; the message names it, its host, and the keys.
     """
     if jax.process_count() > 1:
         here = [socket.gethostname(), mine()]
@@ -107,10 +107,10 @@ def _compare(what: str, found: Sequence[tuple[str, Mapping[str, Any]]], advice: 
 
 
 def wait_to_see(path: Path, inside: bool = False) -> None:
-    """Returns when this host sees a file or folder as process 0 does; `inside`: all in it, too.
+    """Returns when this host sees a file or folder of process 0; with `inside`, also its content.
 
     Raises:
-        UserError: it does not within `LAG_S`.
+        UserError: it does not see it within `LAG_S`.
     """
     if jax.process_count() == 1:
         return
@@ -127,10 +127,10 @@ def wait_to_see(path: Path, inside: bool = False) -> None:
 
 
 def agree_to_stop(asked: bool) -> bool:
-    """Whether the run stops here: true on every process at the same call once one has `asked`.
+    """Whether the run stops: true on all processes at the same call after one has `asked`.
 
-    A step or a batch that all processes work on must lie between two calls, since it keeps them
-    within `LEAD` calls of each other.
+    Between two calls there must be a step or batch of all processes, which keeps them within `LEAD`
+    calls of each other.
     """
     if jax.process_count() == 1:
         return asked
@@ -142,7 +142,7 @@ def agree_to_stop(asked: bool) -> bool:
 
 
 def give_up(seconds: float) -> None:
-    """Ends this process, which has waited for the others in vain."""
+    """Ends this process after the others did not appear in time."""
     where = distributed.global_state.coordinator_address
     text = (
         f"error: --distributed: not all processes met at {where} within {seconds:g} s: start one "
@@ -158,14 +158,14 @@ def join_watch() -> None:
     watcher = threading.Thread(target=_watch, args=(over,), daemon=True)
     watcher.start()
     _watchers.append(watcher)
-    # The interpreter must not end while the thread asks the service.
+    # The interpreter must not exit while the thread uses the service.
     atexit.register(lambda: (over.set(), watcher.join()))
 
 
 def end_all(error: BaseException) -> None:
-    """Ends all other processes, each with the words of this error; returns when this may end, too.
+    """Ends all other processes with this error's message; returns when this one may end too.
 
-    Does not return where another process was first: this one then ends with that one's words.
+    If another process was first, it does not return: this process ends with that message.
     """
     if not _watchers:
         return
@@ -177,7 +177,7 @@ def end_all(error: BaseException) -> None:
 
 
 def words_of(error: BaseException) -> str:
-    """What the other processes are told of an error."""
+    """The message about an error for the other processes."""
     if isinstance(error, UserError):
         return str(error)
     where = f"process {jax.process_index()} ({socket.gethostname()})"
@@ -196,12 +196,12 @@ def _watch(over: threading.Event) -> None:
             print(f"error: {text}", file=sys.stderr, flush=True)
             sys.stdout.flush()
             with contextlib.suppress(Exception):
-                jax.distributed.shutdown()  # the process that was first waits for it
+                jax.distributed.shutdown()  # the process that called first waits for it
             os._exit(2)
 
 
 def _judge(value: Any, act: Callable[[list], Any]) -> Any:
-    """`act` on the values of all processes, in their order; its answer on every process."""
+    """Applies `act` to the values of all processes, in order; all of them return its result."""
     if jax.process_count() == 1:
         return act([value])
     key = f"hocslm/all/{next(_calls)}"
@@ -219,7 +219,7 @@ def _set(key: str, value: str) -> None:
 
 
 def _set_once(key: str, value: str) -> bool:
-    """Sets it unless it is set; whether it was not."""
+    """Sets a key unless it is set; returns whether it was unset."""
     try:
         _set(key, value)
     except RuntimeError as error:
@@ -240,7 +240,7 @@ def _short(value: Any) -> str:
 
 
 def say(text: str) -> None:
-    """One line for the user, from process 0."""
+    """Prints one line, on process 0 only."""
     if jax.process_index() == 0:
         if sys.stderr.isatty():
             from tqdm import tqdm

@@ -1,8 +1,8 @@
-"""How far a long loop is: a bar on a terminal, elsewhere a line now and then.
+"""Progress of a long loop: a bar on a terminal, otherwise a line from time to time.
 
-In: a loop's total and, after each of its steps, how many are done and some numbers. Out: on a
-terminal a tqdm bar with the time left; else a line at least every `every_s` seconds, as long as
-single steps are shorter than that:
+In: a loop's total and, after each of its steps, how many are done and some numbers. Out: a tqdm bar
+with the time left on a terminal; otherwise a line every `every_s` seconds, or after each step that
+takes longer:
 
     step 1,200/3,000  loss 0.5123  68.1 clips/s  1:12 left
 
@@ -28,9 +28,9 @@ class Progress:
 
     Args:
         total: steps of the whole loop.
-        start: steps done before, by an earlier run that this one continues.
+        start: steps done by an earlier run, which this one continues.
         unit: one step's name.
-        every_s: longest time between two lines where the output is not a terminal.
+        every_s: longest time between two lines if the output is not a terminal.
         leave: False removes the bar from the terminal at the end.
     """
 
@@ -48,17 +48,17 @@ class Progress:
         if not self._silent and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=start, unit=unit, dynamic_ncols=True, leave=leave)
             self._interval = REFRESH_S
-        # The first step compiles, so the rate is counted from its end.
+        # The first step includes compiling, so the rate is measured from its end.
         self._first: tuple[int, float] | None = None
         self._last = time.monotonic()
 
     def update(self, step: int, **numbers: Any) -> None:
-        """Notes that `step` steps of the whole loop are done, and reports them if it is time.
+        """Records that `step` steps of the whole loop are done; reports progress if it is time.
 
         Args:
             numbers: what to show. One whose name ends in `_per_s` is shown as a rate: `68.1
-                clips/s` for `clips_per_s`. Scalars on a device are fetched when they are shown
-                only, so they cost the other steps nothing.
+                clips/s` for `clips_per_s`. Scalars on a device are only fetched when they are
+                shown, so other steps do not wait for them.
         """
         now = time.monotonic()
         self._done = step
@@ -68,7 +68,7 @@ class Progress:
             self._report({name: float(number) for name, number in numbers.items()})
 
     def close(self) -> None:
-        """Leaves the bar as it is; the output is free for others."""
+        """Ends the bar, so that other output may follow."""
         if self._bar is not None:
             self._bar.update(self._done - self._bar.n)
             self._bar.close()
@@ -97,7 +97,7 @@ class Progress:
 
 
 def _prints() -> bool:
-    """Whether this is process 0; a program without JAX has one process, and keeps off the GPU."""
+    """Whether this is process 0; a program that has not imported JAX has one process."""
     jax = sys.modules.get("jax")
     return jax is None or jax.process_index() == 0
 

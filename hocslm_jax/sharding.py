@@ -1,9 +1,9 @@
-"""Where arrays are placed: a mesh of ('data', 'model'), rules on parameter paths, and host shards.
+"""Placement of arrays: a mesh ('data', 'model'), rules on parameter paths, and host shards.
 
-Several streams in one program have an axis of their own, 'stream', before those two.
-Models know nothing of this. The batch is split over 'data'; a parameter is replicated until a rule
-names its path: 'model' is tensor parallelism, 'data' on a parameter FSDP. Axes are `Auto`, so XLA
-places the intermediate values, but for what `spread`, `place_rows` and `gather` say.
+Several streams in one program add an axis 'stream' before those two. Models do not depend on the
+mesh. The batch is split over 'data'. A parameter is replicated unless a rule names its path:
+splitting it over 'model' is tensor parallelism, over 'data' FSDP. Axes are `Auto`: XLA places
+intermediate values, except those constrained by `spread`, `place_rows` and `gather`.
 """
 
 import dataclasses
@@ -20,26 +20,26 @@ from jax.sharding import PartitionSpec as P
 from hocslm_jax.errors import UserError
 from hocslm_jax.models.lm.model import LM_RULES
 
-# A rule's value is the spec of a path's dimensions, or one axis, for the largest dimension that it
-# divides.
+# A rule's value is the spec of all dimensions, or one axis, which splits the largest dimension that
+# it divides.
 Rules = Sequence[tuple[str, P | str]]
 
-# First match wins. The path of an optimiser's moment ends with its parameter's path, so rules start
-# with `(.*/)?` and shard both alike.
+# The first match counts. The path of an optimiser's moment ends with its parameter's path, so rules
+# begin with `(.*/)?` and shard both in the same way.
 RULES: Rules = ((r".*", P()),)
 
-# What trains: the projector's hidden layer over 'model'; with FSDP kernels over 'data'.
+# Trained parameters: the projector's hidden layer over 'model'; with FSDP, kernels over 'data'.
 STATE_RULES: Rules = (
     (r"(.*/)?projector/up/kernel", P("data", "model")),
     (r"(.*/)?projector/out/kernel", P("model", "data")),
     (r"(.*/)?kernel", "data"),
 )
-WHOLE_BELOW = 2**14  # elements; to split a smaller leaf by axis costs more than it saves
+WHOLE_BELOW = 2**14  # elements; splitting a smaller leaf costs more than it saves
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshSettings:
-    """`config.mesh`: how many devices share what.
+    """`config.mesh`: the devices along each axis of the mesh.
 
     Attributes:
       stream: devices that divide the streams of `data.streams` among them.
@@ -55,12 +55,12 @@ class MeshSettings:
 
 
 def lm_rules(fsdp: bool) -> Rules:
-    """The language model's: over 'model', and with `fsdp` over 'data' as well."""
+    """Rules of the language model: over 'model', and with `fsdp` also over 'data'."""
     return _rules(LM_RULES, fsdp)
 
 
 def state_rules(fsdp: bool) -> Rules:
-    """Those of parameters that train and their moments: as `lm_rules`."""
+    """Rules of trained parameters and their moments, as `lm_rules`."""
     return _rules(STATE_RULES, fsdp)
 
 
@@ -74,9 +74,9 @@ def _rules(rules: Rules, fsdp: bool) -> Rules:
 def make_mesh(
     data: int = -1, model: int = 1, devices: Sequence | None = None, stream: int = 0
 ) -> Mesh:
-    """A (data, model) mesh over all devices; `data=-1` takes what the others leave.
+    """A (data, model) mesh over all devices; `data=-1` takes all remaining devices.
 
-    With `stream`, for several streams in one program, that axis comes first, even of size 1.
+    If `stream` is not 0 (several streams in one program), that axis comes first, even with size 1.
 
     Raises:
         UserError: the product is not the number of devices.
@@ -97,9 +97,9 @@ def make_mesh(
 
 
 def _arranged(axes: dict[str, int], devices: list) -> np.ndarray:
-    """The devices in the shape of a mesh, an axis along links of their network.
+    """The devices in the shape of a mesh, with axes along the links of their network.
 
-    Several TPU slices are joined by a slower one: 'data', which talks least, spans them.
+    The network between TPU slices is slower, so 'data', the axis with least traffic, spans them.
     """
     slices = len({getattr(device, "slice_index", 0) for device in devices})
     if axes["data"] % slices:
@@ -117,7 +117,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def input_sharding(mesh: Mesh) -> NamedSharding:
-    """Of x [B, …], as the rest of a batch; of several streams [B, S, …], over 'stream' as well."""
+    """Sharding of x [B, …] over 'data'; of several streams [B, S, …], also over 'stream'."""
     return NamedSharding(mesh, P("data", "stream") if "stream" in mesh.shape else P("data"))
 
 
@@ -126,9 +126,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def spread(mesh: Mesh, x: jax.Array) -> jax.Array:
-    """Inputs [B, …] with their rows split over 'model' as well, where that divides them.
+    """Inputs [B, …] with their rows split over 'model' too, if that divides them.
 
-    For what no rule splits over 'model': its devices would all compute the same rows.
+    For computations that no rule splits over 'model', whose devices would repeat the same rows.
     """
     rows, *rest = input_sharding(mesh).spec
     if mesh.shape["model"] == 1 or len(x) % (mesh.shape[rows] * mesh.shape["model"]):
@@ -137,9 +137,9 @@ def spread(mesh: Mesh, x: jax.Array) -> jax.Array:
 
 
 def place_rows(mesh: Mesh) -> Callable | None:
-    """`x [B, …] -> x` split as the batch is, and no other way; None where there is one device.
+    """A function that constrains x [B, …] to the sharding of the batch; None with one device.
 
-    For what comes of spread inputs, or of weights that are split over 'data'.
+    For results of spread inputs, or of weights that are split over 'data'.
     """
     if mesh.size == 1:
         return None
@@ -147,9 +147,9 @@ def place_rows(mesh: Mesh) -> Callable | None:
 
 
 def gather(tree, placed):
-    """A tree whose leaves lie as `placed` says, made whole along 'data'.
+    """Gathers a tree, sharded as in `placed`, along 'data'.
 
-    Where a batch is split over the axis that splits a weight, XLA else adds up activations.
+    If one axis splits both the batch and a weight, XLA would otherwise sum partial activations.
     """
 
     def one(leaf, sharding: NamedSharding):
@@ -162,7 +162,7 @@ def gather(tree, placed):
 
 
 def gather_layer(stacked) -> Callable | None:
-    """`gather` for the variables of one layer, by the shardings of all; None if none is split."""
+    """`gather` for one layer, from the shardings of all stacked layers; None if none is split."""
     if not any(map(_is_fsdp, jax.tree.leaves(stacked))):
         return None
     layer = jax.tree.map(lambda s: NamedSharding(s.mesh, P(*s.spec[1:])), stacked)
@@ -174,15 +174,15 @@ def _is_fsdp(sharding: NamedSharding) -> bool:
 
 
 def path_name(path: tuple) -> str:
-    """`params/block_1/kernel` of a pytree path."""
+    """The name of a pytree path, e.g. `params/block_1/kernel`."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def tree_shardings(tree, mesh: Mesh, rules: Rules = RULES):
     """The sharding of every leaf of a tree of arrays or shapes, by its path.
 
-    A dimension that its mesh axis does not divide stays whole, and so does a leaf of fewer than
-    `WHOLE_BELOW` elements where the rule is one axis.
+    A dimension that its mesh axis does not divide is not split. A rule of one axis does not split
+    leaves of fewer than `WHOLE_BELOW` elements.
 
     Raises:
         UserError: no rule matches a path (end the rules with `(r".*", P())`).
@@ -211,7 +211,7 @@ def _fitting(spec: P | str, shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def _largest(axis: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """The largest dimension that the axis divides over it; of equals the last, the outputs."""
+    """Splits the largest dimension that the axis divides; among equals the last, the outputs."""
     sizes = [(size, place) for place, size in enumerate(shape) if size % mesh.shape[axis] == 0]
     if not sizes or math.prod(shape) < WHOLE_BELOW:
         return P()
@@ -230,7 +230,8 @@ def check_batch(mesh: Mesh, batch_size: int, name: str) -> None:
 def host_shard(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
     """(index, count) of the slice of the global batch that this host must load.
 
-    Not always (process_index, process_count): hosts that share a model replica load the same clips.
+    It can differ from (process_index, process_count): hosts that share a replica of the model load
+    the same clips.
     """
     owned: dict[int, set] = {}
     for device, index in sharding.devices_indices_map((batch_size,)).items():
@@ -241,7 +242,7 @@ def host_shard(sharding: NamedSharding, batch_size: int) -> tuple[int, int]:
 
 
 def shard_batch(sharding: NamedSharding, batch: dict[str, np.ndarray], batch_size: int) -> dict:
-    """Global arrays [batch_size, …] from this host's slice of each."""
+    """Global arrays [batch_size, …] from this host's slices."""
 
     def put(array):
         shape = (batch_size, *array.shape[1:])

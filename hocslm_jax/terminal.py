@@ -1,7 +1,7 @@
-"""What every command line does around its work: what it prints, and how it ends.
+"""Common to all commands: safe output, error messages, and the exit status.
 
 In: a function that does the work. Out: its exit status. Names of classes, files and archive members
-come from others, so nothing that is printed reaches the terminal with control characters in it.
+may come from untrusted files, so control characters in output are escaped.
 """
 
 import contextlib
@@ -15,16 +15,17 @@ from typing import TextIO
 
 from hocslm_jax.errors import UserError, brief
 
-CLOSED = 141  # the status of a program that the end of its reader, such as `head`, stops
-# What the machine or its owner does not allow. Any other error of the system is a bug.
+CLOSED = 141  # the status of a program whose output pipe was closed, e.g. by `head`
+# Errors caused by the machine's limits or permissions. Any other OSError is a bug.
 _REFUSALS = ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO", "ESTALE", "EMFILE")
 REFUSALS = {getattr(errno, name) for name in _REFUSALS}
 
-_TURNING = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")  # letters' order
+# Unicode's classes of characters that change the order of letters.
+_TURNING = ("LRE", "RLE", "PDF", "LRO", "RLO", "LRI", "RLI", "FSI", "PDI")
 
 
 class Printable:
-    """A text stream that writes control characters, and what it cannot encode, as escapes."""
+    """A text stream that escapes control characters and characters that it cannot encode."""
 
     def __init__(self, stream: TextIO, keep: str):
         self._stream, self._keep = stream, keep
@@ -37,7 +38,7 @@ class Printable:
         return text if text.isascii() and text.isprintable() else "".join(map(self._letter, text))
 
     def _letter(self, letter: str) -> str:
-        """The letter, or its escape as JSON spells it, so that lines of JSON stay such."""
+        """The letter, or its escape in JSON's notation, so that lines of JSON stay valid."""
         control = unicodedata.category(letter) == "Cc" and letter not in self._keep
         turns = unicodedata.bidirectional(letter) in _TURNING
         try:
@@ -51,7 +52,7 @@ class Printable:
 
 
 def run(act: Callable[[], int | None]) -> int:
-    """Does the work and returns the exit status; a mistake of the user's becomes one line."""
+    """Does the work and returns the exit status; a UserError is printed as one line."""
     # Progress bars return to the start of their line.
     out, err = Printable(sys.stdout, "\n\t"), Printable(sys.stderr, "\n\t\r")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -59,7 +60,7 @@ def run(act: Callable[[], int | None]) -> int:
             try:
                 return act() or 0
             finally:
-                sys.stdout.flush()  # here, where a reader that has gone is still noticed
+                sys.stdout.flush()  # here, so that a closed pipe is still noticed
         except BrokenPipeError:
             _forget_output()
             return CLOSED
@@ -80,7 +81,7 @@ def _said(error: Exception) -> str:
 
 
 def _forget_output() -> None:
-    """Lets Python end without another attempt to write to a reader that is gone."""
+    """Lets Python exit without another attempt to write to the closed pipe."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

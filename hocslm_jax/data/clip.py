@@ -56,7 +56,7 @@ def check_joints(joints: np.ndarray) -> None:
         raise ValueError(f"shape {joints.shape}, expected [T, M, V, C] with frames and persons")
     check_near(joints, ~(np.abs(joints) < FARTHEST))
     if not joints.any():
-        raise Nobody("it contains nobody: all coordinates are 0")
+        raise Nobody("it shows nobody: all coordinates are 0")
 
 
 def check_near(joints: np.ndarray, far: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """A confusion matrix as a PNG.
 
 In: counts [C, C] and class names. Out: one file. Matplotlib's object interface with the Agg canvas
-needs no display and leaves no global state behind.
+needs no display and no global state.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from hocslm_jax.draw.fonts import drawable, families
 
-MAX_LABELLED = 40  # classes; for more, counts in the cells and names on the axes do not fit
+MAX_LABELLED = 40  # classes; with more, counts and names do not fit into the figure
 MAX_CONFUSIONS = 15  # lines in the list beside a matrix without names
 INK = "#22303c"
 FAINT = "#7b8894"
@@ -57,7 +57,7 @@ def _square(side: float, right: float) -> tuple[Figure, Axes]:
 
 
 def _draw_shares(figure: Figure, axes: Axes, shares: np.ndarray) -> None:
-    # The square root makes small shares visible: these are the confusions.
+    # The square root makes small shares, the confusions, visible.
     norm = PowerNorm(0.5, vmin=0, vmax=1)
     image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
     bar = figure.colorbar(image, cax=axes.inset_axes((1.02, 0, 0.025, 1)))

@@ -1,8 +1,8 @@
-"""Clips beside what a run said of them: a picture like Figure 7 of the HocSLM paper.
+"""Clips with the sentences of a run: a picture like Figure 7 of the HocSLM paper.
 
-In: rows of `descriptions.jsonl`, which a run with language leaves in its workdir, and the joints
-float32 [T, M, V, 3] of their clips. Out: a PNG, for each clip a filmstrip, its true class, the
-reference and the generated sentence, marked green if that names the class and red if not.
+In: rows of `descriptions.jsonl`, which a run with language writes, and the joints float32 [T, M, V,
+3] of their clips. Out: a PNG with a filmstrip of each clip, its true class, the reference sentence
+and the generated one, which is green if it names the class and red if not.
 """
 
 import textwrap
@@ -36,11 +36,11 @@ def render_descriptions(
         path: a `.png` to write.
 
     Raises:
-        UserError: another suffix, no row, joints of another skeleton, or nobody in a clip.
+        UserError: another suffix, no rows, joints of another skeleton, or an empty clip.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise UserError(f"{path}: pictures of descriptions are .png; name the file so")
+        raise UserError(f"{path}: the picture is a .png: use that suffix")
     if not rows:
         raise UserError(f"{path}: no description to draw")
     texts = [_lines(row) for row in rows]

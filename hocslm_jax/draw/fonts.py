@@ -1,7 +1,7 @@
 """Text in figures, in any script that the installed fonts have.
 
-In: names of classes and clips, in any language. Out: the font families to draw them in, and the
-texts with an escape such as \\u5750 in place of each letter that no font has.
+In: names of classes and clips, in any language. Out: the font families that draw them, and the
+texts with an escape such as \\u5750 for each letter that no font has.
 """
 
 import functools
@@ -11,8 +11,8 @@ from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 
 USUAL = "DejaVu Sans"  # comes with Matplotlib
-PLACEHOLDERS = ("Last Resort",)  # families that have a box for every letter
-LONGEST = 80  # characters of a text that are drawn
+PLACEHOLDERS = ("Last Resort",)  # families that draw a box for every letter
+LONGEST = 80  # the most characters of a text that are drawn
 
 
 def families(texts: str | Iterable[str]) -> list[str]:

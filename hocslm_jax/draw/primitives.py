@@ -1,7 +1,7 @@
 """Drawing primitives of skeleton pictures: people, the view they are seen in, text, bars, GIFs.
 
 In: poses [M, V, 3] in metres (x right, y up, z away from the camera) and Matplotlib figures, where
-places are inches from the lower left corner. `skeletons` and `descriptions` compose these.
+positions are inches from the lower left corner. `skeletons` and `descriptions` use these.
 """
 
 from collections.abc import Mapping
@@ -25,12 +25,12 @@ SIDES = {"left": "#2a78b8", "right": "#e2703a", "trunk": "#46525e"}  # colour-bl
 SECOND = {"left": "#8dbbdf", "right": "#f2b596", "trunk": "#a3adb7"}  # the second person, paler
 RIGHT_MARK, WRONG_MARK = "#2f8f5b", "#c0392b"
 MARGIN = 0.12  # metres around the people
-GHOSTS = 3  # earlier frames drawn faintly behind each pose of a filmstrip
+GHOSTS = 3  # earlier frames drawn in pale colours behind each pose of a filmstrip
 
 
 @dataclass(frozen=True)
 class View:
-    """A window on the scene in metres, and the size in inches that shows it to scale."""
+    """A part of the scene in metres, and its size in inches."""
 
     half: float  # metres from the middle to either side
     bottom: float
@@ -39,14 +39,14 @@ class View:
     height: float
 
     def on(self, figure: Figure, left: float, bottom: float) -> Axes:
-        """Bare axes of this view with their lower left corner at (left, bottom)."""
+        """Axes of this view, without frame, with the lower left corner at (left, bottom)."""
         axes = bare_axes(figure, left, bottom, self.width, self.height)
         axes.set(xlim=(-self.half, self.half), ylim=(self.bottom, self.top))
         return axes
 
 
 def view_of(joints: np.ndarray, height: float, narrowest: float, widest: float) -> View:
-    """The window that holds every frame of joints [T, M, V, 3], within sizes in inches."""
+    """The View that contains every frame of joints [T, M, V, 3], within limits in inches."""
     poses = [people(pose) for pose in joints]
     half = max(float(np.ptp(pose[..., 0])) / 2 for pose in poses) + MARGIN
     bottom = min(float(pose[..., 1].min()) for pose in poses) - MARGIN
@@ -57,27 +57,27 @@ def view_of(joints: np.ndarray, height: float, narrowest: float, widest: float) 
 
 
 def trim(joints: np.ndarray, graph: Graph, name: str) -> np.ndarray:
-    """The frames of joints [T, M, V, 3] that have somebody.
+    """The frames of joints [T, M, V, 3] that show somebody.
 
     Raises:
-        UserError: with `name`, joints of another skeleton, or a clip with nobody in it.
+        UserError: joints of another skeleton, or an empty clip; the message begins with `name`.
     """
     if joints.ndim != 4 or joints.shape[2:] != (graph.num_joints, 3):
         expected = f"[T, M, {graph.num_joints}, 3]"
         raise UserError(f"{name}: joints are {list(joints.shape)}, {graph.name} needs {expected}")
     present = joints.any(axis=(1, 2, 3))
     if not present.any():
-        raise UserError(f"{name}: the clip has nobody in it")
+        raise UserError(f"{name}: the clip shows nobody")
     return joints[present]
 
 
 def people(pose: np.ndarray) -> np.ndarray:
-    """Those of the people [M, V, 3] who are in the frame: the absent are all zero."""
+    """The people [M, V, 3] who are present in a frame; absent ones are all zero."""
     return pose[pose.any(axis=(1, 2))]
 
 
 def centre_of(pose: np.ndarray) -> float:
-    """Where the people of a frame stand from left to right: the view follows them."""
+    """The horizontal centre of the people in a frame, which the view follows."""
     across = people(pose)[..., 0]
     return float(across.min() + across.max()) / 2
 
@@ -89,7 +89,7 @@ def side_of(joint: str) -> str:
 def new_figure(width: float, height: float, title: str) -> Figure:
     """A white figure with its title at the top and the key to the colours at the bottom.
 
-    `width` and `height` are inches; a title that is longer makes the figure wider.
+    `width` and `height` are inches; a long title makes the figure wider.
     """
     width = max(width, 0.5 + 0.11 * len(drawable(title)))
     figure = Figure(figsize=(width, height), facecolor="white")
@@ -110,7 +110,7 @@ def bare_axes(figure: Figure, left: float, bottom: float, width: float, height: 
 
 
 def write(on: Figure | Axes, text: str, x: float, y: float, **look) -> None:
-    """Any text as it is, in fonts that have its letters; at inches of a figure, data of axes."""
+    """Writes text in fonts that have its letters; positions are inches (figure) or data (axes)."""
     across, up = on.get_size_inches() if isinstance(on, Figure) else (1, 1)
     look |= {"family": families(text), "parse_math": False}
     on.text(x / across, y / up, drawable(text), **look)
@@ -119,7 +119,7 @@ def write(on: Figure | Axes, text: str, x: float, y: float, **look) -> None:
 def draw_people(
     axes: Axes, pose: np.ndarray, graph: Graph, centre: float, fade: float = 1.0
 ) -> None:
-    """Draws everyone in a frame [M, V, 3], the farther first; fade < 1 pales towards white."""
+    """Draws everyone in a frame [M, V, 3], the farthest first; fade < 1 pales towards white."""
     for person in sorted(range(len(pose)), key=lambda person: -pose[person, :, 2].mean()):
         joints = pose[person]  # [V, 3]
         if not joints.any():
@@ -167,7 +167,7 @@ def draw_strip(
 def draw_bars(
     figure: Figure, left: float, top: float, probabilities: Mapping[str, float], true_class: str
 ) -> None:
-    """Draws the five most probable classes: the true one green, a wrong best one red."""
+    """Draws the five most probable classes; the true one is green, a wrong prediction red."""
     best = sorted(probabilities, key=probabilities.__getitem__, reverse=True)[:5]
     tall = 0.46 * len(best)  # inches
     axes = bare_axes(figure, left, top - tall, 3.1, tall)
@@ -184,9 +184,9 @@ def draw_bars(
 
 
 def write_gif(images: list[np.ndarray], path: Path, pause: int) -> None:
-    """Writes RGB images with one small palette, without which a GIF is many times as large."""
+    """Writes RGB images with one small palette, which makes a GIF many times smaller."""
     sample = np.concatenate([images[0], images[len(images) // 2], images[-1]]).reshape(-1, 3)
-    # Five bits a channel: Pillow's search would take a near-white for the white background.
+    # Five bits a channel: Pillow's search would pick a near-white for the white background.
     colours, counts = np.unique(sample | 7, axis=0, return_counts=True)
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours[np.argsort(-counts)[:64]].ravel().tolist())

@@ -1,4 +1,4 @@
-"""Pictures of skeleton clips, of predictions for them, and of the topologies a model learnt.
+"""Pictures of skeleton clips, of predictions for them, and of a model's learnt topologies.
 
 In: joints float32 [T, M, V, 3] in metres (x right, y up, z away from the camera) and a `Graph`;
 for a prediction, class probabilities. Out: a PNG filmstrip, a GIF animation or a heat map.
@@ -18,15 +18,15 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
 KINDS = (".png", ".gif")
-MAX_STRIP = 9  # inches of poses: two people need wider poses, so fewer of them
+MAX_STRIP = 9  # inches of all poses: two people need wider poses, so fewer fit
 MAX_GIF_FRAMES = 60
 FPS = 30  # of both Kinects
 
 
 def check_picture(path: Path) -> None:
-    """Raises UserError unless the suffix is that of a picture of a clip."""
+    """Raises UserError unless the suffix is .png or .gif."""
     if path.suffix.lower() not in KINDS:
-        raise UserError(f"{path}: pictures of clips are .png or .gif; name the file so")
+        raise UserError(f"{path}: the picture of a clip is a .png or .gif: use that suffix")
 
 
 def render_clip(
@@ -45,13 +45,13 @@ def render_clip(
         joints: float32 [T, M, V, 3], metres. A person who is all zero in a frame is not drawn.
         graph: the skeleton. Joints named left or right give its limbs their colour.
         path: where to write; the suffix chooses the kind. Its folder is made.
-        title: a line above the picture; by default the best of the probabilities.
+        title: a line above the picture; by default the most probable class.
         probabilities: class name to probability; the five largest become bars at the right.
-        true_class: the bar to mark as right; a wrong best class is marked as wrong.
+        true_class: its bar is marked as correct; a wrong prediction is marked as wrong.
         poses: how many frames a filmstrip shows at most, evenly spaced.
 
     Raises:
-        UserError: another suffix, joints that do not fit the graph, or nobody in the clip.
+        UserError: another suffix, joints that do not fit the graph, or an empty clip.
     """
     path, joints = Path(path), np.asarray(joints, np.float32)
     check_picture(path)

@@ -1,1 +1,1 @@
-"""What a model's logits are worth: scores, tables and figures."""
+"""Evaluation of a model's logits: scores, tables and figures."""

@@ -3,7 +3,7 @@
 In: a folder of runs `<row>_seed<N>`, and the paper's numbers. Out: plain dicts for JSON, and a
 table in Markdown. A gain is significant if the 95 % t-interval of the difference of two means does
 not contain zero: Welch's, or the paired one if each run starts from the first row's run of its
-seed. Both need two seeds per row.
+seed. Both need at least two seeds per row.
 """
 
 import math
@@ -30,11 +30,11 @@ def read_rows(
 ) -> list[dict]:
     """Rows {"row", "published", "seeds", "correct", "total", "epochs"} of the finished runs.
 
-    With a preset of ensemble weights the runs are streams, and their ensembles are further rows.
+    With a preset of ensemble weights, the runs are streams and their ensembles become rows too.
     Rows without a finished run have empty lists; seeds are sorted.
 
     Raises:
-        UserError: a broken result, or seeds with different numbers of clips.
+        UserError: a damaged result, or seeds with different numbers of clips.
     """
     paths = {name: sorted(folder.glob(f"{name}_seed*/result.json")) for name in names}
     rows: list[dict] = []
@@ -59,15 +59,15 @@ def read_rows(
 def gain(row: dict, reference: dict, paired: bool = False) -> tuple[float, list[float] | None]:
     """Difference of the mean accuracies in points, and its interval [low, high].
 
-    There is no interval for fewer than two seeds, for seeds without any spread, or if `paired` rows
-    have different seeds.
+    The interval is None for fewer than two seeds, for equal results of all seeds, or if `paired`
+    rows have different seeds.
     """
     here, there = ([100 * n / r["total"] for n in r["correct"]] for r in (row, reference))
     points = statistics.fmean(here) - statistics.fmean(there)
     if min(len(here), len(there)) < 2 or (paired and row["seeds"] != reference["seeds"]):
         return points, None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # seeds without any spread
+        warnings.simplefilter("ignore", RuntimeWarning)  # all seeds have the same result
         test = ttest_rel(here, there) if paired else ttest_ind(here, there, equal_var=False)
         low, high = map(float, test.confidence_interval(LEVEL))
     return points, [low, high] if 0 < high - low < math.inf else None
@@ -76,7 +76,7 @@ def gain(row: dict, reference: dict, paired: bool = False) -> tuple[float, list[
 def ablation_table(rows: Sequence[dict], paired: bool = False) -> list[str]:
     """Markdown; gains are over the first row.
 
-    If the rows were trained for different numbers of epochs, a column gives these.
+    A column shows the epochs if rows were trained for different numbers of them.
     """
     with_paper = any(row["published"] is not None for row in rows)
     with_epochs = len({epochs for row in rows for epochs in row["epochs"]}) > 1

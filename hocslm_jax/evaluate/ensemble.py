@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import scipy  # which loads scipy.optimize at its first use
+import scipy  # loads scipy.optimize on first use
 from scipy.special import log_softmax, logsumexp, softmax
 
 from hocslm_jax.data.streams import PAPER_STREAMS
@@ -23,7 +23,7 @@ from hocslm_jax.evaluate.scores import Scores
 #   NTU60 X-Sub).
 PRESETS = {"equal": (1.0, 1.0), "ctrgcn": (0.6, 0.4), "infogcn": (1.5, 1.0)}
 SPACES = ("logits", "softmax")
-RIDGE = 1e-3  # keeps fitted weights finite if all held-out clips are classified right
+RIDGE = 1e-3  # keeps fitted weights finite if all held-out clips are correct
 ENSEMBLES = {
     "2 streams": ("joint", "bone"),
     "4 streams": ("joint", "bone", "joint_motion", "bone_motion"),
@@ -33,7 +33,7 @@ SINGLES = {stream: (stream,) for stream in PAPER_STREAMS}
 
 
 def preset_weights(preset: str, members: Sequence[Member]) -> np.ndarray:
-    """The weight [S] that a preset gives each member, by its stream.
+    """The weights [S] that a preset gives the members, by their streams.
 
     Raises:
         UserError: the stream of a member is unknown, and the preset depends on it.
@@ -56,10 +56,10 @@ def fuse(members: Sequence[Member], weights: Sequence[float], space: str = "logi
 def average_views(views: Sequence[Scores]) -> Scores:
     """Test-time augmentation: the log of the mean probability over several views of each clip.
 
-    All views must have the same clips in the same order, as `collect_scores` returns them.
+    All views must have the same clips in the order of `collect_scores`.
     """
     if any(view.ids != views[0].ids for view in views):
-        raise ValueError("the views differ in their clips or in the order of these")
+        raise ValueError("the views differ in their clips or their order")
     logs = log_softmax(np.stack([view.logits for view in views]).astype(np.float64), axis=-1)
     mean = logsumexp(logs, axis=0) - np.log(len(views))
     return dataclasses.replace(views[0], logits=mean.astype(np.float32), parts={})
@@ -68,7 +68,7 @@ def average_views(views: Sequence[Scores]) -> Scores:
 def fit_weights(held_out: Sequence[Member], space: str = "logits") -> np.ndarray:
     """Non-negative weights [S] of mean 1 that minimise the cross-entropy on held-out clips.
 
-    The sum is taken as logits in both spaces. The loss is convex, so its minimum is unique.
+    In both spaces the sum is used as logits. The loss is convex, so its minimum is unique.
     """
     stack, labels = _stack(held_out, space), held_out[0].scores.labels  # [S, N, C], [N]
     members, count, _ = stack.shape
@@ -86,10 +86,10 @@ def fit_weights(held_out: Sequence[Member], space: str = "logits") -> np.ndarray
 
 
 def check_held_out(members: Sequence[Member], held_out: Sequence[Member]) -> None:
-    """Refuses weights fitted on the clips that are scored, or for other members.
+    """Refuses fitted weights if they used scored clips, or belong to other members.
 
     Raises:
-        UserError: another number or order of streams, or a clip that is also scored.
+        UserError: another number or order of streams, or a fitted clip is also scored.
     """
     if len(members) != len(held_out):
         raise UserError(
@@ -130,10 +130,10 @@ def stream_rows(
 def stream_scores(
     members: Sequence[Member], preset: str = "equal", space: str = "logits"
 ) -> dict[str, dict[int, Scores]]:
-    """{stream or ensemble: {seed: scores}}, as far as the members suffice.
+    """{stream or ensemble: {seed: scores}}, for all that the members allow.
 
     Raises:
-        UserError: the stream of a member is unknown, or there twice with the same seed.
+        UserError: the stream of a member is unknown, or occurs twice with the same seed.
     """
     found: dict[str, dict[int, Scores]] = {}
     for seed, own in members_by_seed(members).items():

@@ -1,8 +1,8 @@
 """The verb `ensemble`: fuses the scores of several models on the same clips.
 
 In: run folders, scores.npz files or score pickles, matched by clip id (`score_files`). Out: the
-ensemble's count, members and weights; on request the rows of the paper's Table 7, a comparison with
-another ensemble and the wrong clips; all of it as JSON.
+ensemble's count, members and weights; optionally the rows of the paper's Table 7, a comparison with
+another ensemble, and the wrong clips; also as JSON.
 """
 
 import argparse
@@ -40,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--preset", choices=[*PRESETS, "fit"], default="equal", help="weights; default equal")
     add("--weights", nargs="+", type=float, metavar="W", help="one per member instead of a preset")
     add("--fit-on", nargs="+", metavar="SCORES", help="held-out training clips, for --preset fit")
-    add("--fuse", choices=SPACES, default="logits", help="what is summed; default raw logits")
+    add("--fuse", choices=SPACES, default="logits", help="what to sum; default raw logits")
     add("--clips", type=Path, metavar="FILE", help="lines `ID [LABEL]` for pickles without ids")
     add("--against", nargs="+", metavar="SCORES", help="compare with this ensemble, same weights")
     add("--table", action="store_true", help="rows of 1, 2, 4 and 6 streams")
-    add("--json", type=Path, metavar="OUT", help="write everything here")
+    add("--json", type=Path, metavar="OUT", help="write all results as JSON")
     add("--save", type=Path, metavar="OUT.npz", help="write the ensemble's scores, to fuse further")
     add("--wrong", type=Path, metavar="OUT.md", help="write the wrong clips as Markdown")
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     """Fuses, prints and writes.
 
     Raises:
-        UserError: scores that cannot be read or do not belong together, or weights that do not fit.
+        UserError: scores are unreadable or do not belong together, or the weights do not fit.
     """
     clips = read_clip_list(args.clips) if args.clips else None
     members = read_members(args.scores, clips)
@@ -103,7 +103,7 @@ def accuracy(correct: int, total: int) -> str:
 
 def _weights(args: argparse.Namespace, members: Sequence[Member]) -> np.ndarray:
     if (args.preset == "fit") != bool(args.fit_on):
-        raise UserError("--preset fit and --fit-on go together: give both")
+        raise UserError("--preset fit needs --fit-on, and --fit-on needs --preset fit")
     if args.weights:
         if args.preset != "equal" or len(args.weights) != len(members):
             raise UserError(

@@ -1,7 +1,7 @@
-"""Families: runs of several streams that differ in nothing else but the seed, and their ensembles.
+"""Families: runs that differ only in stream and seed, and their ensembles.
 
-In: checked results by folder, as `results.read_results` gives them. Out: a table of the families
-that share a setting: a row for each stream and ensemble, a column for each family.
+In: checked results by folder, as `results.read_results` gives them. Out: a table of families with
+the same setting: one row per stream and ensemble, one column per family.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from hocslm_jax.evaluate.scores import Scores
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Runs of several streams that differ in nothing else but the seed.
+    """Runs that differ only in stream and seed.
 
     Attributes:
         name: their path without stream and seed, e.g. `nw_ucla/six_hglnet/*`.
@@ -52,7 +52,7 @@ class Family:
 
     @cached_property
     def scores(self) -> dict[str, dict[int, Scores]]:
-        """{stream or ensemble: {seed: scores}} of the runs whose scores are there."""
+        """{stream or ensemble: {seed: scores}} of the runs that have scores."""
         scored = {
             path: result
             for path, result in self.runs.items()
@@ -68,7 +68,7 @@ class Family:
 
     @property
     def largest(self) -> Scores:
-        """The largest ensemble, all its seeds together."""
+        """The largest ensemble, over all seeds."""
         return add_scores(list(self.scores.values())[-1].values())
 
     def results(self, stream: str) -> list[dict]:
@@ -101,7 +101,7 @@ def family_table(families: Sequence[Family], docs: Path) -> list[str]:
     """Markdown; the last columns are the ensemble of all families and the best epochs.
 
     Args:
-        docs: the folder from which links start.
+        docs: the folder of the document, to which links are relative.
     """
     together, total = _together(families), families[0].first["total"]
     rows = []
@@ -122,7 +122,7 @@ def family_table(families: Sequence[Family], docs: Path) -> list[str]:
 
 
 def _together(families: Sequence[Family]) -> dict[str, list[int]]:
-    """Counts by seed of the ensembles of all families, for each row and seed that all have."""
+    """Counts of the ensembles of all families, for the rows and seeds that all families have."""
     found: dict[str, list[int]] = {}
     for name, own in families[0].scores.items() if len(families) > 1 else ():
         for seed in own:

@@ -1,4 +1,4 @@
-"""The clips that a classifier gets wrong: what each was taken for, and how narrowly.
+"""The clips that a classifier gets wrong, the classes predicted for them, and the margins.
 
 In: `Scores`, and the members of the ensemble they come from. Out: a plain dict for JSON, and tables
 in Markdown.
@@ -15,7 +15,7 @@ from hocslm_jax.evaluate.scores import Scores
 
 
 def mistakes(scores: Scores, members: Sequence[Member] = ()) -> dict:
-    """The wrong clips, and how often each class was taken for which other.
+    """The wrong clips, and how often each class was confused with which other.
 
     Returns:
         {"clips": [{"clip", "true", "predicted", "rank", "probability", "members_right"}],

@@ -1,7 +1,7 @@
-"""A table of released weights, the model zoo: what each is, how accurate, and how to use it.
+"""The model zoo: a table of released weights, their accuracy and how to use them.
 
 In: the `config.json` of every release below a folder, as `release` writes them. Out: Markdown. The
-counts are those of the written weights, which `release` scored.
+counts were measured by `release` with the written weights.
 """
 
 import os
@@ -18,7 +18,7 @@ def find_releases(folder: Path) -> dict[Path, dict]:
 
 
 def releases_table(folder: Path, document: Path) -> list[str]:
-    """One line for each release, the most accurate first; links start at the document's folder."""
+    """One line per release, the most accurate first; links are relative to the document."""
     lines = []
     found = sorted(find_releases(folder).items(), key=lambda item: -item[1]["released"]["correct"])
     for path, card in found:

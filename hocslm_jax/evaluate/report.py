@@ -1,8 +1,8 @@
-"""The verb `report`: one Markdown document with a table for each question about finished runs.
+"""The verb `report`: one Markdown document with tables that answer questions about finished runs.
 
 In: `results/**/result.json`, the `scores.npz` beside them, and the `table_*.json` of `ablate`. Out:
-`docs/results.md`. `--check` compares it with what the files give now, so that no number in it can
-differ from a run's own. Percentages are computed from counts, never read.
+`docs/results.md`. `--check` compares the document with the files, so that every number in it is
+that of a run. Percentages are always computed from counts.
 """
 
 import argparse
@@ -78,10 +78,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def render(runs: dict[Path, dict], command: str, results: Path, docs: Path) -> str:
-    """The document; `docs` is the folder it is for, from which its links start."""
+    """The document; its links are relative to the folder `docs`."""
     tables = sorted(results.glob("**/table_*.json"))
     folders = {path.parent for path in tables}
-    # A run of several streams lies beside the runs of each.
+    # The runs of the single streams are in the folder of a run of several streams.
     free = {p: r for p, r in runs.items() if p.parent not in folders and "streams" not in r}
     families = find_families(free, results)
     shown = {path for family in families for path in family.runs}
@@ -141,7 +141,7 @@ def _wrong(families: Sequence[Family]) -> list[str]:
 
 
 def _others(runs: dict[Path, dict], results: Path, docs: Path) -> list[str]:
-    """Runs that are part of no ensemble and no ablation."""
+    """Runs that are not part of an ensemble or ablation."""
     rows = []
     for group in group_by_seed(runs):
         own, (path, first) = list(group.values()), next(iter(group.items()))
@@ -161,7 +161,7 @@ def _others(runs: dict[Path, dict], results: Path, docs: Path) -> list[str]:
 
 
 def _ablation(path: Path, docs: Path) -> list[str]:
-    """The table of one `table_*.json`, computed again from the runs in its folder."""
+    """The table of one `table_*.json`, recomputed from the runs in its folder."""
     table = read_json(path)
     if missing := {"title", "preset", "paired", "rows"} - set(table):
         raise UserError(f"{path} lacks {', '.join(sorted(missing))}; write it again with ablate")

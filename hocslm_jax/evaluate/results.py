@@ -1,4 +1,4 @@
-"""The `result.json` files below a folder: read, checked and grouped; and the text made of them.
+"""Reads, checks and groups the `result.json` files below a folder, and formats them as text.
 
 In: `results/**/result.json`, one per run, as training writes them. Out: runs that differ only in
 the seed as one group; names, percentages and tables in Markdown.
@@ -18,14 +18,14 @@ from hocslm_jax.files.text import read_json
 TEXTS = ("dataset", "protocol", "encoder", "stream", "strategy")
 COUNTS = ("seed", "epochs", "correct", "total")
 OPTIONAL = ("best_correct", "samples_per_s", "wall_clock_s")  # numbers, or null if unknown
-SAME = (*TEXTS, "epochs", "total")  # what runs that differ only in the seed must share
+SAME = (*TEXTS, "epochs", "total")  # keys that must be equal in runs that differ only in the seed
 
 
 def read_results(folder: Path) -> dict[Path, dict]:
     """Every run below `folder`: its directory and its checked result, in order of path.
 
     Raises:
-        UserError: there is none, or one is broken or lacks a key (names the file).
+        UserError: there is none, or one is damaged or lacks a key (names the file).
     """
     paths = sorted(folder.glob("**/result.json"))
     if not paths:
@@ -37,7 +37,7 @@ def read_result(path: Path) -> dict:
     """One `result.json`, checked.
 
     Raises:
-        UserError: the file is missing, damaged, or lacks what every result has.
+        UserError: the file is missing or damaged, or lacks a required key.
     """
     try:
         result = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_a_number)
@@ -64,7 +64,7 @@ def group_by_seed(runs: dict[Path, dict]) -> list[dict[Path, dict]]:
     """Runs whose paths differ only in the seed, sorted by dataset, …, strategy, then path.
 
     Raises:
-        UserError: runs of one name that differ in more than the seed, or one seed twice.
+        UserError: runs with the same name that differ in more than the seed, or a repeated seed.
     """
     groups: dict[str, dict[Path, dict]] = {}
     for folder, result in sorted(runs.items(), key=lambda run: run[1]["seed"]):
@@ -79,7 +79,7 @@ def group_by_seed(runs: dict[Path, dict]) -> list[dict[Path, dict]]:
                         f"({result[key]}, {group[first][key]}); rename one of the folders"
                     )
         if len({result["seed"] for result in group.values()}) < len(group):
-            raise UserError(f"{first}: one seed is there twice among its runs; remove one")
+            raise UserError(f"{first}: its runs contain one seed twice; remove one")
     named = sorted(groups.items(), key=lambda item: (_texts(item[1]), item[0]))
     return [group for _, group in named]
 
@@ -94,7 +94,7 @@ def run_name(folder: Path, results: Path) -> str:
 
 
 def setting(run: Path, result: dict) -> str:
-    """`10 epochs, strategy T0, width 32, 32 frames`; the last two if config.json or command say."""
+    """`10 epochs, strategy T0, width 32, 32 frames`; the last two only if they are recorded."""
     said = dict(re.findall(r"\b(width|frames)=(\d+)", result.get("command") or ""))
     if (run / "config.json").is_file():
         config = read_json(run / "config.json")
@@ -107,7 +107,7 @@ def setting(run: Path, result: dict) -> str:
 
 
 def link(path: Path, docs: Path) -> str:
-    """The path as a link in a document of the folder `docs`."""
+    """A Markdown link to a path, relative to the folder `docs`."""
     return Path(os.path.relpath(path, docs)).as_posix()
 
 
@@ -130,13 +130,13 @@ def accuracy_cell(counts: Sequence[int], total: int) -> str:
 
 
 def best_epoch(results: Sequence[dict]) -> str:
-    """Per cent at the best epoch, – if that of a run is unknown, since a mean would mislead."""
+    """Per cent at the best epoch; – if a run lacks it, as the mean of the others would mislead."""
     counts = [result.get("best_correct") for result in results]
     return "–" if None in counts or not counts else percent(counts, results[0]["total"])
 
 
 def duration(results: Iterable[dict]) -> str:
-    """Mean training time of some runs; – if that of one is unknown."""
+    """Mean training time of some runs; – if a run lacks it."""
     seconds = [result.get("wall_clock_s") for result in results]
     if None in seconds:
         return "–"

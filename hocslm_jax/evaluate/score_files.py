@@ -1,7 +1,7 @@
-"""Scores of several models on the same clips, matched by clip id.
+"""Reads scores of several models on the same clips and matches them by clip id.
 
 In: run folders, `scores.npz` files, and score pickles of CTR-GCN and its descendants (name ->
-logits). Out: `Member`s with the same clips in the same order. Pickles hold no labels, so these come
+logits). Out: `Member`s with the same clips in the same order. Pickles hold no labels; these come
 from the other scores or from a list of clips.
 """
 
@@ -20,14 +20,14 @@ from hocslm_jax.evaluate.scores import Scores, check_scores, load_scores
 from hocslm_jax.files.pickles import check_not_shared, read_pickle
 from hocslm_jax.files.text import read_json, read_lines
 
-SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # of a run's test and training clips
+SCORES, TRAIN_SCORES = "scores.npz", "scores_train.npz"  # scores of a run's test and training clips
 PICKLE = "epoch1_test_score.pkl"  # CTR-GCN's name for scores.npz
 _NUMBERED = re.compile(r"test_(\d+)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Member:
-    """One model's scores, and what is known of the model."""
+    """One model's scores, its name, and its stream and seed if known."""
 
     name: str
     scores: Scores
@@ -48,17 +48,17 @@ def read_members(
             (all its members, the paper's streams in the paper's order), a scores.npz or a score
             pickle.
         clips: labels by clip id as of `read_clip_list`, for pickles that number their clips.
-        labelled: members that know the labels of further clips.
-        name: of the file in a run's folder.
+        labelled: members with the labels of further clips.
+        name: name of the file in a run's folder.
 
     Raises:
-        UserError: a file that is missing, damaged or given twice, or scores that do not belong
-            together; the message names both files and the first clip.
+        UserError: a file is missing, damaged or given twice, or scores do not belong together; the
+          message names both files and the first clip.
     """
     entries = [entry for source in sources for entry in _entries(source, name)]
     paths = [path for _, path in entries]
     if twice := [path for path in paths if paths.count(path) > 1]:
-        raise UserError(f"{twice[0]} is given twice: give every member once, and its weight")
+        raise UserError(f"{twice[0]} is given twice: give every member once, with its weight")
     found = {path: load_scores(path) for path in paths if path.suffix != ".pkl"}
     labels = {clip: label for clip, label in (clips or {}).items() if label is not None}
     for scores in [*found.values(), *(member.scores for member in labelled)]:
@@ -67,7 +67,7 @@ def read_members(
         if path not in found:
             found[path] = _read_score_pickle(path, clips, labels)
     members = [_member(stream, path, found[path]) for stream, path in entries]
-    if len({member.name for member in members}) < len(members):  # e.g. joint of several runs
+    if len({member.name for member in members}) < len(members):  # e.g. two joint streams
         members = [
             dataclasses.replace(member, name=f"{path.parent.parent.name}/{member.name}")
             for member, path in zip(members, paths, strict=True)
@@ -76,7 +76,7 @@ def read_members(
 
 
 def match(members: Sequence[Member]) -> list[Member]:
-    """The members with their clips in the order of the first one's.
+    """The members, with their clips in the order of the first member.
 
     Raises:
         UserError: clips, labels or classes differ from the first member's.
@@ -99,10 +99,10 @@ def match(members: Sequence[Member]) -> list[Member]:
 
 
 def read_clip_list(path: Path) -> dict[str, int | None]:
-    """Labels, where given, by clip id, of lines `ID [LABEL]` in the order of a score pickle.
+    """Labels (or None) by clip id, from lines `ID [LABEL]` in the order of a score pickle.
 
     Raises:
-        UserError: no such file, a clip twice, or a line of another form (named by its number).
+        UserError: no such file, a repeated clip, or an invalid line (with its number).
     """
     clips: dict[str, int | None] = {}
     for number, line in read_lines(path, "write a line `ID [LABEL]` for each clip"):
@@ -110,13 +110,13 @@ def read_clip_list(path: Path) -> dict[str, int | None]:
         if not clip or len(label) > 1 or not all(text.isdecimal() for text in label):
             raise UserError(f"{path}, line {number}: expected `ID [LABEL]`, got {line[:40]!r}")
         if clip in clips:
-            raise UserError(f"{path}, line {number}: {clip[:40]!r} is there twice; give it once")
+            raise UserError(f"{path}, line {number}: {clip[:40]!r} occurs twice; give it once")
         clips[clip] = int(label[0]) if label else None
     return clips
 
 
 def _entries(source: str, name: str) -> list[tuple[str, Path]]:
-    """(stream or "", file) of every member that one argument names."""
+    """(stream or "", file) of every member in one argument."""
     stream, separator, rest = source.partition("=")
     known = separator and stream in STREAMS
     stream, path = (stream, Path(rest)) if known else ("", Path(source))
@@ -125,7 +125,7 @@ def _entries(source: str, name: str) -> list[tuple[str, Path]]:
     inside = sorted(path.glob(f"*/{name}"))
     files = (PICKLE, name) if name == SCORES else (name,)
     own = [path / file for file in files if (path / file).is_file()]
-    # A run of several streams also has scores of all streams together: its members are meant.
+    # A run of several streams also has scores of their ensemble; the single streams are meant.
     if own and (own[0].name == PICKLE or stream or not inside):
         return [(stream, own[0])]
     if not inside:
@@ -145,7 +145,7 @@ def _member(stream: str, path: Path, scores: Scores) -> Member:
 
 
 def _stream_and_seed(path: Path) -> tuple[str, int | None]:
-    """What the config.json beside a file of scores says, ("", None) if there is none."""
+    """Stream and seed from the config.json beside a file of scores; ("", None) without it."""
     try:
         config = read_json(path.parent / "config.json")
         several = config["data"].get("streams")
@@ -185,7 +185,7 @@ def _load_pickle(path: Path) -> tuple[list[str], np.ndarray]:
     check_not_shared(path, [array for _, array in pairs], "clips")
     names = [f"test_{key}" if isinstance(key, int) else key for key, _ in pairs]
     try:
-        with np.errstate(all="ignore"):  # what is not finite is refused later
+        with np.errstate(all="ignore"):  # values that are not finite are refused later
             return names, np.stack([array.reshape(-1).astype(np.float32) for _, array in pairs])
     except ValueError as error:
         raise UserError(f"{path}: its logits do not fit together ({error})") from None
@@ -197,13 +197,13 @@ def _is_pair(entry: object) -> bool:
 
 
 def _clip_ids(path: Path, names: list[str], width: int, clips: dict | None) -> tuple[str, ...]:
-    """Names as ids; `test_7` is clip 7 of the list of clips, which must have the same length."""
+    """The ids of names; `test_7` is clip 7 of the list of clips, whose length must match."""
     numbers = [_NUMBERED.fullmatch(name) for name in names]
     if not any(numbers):
         return tuple(Path(name).name.removesuffix(".skeleton") for name in names)
     ucla = nw_ucla.ctrgcn_order()
     if clips is None and (len(names), width) == (len(ucla), len(nw_ucla.CLASSES)):
-        print(f"{path}: taken for NW-UCLA's test clips in CTR-GCN's order", file=sys.stderr)
+        print(f"{path}: read as NW-UCLA's test clips in CTR-GCN's order", file=sys.stderr)
         clips = dict.fromkeys(ucla)
     if clips is None:
         raise UserError(

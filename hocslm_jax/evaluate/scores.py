@@ -1,8 +1,8 @@
 """Classification scores of a model on a set of clips, and the files that report them.
 
 In: batches of `data.pipeline.eval_batches` and a `predict` function from clips to logits. Out:
-`Scores`, one row per clip, from which ensembles, tables and figures are computed. `scores.npz`
-keeps them, so that no number has to be computed again on an accelerator.
+`Scores`, one row per clip, from which ensembles, tables and figures are computed. They are saved in
+`scores.npz`, so that nothing has to be recomputed on an accelerator.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +19,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import replaced, write_json
 from hocslm_jax.files.npy import read_npz
 
-MAX_CLIPS = 2_000_000  # in a file of scores
+MAX_CLIPS = 2_000_000  # arrays in a file of scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +29,12 @@ class Scores:
     ids: tuple[str, ...]
     labels: np.ndarray  # int32 [N]
     logits: np.ndarray  # float32 [N, C]
-    classes: tuple[str, ...] = ()  # C names, if they are known
-    parts: dict[str, "Scores"] = field(default_factory=dict)  # by stream, of an ensemble
+    classes: tuple[str, ...] = ()  # C names, if known
+    parts: dict[str, "Scores"] = field(default_factory=dict)  # members of an ensemble, by stream
 
     @cached_property
     def ranks(self) -> np.ndarray:
-        """Rank of the true class, 0 for the best; of equal logits the lower class is first. [N]"""
+        """Rank of the true class [N], 0 for the best; of equal logits the lower class is first."""
         true = np.take_along_axis(self.logits, self.labels[:, None].astype(np.int64), axis=1)
         earlier = np.arange(self.logits.shape[1]) < self.labels[:, None]
         ahead = (self.logits > true) | ((self.logits == true) & earlier)  # [N, C]
@@ -85,19 +85,19 @@ def collect_logits(
     """The rows [N] of the clips in `batches`, ascending, and their logits [N, …, C].
 
     Args:
-        predict: x [B, …] of this host to logits [B, …, C]; jitted and sharded by the caller.
+        predict: maps x [B, …] of this host to logits [B, …, C]; jitted and sharded by the caller.
         batches: this host's padded batches; all hosts must have the same number and size.
         store: provides ids and labels.
-        rows: the rows that should be scored, e.g. `store.rows(protocol, "test")`. Without it a
-            missing clip cannot be noticed.
+        rows: the rows that must be scored, e.g. `store.rows(protocol, "test")`. Without it, missing
+          clips are not detected.
 
     Raises:
-        UserError: a clip is scored twice or is missing.
+        UserError: a clip is scored twice or not at all.
     """
     all_rows, all_logits, pending = [], [], None
     for batch in batches:
         logits = predict(batch["x"])
-        # Reading the result one batch late leaves the device busy while the host waits.
+        # The result is read one batch late, so that the device stays busy while the host waits.
         if pending is not None:
             all_logits.append(_host_rows(pending))
         pending = logits
@@ -133,10 +133,10 @@ def save_scores(path: str | Path, scores: Scores) -> None:
 
 
 def load_scores(path: str | Path) -> Scores:
-    """Reads a file of `save_scores`; nothing is unpickled.
+    """Reads a file written by `save_scores`; nothing is unpickled.
 
     Raises:
-        UserError: the file is missing, damaged, or not a file of scores.
+        UserError: the file is missing, damaged, or holds no scores.
     """
     path = Path(path)
     if not path.is_file():
@@ -165,10 +165,11 @@ def load_scores(path: str | Path) -> Scores:
 
 
 def check_scores(scores: Scores, where: object) -> None:
-    """Refuses scores whose accuracy would be meaningless: argmax takes NaN for the best class.
+    """Refuses scores whose accuracy would be meaningless, e.g. because argmax prefers NaN.
 
     Raises:
-        UserError: no clip, a clip twice, a label outside the classes, a logit that is not finite.
+        UserError: no clips, a repeated clip, a label outside the classes, or a logit that is not
+          finite.
     """
     num_classes = scores.logits.shape[1]
     if not scores.total or len(set(scores.ids)) != scores.total:
@@ -197,7 +198,9 @@ def write_report(workdir: str | Path, scores: Scores, classes: Sequence[str]) ->
     Raises:
         UserError: another number of class names than of logits.
     """
-    from hocslm_jax.draw.confusion import save_confusion  # here, as matplotlib takes a second
+    from hocslm_jax.draw.confusion import (
+        save_confusion,
+    )  # slow to import
 
     if len(classes) != scores.logits.shape[1]:
         raise UserError(f"{len(classes)} class names for {scores.logits.shape[1]} logits")
@@ -220,19 +223,19 @@ def _host_rows(logits: jax.Array) -> np.ndarray:
     """This host's rows of the logits, float32 [B, …, C], even if the array spans hosts."""
     if getattr(logits, "is_fully_addressable", True):
         return np.asarray(logits, np.float32)
-    # A copy of the same rows on another device has the same start, and is kept once.
+    # Copies of the same rows on several devices have the same start; one is kept.
     shards = {shard.index[0].start or 0: shard.data for shard in logits.addressable_shards}
     return np.concatenate([np.asarray(shards[start], np.float32) for start in sorted(shards)])
 
 
 def _all_hosts(rows: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and logits of all hosts, one host after another."""
+    """Concatenates the rows and logits of all hosts."""
     if len(rows) != len(logits):
         raise ValueError(f"predict gave {len(logits)} rows of logits for {len(rows)} clips")
     if jax.process_count() == 1:
         return rows, logits
     rows, logits = multihost_utils.process_allgather((rows, logits))  # [hosts, N], [hosts, N, C]
-    # Hosts that share one replica of the model read the same shard: keep it once.
+    # Hosts that share a replica of the model read the same shard; it is kept once.
     _, hosts = np.unique(rows, axis=0, return_index=True)
     return np.concatenate(rows[hosts]), np.concatenate(logits[hosts])
 

@@ -1,11 +1,11 @@
-"""Whether one classifier is better than another on the same clips, or the difference is chance.
+"""Tests whether one classifier is significantly better than another on the same clips.
 
-In: `Scores` or counts. Out: counts, intervals and p-values. Both tests are paired: they use the
-clips that one classifier gets right and the other wrong.
+In: `Scores` or counts. Out: counts, intervals and p-values. Both tests are paired: they compare the
+classifiers clip by clip.
 """
 
 import numpy as np
-import scipy  # which loads scipy.stats at its first use; that takes a second
+import scipy  # loads scipy.stats on first use, which takes a second
 
 from hocslm_jax.evaluate.scores import Scores
 
@@ -21,7 +21,7 @@ def accuracy_interval(correct: int, total: int) -> list[float]:
 
 
 def beats_chance(correct: int, total: int, classes: int) -> bool:
-    """Whether a count is significantly more than guessing among the classes gives (p < 1 %)."""
+    """Whether a count is significantly better than guessing among the classes (p < 1 %)."""
     return bool(
         scipy.stats.binomtest(correct, total, 1 / classes, alternative="greater").pvalue < CHANCE
     )
@@ -31,14 +31,14 @@ def compare(first: Scores, second: Scores, draws: int = DRAWS, seed: int = 0) ->
     """McNemar's exact test and a paired bootstrap interval; the clips must be matched.
 
     Returns:
-        correct, other_correct, total; only_this, only_other: clips that only one of them gets
+        correct, other_correct, total; only_this, only_other: clips that only one classifier gets
         right; p_value of McNemar's test (two-sided, binomial); difference of the accuracies and its
         95 % percentile interval, as fractions.
     """
     right, other = (scores.ranks < 1 for scores in (first, second))
     gained, lost = int((right & ~other).sum()), int((other & ~right).sum())
     total = first.total
-    # The difference of a resample depends only on how often it drew a gained and a lost clip.
+    # A resample's difference depends only on how many gained and lost clips it contains.
     shares = np.array([gained, lost, total - gained - lost]) / total
     counts = np.random.default_rng(seed).multinomial(total, shares, size=draws)
     tails = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]

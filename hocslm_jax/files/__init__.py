@@ -1,1 +1,1 @@
-"""Files that are written whole, read with care, and checked."""
+"""Files: atomic writes, careful reading, checksums."""

@@ -1,6 +1,7 @@
-"""Files and folders on disk: written whole or not at all, under any name, by one process at a time.
+"""Files and folders on disk: atomic writes, locks, and checks of paths.
 
-In: paths. Nothing here knows what is in the files; everything that keeps state on disk uses it.
+In: paths. This module is independent of the files' content; all code that stores state on disk uses
+it.
 """
 
 import contextlib
@@ -23,16 +24,16 @@ _SCHEME = re.compile(r"([a-zA-Z][\w+.-]+):/")
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """Gives the path of a new file to write; at the end it takes the place of `path` in one step.
+    """Yields the path of a new file to write, which replaces `path` atomically at the end.
 
-    A reader, and whoever looks after a crash, sees the old file or the whole new one. After an
-    exception the old one stays.
+    Readers see either the old file or the complete new one, also after a crash. After an exception
+    the old file stays.
     """
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")  # writers look at the suffix
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")  # writers depend on the suffix
     try:
         yield partial
         with partial.open("rb") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name without the content
+            os.fsync(file.fileno())  # or a power cut could lose the content
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -40,13 +41,13 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all."""
+    """Writes a text file in UTF-8, atomically."""
     with replaced(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
-    """Writes a JSON file, whole or not at all."""
+    """Writes a JSON file, atomically."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
@@ -54,11 +55,11 @@ def read_json(path: Path, advice: str, keys: tuple[str, ...] = ()) -> dict:
     """The JSON object in a file.
 
     Args:
-        advice: what the user is told to do where that fails.
-        keys: that it must have.
+        advice: tells the user what to do if that fails.
+        keys: keys that the object must have.
 
     Raises:
-        UserError: no such file, or no JSON object with these keys in it.
+        UserError: the file does not exist, or holds no JSON object with these keys.
     """
     try:
         value = text.read_json(path)
@@ -71,13 +72,14 @@ def read_json(path: Path, advice: str, keys: tuple[str, ...] = ()) -> dict:
 
 @contextlib.contextmanager
 def held(path: Path, doing: str) -> Iterator[None]:
-    """Holds the lock file `path`, which is there meanwhile; the system frees it when we die.
+    """Holds the lock file `path`; the operating system releases it if the process dies.
 
     Args:
-        doing: what the holder does, for whoever is refused, e.g. "trains in runs/x".
+        doing: what the holder does, for the message to others, e.g. "trains in runs/x".
 
     Raises:
-        UserError: another process holds it (names its pid and host), or it cannot be made.
+        UserError: another process holds it (the message has its pid and host), or it cannot be
+          created.
     """
     handle = _lock(path, doing)
     try:
@@ -90,19 +92,19 @@ def held(path: Path, doing: str) -> Iterator[None]:
 
 
 def _lock(path: Path, doing: str) -> int:
-    """An open, locked file that is the one at `path`: the last holder may just have removed it."""
+    """Opens and locks the file at `path`, again if its last holder has removed it meanwhile."""
     while True:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            reason = f"cannot write {path}: {error.strerror}; choose another place"
+            reason = f"cannot write {path}: {error.strerror}; choose another folder"
             raise UserError(reason) from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             who = os.read(handle, 300).decode(errors="replace").strip() or "another process"
             os.close(handle)
-            raise UserError(f"{who} {doing}: wait for its end, or stop it") from None
+            raise UserError(f"{who} {doing}: wait until it ends, or stop it") from None
         except OSError:
             return handle  # some network file systems have no locks
         with contextlib.suppress(FileNotFoundError):
@@ -112,10 +114,10 @@ def _lock(path: Path, doing: str) -> int:
 
 
 def check_folder(flag: str, path: str | Path) -> None:
-    """Refuses what is not a place on a file system, before anything is made there.
+    """Refuses a path that is not on a file system, before anything is created there.
 
     Raises:
-        UserError: a URL, or a name that a library would take for another.
+        UserError: a URL, or a name that a library would misread.
     """
     if match := _SCHEME.match(str(path)):
         raise UserError(f"{flag} {path}: {match[1]}:// is not supported; mount it as a folder")
@@ -124,7 +126,7 @@ def check_folder(flag: str, path: str | Path) -> None:
 
 
 def make_folder(flag: str, path: Path) -> None:
-    """Makes a folder with its parents. Raises UserError where that cannot be done."""
+    """Makes a folder with its parents. Raises UserError if that fails."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -132,10 +134,10 @@ def make_folder(flag: str, path: Path) -> None:
 
 
 def literal_globs() -> None:
-    """Lets Orbax and TFDS work in a folder whose name holds `[`, `*` or `?`.
+    """Makes Orbax and TFDS work in folders whose name contains `[`, `*` or `?`.
 
-    They search folders by `etils.epath`, which takes the folder's own name for a pattern too, finds
-    nothing in `runs/x[1]`, and leaves a checkpoint that cannot be read.
+    They search folders with `etils.epath`, which also treats the folder's own name as a pattern. In
+    `runs/x[1]` it finds nothing, so that checkpoints could not be read.
     """
     from etils.epath.gpath import PosixGPath
 

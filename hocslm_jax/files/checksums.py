@@ -1,7 +1,7 @@
-"""Checksums beside files that are passed on: `SHA256SUMS`, which `sha256sum -c` reads too.
+"""Checksums of files that are passed on: `SHA256SUMS`, which `sha256sum -c` reads too.
 
-In: a folder and the names of its files. Out: the file of checksums; and at every load the answer
-whether the files are what was written. It guards against damage, not against forgery.
+In: a folder and the names of its files. Out: the file of checksums, against which every load
+compares the files. This protects against damage, not against forgery.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ def seal(folder: Path, names: Iterable[str]) -> None:
 
 
 def check_seal(folder: Path, names: Iterable[str] | None, advice: str) -> bool:
-    """Compares files with their checksums; False where the folder has none.
+    """Compares files with their checksums; False if the folder has no checksums.
 
     Args:
-        names: None for all that have one.
-        advice: what the user is told to do where they differ.
+        names: None for all files with a checksum.
+        advice: tells the user what to do if they differ.
 
     Raises:
-        UserError: a file is not what was written, or has no checksum in a folder that has some.
+        UserError: a file has changed, or lacks a checksum in a folder that has some.
     """
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
@@ -49,6 +49,6 @@ def check_seal(folder: Path, names: Iterable[str] | None, advice: str) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Of a file, in hexadecimal digits."""
+    """The SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

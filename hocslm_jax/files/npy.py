@@ -1,8 +1,8 @@
-"""Arrays in .npy and .npz files of strangers: nothing is unpickled, and no claim is believed.
+"""Reads arrays from untrusted .npy and .npz files: nothing is unpickled, and sizes are checked.
 
-In: a path. Out: arrays of numbers or text. Shape and type stand in a header which NumPy reads with
-Python's parser; whatever that raises becomes a ValueError, and no memory is taken before as many
-bytes as the header claims are known to be there.
+In: a path. Out: arrays of numbers or text. NumPy reads shape and type from a header with Python's
+parser, whose errors become ValueErrors. Memory is allocated only after the file is known to hold as
+many bytes as the header states.
 """
 
 import math
@@ -17,7 +17,7 @@ import numpy as np
 
 MAX_BYTES = 256 << 20  # of a .npy file, and of all that an .npz file unpacks to
 PLAIN = "biufcU"  # kinds of dtype: numbers, booleans, text
-DAMAGED = (  # what zipfile and its decoders raise at a broken or hostile file
+DAMAGED = (  # errors of zipfile and its decoders for a broken or hostile file
     *(OSError, EOFError, RuntimeError, ValueError, OverflowError, KeyError, IndexError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
@@ -28,16 +28,16 @@ _HEADERS = {
 
 
 def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """(shape, Fortran order, dtype) of an array; the file is then at its first value.
+    """(shape, Fortran order, dtype) of an array; leaves the file at its first value.
 
     Raises:
-      ValueError: no such header, or an array of objects or records.
+      ValueError: an invalid header, or an array of objects or records.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes and the like in a hostile header
+            warnings.simplefilter("ignore")  # e.g. about odd escapes in a hostile header
             shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(file)](file)
-    except Exception as error:  # the parser's own errors, TokenError and SyntaxError among them
+    except Exception as error:  # the parser raises many types, e.g. TokenError and SyntaxError
         raise ValueError(f"no readable header ({type(error).__name__})") from None
     if dtype.kind not in PLAIN or not all(type(n) is int and 0 <= n < 2**40 for n in shape):
         raise ValueError("not an array of numbers or text")
@@ -48,10 +48,11 @@ def read_npy(path: Path) -> np.ndarray:
     """The array in a .npy file, read-only.
 
     Raises:
-      ValueError: with the reason: missing, no plain file, no .npy file, cut off, or too large.
+      ValueError: with the reason: the file is missing, not a plain .npy file, truncated, or too
+        large.
     """
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if not path.is_file():  # reading a pipe would block
             reason = "not a plain file" if path.exists() else "no such file"
             raise ValueError(f"{reason}: {path}")
         with path.open("rb") as file:
@@ -67,8 +68,8 @@ def read_npz(path: Path, limit: int = MAX_BYTES) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name, read-only.
 
     Raises:
-      ValueError: with the reason: no such file, damaged, an array of objects, or more than `limit`
-        bytes.
+      ValueError: with the reason: the file is missing or damaged, has an array of objects, or
+        unpacks to more than `limit` bytes.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,9 +1,9 @@
-"""Pickles of arrays and plain containers, read without running anything that they name.
+"""Reads pickles of arrays and plain containers without calling anything that they name.
 
 In: a file that pickle wrote with protocol 2 to 5, under NumPy 1 or 2. Out: its dicts, lists,
-tuples, text, bytes, numbers and ndarrays. Python's own reader does the work, less the instructions
-that such files do not need; the few functions that NumPy's pickles name are replaced by those of
-`_Reader`. Nothing takes more memory than the file's size allows.
+tuples, text, bytes, numbers and ndarrays. It uses Python's own unpickler without the instructions
+that such files do not need; methods of `_Reader` replace the few functions that NumPy's pickles
+name. Memory is bounded by the file's size.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ import numpy as np
 
 from hocslm_jax.errors import UserError
 
-OBJECT_BYTES = 512 << 20  # for all objects but the arrays; NTU RGB+D 120 takes two thirds of it
+OBJECT_BYTES = 512 << 20  # for all objects except arrays; NTU RGB+D 120 needs two thirds of it
 
 _PLAIN = re.compile(r"f[248]|[iu][1248]|b1|[US][1-9][0-9]{0,3}")  # numbers, booleans, text
-# What an instruction may add to memory, apart from the bytes in the file.
+# Memory that an instruction can add, besides the bytes in the file.
 _COSTS = dict.fromkeys(
     (
         *("PROTO", "FRAME", "STOP", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2"),
@@ -43,15 +43,15 @@ def read_pickle(path: Path) -> object:
     """The object in a pickle file; its arrays may be read-only.
 
     Raises:
-      UserError: no such file, a damaged one, or one that holds anything else than arrays of
-        numbers, booleans and text, and plain containers.
+      UserError: the file is missing or damaged, or holds anything except arrays of numbers,
+        booleans and text, and plain containers.
     """
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # reading a pipe would block
         raise UserError(f"{path}: {'not a plain file' if path.exists() else 'no such file'}")
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Reader(data).load()
-    except Exception as error:  # a hostile file can make the reader raise anything
+    except Exception as error:  # a hostile file can raise any type
         known = isinstance(error, _Refused)
         reason = getattr(error, "strerror", None) or (str(error)[:150] if known else "damaged")
         raise UserError(
@@ -61,16 +61,16 @@ def read_pickle(path: Path) -> object:
 
 
 def check_not_shared(path: Path, arrays: list[np.ndarray], what: str) -> None:
-    """Raises UserError where arrays of a pickle claim more bytes than its file has.
+    """Raises UserError if the arrays of a pickle have more bytes than its file.
 
-    A small file may name one array many thousand times, which fills the memory once it is copied.
+    A small file can refer to one array thousands of times, which would fill the memory when copied.
     """
     if sum(array.nbytes for array in arrays) > path.stat().st_size:
         raise UserError(f"{path}: its {what} share their arrays, which real ones do not; refused")
 
 
 class _Refused(ValueError):
-    """Something that a pickle of arrays and plain containers does not hold."""
+    """The pickle holds something other than arrays and plain containers."""
 
 
 @dataclasses.dataclass
@@ -95,19 +95,19 @@ def _costing(cost: int, action):
 
 
 class _Reader(pickle._Unpickler):
-    """Python's reader of pickles with an allowlist of instructions and names, and with limits.
+    """Python's unpickler with an allowlist of instructions and names, and with limits.
 
-    Not `pickle.Unpickler`, the same in C: 6 bytes make that one fill 64 GB with its memo, and it
-    hashes whatever is a key, which takes for ever with nested tuples.
+    `pickle.Unpickler`, written in C, is not used: 6 bytes make it allocate a memo of 64 GB, and it
+    hashes all keys, which never ends for nested tuples.
     """
 
     def __init__(self, data: mmap.mmap):
         super().__init__(data)
         self.room = OBJECT_BYTES
-        self.array_room = 2 * len(data)  # protocol 2 has each array's bytes twice, once as text
+        self.array_room = 2 * len(data)  # protocol 2 stores each array's bytes twice, once as text
 
     def find_class(self, module: str, name: str):
-        module = module.replace("numpy._core", "numpy.core")  # NumPy 2's name for it
+        module = module.replace("numpy._core", "numpy.core")  # its name in NumPy 2
         known = {
             ("numpy", "ndarray"): "ndarray",  # only named, never called
             ("numpy", "dtype"): self.make_dtype,
@@ -129,7 +129,7 @@ class _Reader(pickle._Unpickler):
         return _Dtype(code)
 
     def empty_array(self, kind: str, shape, code) -> np.ndarray:
-        return np.empty(0, np.int8)  # what it really holds comes with its state
+        return np.empty(0, np.int8)  # its content comes with its state
 
     def array(self, values, dtype: _Dtype, shape, order: str, axes=None) -> np.ndarray:
         self.check_size(values, dtype.resolve(), shape)
@@ -191,7 +191,7 @@ class _Reader(pickle._Unpickler):
 
 
 def _dispatch() -> dict:
-    """Code of an instruction -> its action; what is not in it cannot be carried out."""
+    """Code of an instruction -> its action; all other instructions are refused."""
     actions = {}
     for name, cost in _COSTS.items():
         (code,) = getattr(pickle, name)

@@ -1,8 +1,8 @@
-"""Text that people and other programs write: lines, tables and JSON, all read in one way.
+"""Reads text files of people and other programs: lines, tables and JSON.
 
-In: a path. Out: text, lines, rows or JSON values. A byte order mark, Windows' ends of lines, blanks
-around cells, and tables with `;` or tabs are understood, since spreadsheets write them. What cannot
-be read is a UserError that names the file looked for and what was found in it.
+In: a path. Out: text, lines, rows or JSON values. A byte order mark, Windows line ends, blanks
+around cells, and tables with `;` or tabs are accepted, since spreadsheets write them. Errors are
+UserErrors that name the file and the content found.
 """
 
 import codecs
@@ -17,7 +17,7 @@ from hocslm_jax.errors import UserError
 
 MAX_BYTES = 256 << 20  # of a text
 MAX_ROWS = 500_000  # of a table
-MAX_JSON_BYTES = 16 << 20  # in memory JSON takes up to twenty times as much
+MAX_JSON_BYTES = 16 << 20  # JSON needs up to twenty times as much memory
 SEPARATORS = ",;\t"
 _MARKS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -26,7 +26,7 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES, advice: str = "") -> by
     """A file's content.
 
     Args:
-      advice: what to do where there is no such file.
+      advice: tells the user what to do if there is no such file.
 
     Raises:
       UserError: no such file, not a plain one (a folder, a pipe), too large, or unreadable.
@@ -43,15 +43,15 @@ def read_bytes(path: str | Path, limit: int = MAX_BYTES, advice: str = "") -> by
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{str(path)!r} cannot be read ({reason})") from None
     if len(data) > limit:
-        raise UserError(f"{path} has over {limit} bytes, too many for what it is")
+        raise UserError(f"{path} has over {limit} bytes, too many for such a file")
     return data
 
 
 def decode(data: bytes, where: object) -> str:
-    """UTF-8, or UTF-16 where the mark says so, without the byte order mark.
+    """Decodes UTF-8, or UTF-16 with a byte order mark; the mark is removed.
 
     Raises:
-      UserError: other bytes; names `where` and the first of them.
+      UserError: the bytes are not text; names `where` and the first wrong byte.
     """
     encoding = _MARKS.get(data[:2], "utf-8-sig")
     try:
@@ -74,7 +74,7 @@ def read_lines(path: str | Path, advice: str = "") -> list[tuple[int, str]]:
 
 
 def parse_json(data: bytes | str) -> object:
-    """A JSON value. Raises ValueError for whatever cannot be one, too deep or too long a number."""
+    """A JSON value. Raises ValueError for invalid JSON, deep nesting and too long numbers."""
     try:
         return json.loads(decode(data, "it") if isinstance(data, bytes) else data)
     except (RecursionError, UserError) as error:
@@ -87,7 +87,7 @@ def read_json(
     """The object, or the list if `kind` says so, in a JSON file.
 
     Raises:
-      UserError: as `read_bytes`, or the file holds something else.
+      UserError: as `read_bytes`, or the file holds another type.
     """
     data = read_bytes(path, limit, advice)
     try:
@@ -105,16 +105,15 @@ def read_table(
 ) -> list[tuple[int, dict[str, str]]]:
     """(line, cell by column) of a table with a header; `,`, `;` or tabs separate its cells.
 
-    Only the columns asked for are kept; case and blanks in their names do not count. Cells that
-    are absent are "".
+    Only the requested columns are kept; case and blanks in their names are ignored. Missing cells
+    are "".
 
     Raises:
-      UserError: as `read_bytes` and `decode`, no rows, or columns missing: then it says what is
-        there.
+      UserError: as `read_bytes` and `decode`, no rows, or missing columns; lists the existing ones.
     """
     text = decode(read_bytes(path, advice=advice), path)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    separator = max(SEPARATORS, key=first.count)  # the comma, where none is there
+    separator = max(SEPARATORS, key=first.count)  # the comma if there is none
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     found, places = [], {}
     try:
@@ -126,7 +125,7 @@ def read_table(
             elif any(cells):
                 places = _columns(path, cells, required, optional)
             if len(found) > MAX_ROWS:
-                raise UserError(f"{path} has over {MAX_ROWS} rows, too many for what it is")
+                raise UserError(f"{path} has over {MAX_ROWS} rows, too many for such a file")
     except csv.Error as error:
         raise UserError(f"{path} is not a table ({error})") from None
     if not found:
@@ -147,10 +146,10 @@ def _columns(path, header: list[str], required, optional) -> dict[str, int]:
 
 
 def find_inside(folder: Path, name: str) -> Path:
-    r"""The file that a table in `folder` names, resolved; `a\b` is taken for `a/b` if need be.
+    r"""The file that a table in `folder` names, resolved; `a\b` is read as `a/b` if necessary.
 
     Raises:
-      ValueError: it lies outside the folder, does not exist, or is not a plain file; names it.
+      ValueError: the file is outside the folder, does not exist, or is not a plain file; names it.
     """
     root = folder.resolve()
     names = [name, name.replace("\\", "/")]
@@ -162,6 +161,6 @@ def find_inside(folder: Path, name: str) -> Path:
             raise ValueError(f"no such file: {path}")
         if not path.is_file():
             raise ValueError(f"not a plain file: {path}")
-    except (OSError, RuntimeError) as error:  # a name too long, a link to itself
+    except (OSError, RuntimeError) as error:  # a too long name, or a link to itself
         raise ValueError(f"{name[:100]!r} cannot be looked for ({error})") from None
     return path

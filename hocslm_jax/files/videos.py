@@ -1,7 +1,7 @@
-"""RGB videos on disk: which there are, whether one is whole, and its frames as pictures.
+"""RGB videos on disk: finds them, checks that they are complete, and decodes their frames.
 
-PyAV decodes; it is optional. A video that is empty, cut off or damaged raises ValueError with the
-reason: half an action must not be taken for a whole one.
+PyAV, an optional package, decodes them. An empty, truncated or damaged video raises ValueError with
+the reason, so that a part of an action is never used as a whole one.
 """
 
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import read_lines
 
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".m4v", ".webm")
-MIN_SHARE = 0.9  # of the frames and seconds that the header states; headers are often a bit off
+MIN_SHARE = 0.9  # share of the frames and seconds in the header, which is often slightly wrong
 SOUND_TAIL = 0.5  # seconds that sound may continue after the last frame
-TICKS = 1_000_000  # in a second of a container's stated length
+TICKS = 1_000_000  # units in a second of a container's duration
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a file is one by its name."""
+    """Whether a file is a video, judged by its name."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
@@ -33,11 +33,11 @@ def find_videos(folder: str | Path, ids: str | Path | None = None) -> dict[str, 
     (S001C001P001R001A001_rgb.avi is the video of S001C001P001R001A001.skeleton).
 
     Raises:
-      UserError: no such folder, no videos in it, two videos of one id, or none that `ids` names.
+      UserError: no such folder, no videos in it, two videos with one id, or none named in `ids`.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; name the one that holds the videos")
+        raise UserError(f"{folder}: no such folder; name the folder with the videos")
     videos: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if not is_video(path) or path.name.startswith(".") or not path.is_file():
@@ -46,7 +46,7 @@ def find_videos(folder: str | Path, ids: str | Path | None = None) -> dict[str, 
             raise UserError(f"{path} is a link out of {folder}; remove it, or move the video there")
         clip = path.stem.removesuffix("_rgb") or path.stem
         if clip in videos:
-            raise UserError(f"{path} and {videos[clip]} are both clip {clip}; move one away")
+            raise UserError(f"{path} and {videos[clip]} both have the id {clip}; move one away")
         videos[clip] = path
     if not videos:
         raise UserError(f"{folder}: no {', '.join(SUFFIXES)} files in it or in its folders")
@@ -61,10 +61,10 @@ def find_videos(folder: str | Path, ids: str | Path | None = None) -> dict[str, 
 
 
 def measure_video(path: str | Path) -> tuple[int, float]:
-    """Frames and frames a second of a video, counted without decoding; 0 where no rate is stated.
+    """Number of frames and frames per second of a video, without decoding; rate 0 if unknown.
 
     Raises:
-      ValueError: with the reason, when it cannot be read or was cut off.
+      ValueError: with the reason, if it is unreadable or truncated.
     """
     av = _av()
     try:
@@ -79,15 +79,15 @@ def measure_video(path: str | Path) -> tuple[int, float]:
 
 
 def pictures(path: str | Path, longest: int, every: int = 1, mirrored: bool = False) -> Iterator:
-    """The frames as upright RGB pictures of Pillow, one after another.
+    """Yields the frames as upright RGB pictures of Pillow.
 
     Args:
       longest: the longer side, pixels; smaller frames are not enlarged.
-      every: only each such frame, the first included.
+      every: yields every n-th frame, beginning with the first.
       mirrored: swaps left and right.
 
     Raises:
-      ValueError: with the reason, where the video cannot be decoded.
+      ValueError: with the reason, if the video cannot be decoded.
     """
     av = _av()
     try:
@@ -105,7 +105,7 @@ def pictures(path: str | Path, longest: int, every: int = 1, mirrored: bool = Fa
 
 
 def upright(frame, longest: int):
-    """A decoded frame as an RGB picture, turned as the camera was held, its longer side bounded."""
+    """A decoded frame as an upright RGB picture whose longer side is at most `longest`."""
     scale = min(1.0, longest / max(frame.width, frame.height))
     width, height = (max(1, round(side * scale)) for side in (frame.width, frame.height))
     picture = frame.to_image(width=width, height=height)
@@ -113,7 +113,7 @@ def upright(frame, longest: int):
 
 
 def _av():
-    """PyAV, once it is needed."""
+    """Imports PyAV when it is needed."""
     try:
         import av
     except ImportError as error:

@@ -1,1 +1,1 @@
-"""What a train step will need on devices that are not here: its memory, arithmetic and traffic."""
+"""Predicts memory, arithmetic and traffic of a train step on devices that you need not have."""

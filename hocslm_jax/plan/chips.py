@@ -1,8 +1,8 @@
-"""The devices to plan for: those of this machine, or TPUs and GPUs that need not be here.
+"""The devices to plan for: those of this machine, or TPUs and GPUs that it lacks.
 
 In: a topology such as `v5e:16x16` or `h100:8`, or `local`. Out: JAX devices to compile for, and the
-published peak rates of their chip. libtpu and XLA's CUDA plugin are used only as compilers and
-never look for a device.
+published peak rates of their chip. libtpu and XLA's CUDA plugin serve only as compilers and never
+search for devices.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from hocslm_jax.plan.gpus import GPUS, target_config
 
 GB = 1e9
 GPUS_PER_HOST = 8
-TPU_ENVIRONMENT = {  # no TPU is queried or waited for
+TPU_ENVIRONMENT = {  # libtpu must not query or wait for a TPU
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no process uses a chip
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # so no process blocks a chip
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any value; without one libtpu warns
 }
 
@@ -32,12 +32,12 @@ class Chip:
 
     Attributes:
       hbm: bytes.
-      flops: dense bfloat16 products a second; float32 ones take this path on a TPU by default.
+      flops: dense bfloat16 FLOPs a second; TPUs use bfloat16 for float32 products by default.
       hbm_rate: bytes a second between memory and chip.
-      link_rate: bytes a second that a chip can send to its neighbours, over all its links at once:
-        half of the bidirectional figure.
-      clock: cycles a second of the matrix units, what `flops` over their number and size gives;
-        0 where those are not published. Turns the compiler's estimates into seconds.
+      link_rate: bytes a second that a chip can send over all its links together: half of the
+        bidirectional figure.
+      clock: cycles a second of the matrix units, computed from `flops` and their number and size; 0
+        if these are not published. It converts the compiler's estimates into seconds.
     """
 
     hbm: float
@@ -65,10 +65,10 @@ CHIPS = {
 
 
 def open_devices(topology: str) -> tuple[list[jax.Device], Chip | None]:
-    """The devices of a topology, and their chip if its figures are known.
+    """The devices of a topology, and their Chip if it is known.
 
     Raises:
-        UserError: no compiler is installed, or it does not know the topology.
+        UserError: no compiler is installed, or the topology is unknown to it.
     """
     if topology == "local":
         devices = jax.devices()

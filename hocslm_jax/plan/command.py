@@ -1,7 +1,7 @@
-"""The verb `plan`: will a config's train step fit TPUs or GPUs, and how fast can it be there?
+"""The verb `plan`: does a config's train step fit TPUs or GPUs, and how fast can it be?
 
-In: a config file and a topology that need not be here; neither dataset nor weights are read. Out:
-a page of numbers, and the same as JSON.
+In: a config file and a topology, which this machine need not have; neither dataset nor weights are
+read. Out: a page of numbers, also as JSON.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from hocslm_jax.plan.summary import lines
 from hocslm_jax.train import experiment
 from hocslm_jax.train.stages import read_stages, stage_config
 
-EVERY_S = 30.0  # between two lines that tell how long it has taken
+EVERY_S = 30.0  # between two lines about the elapsed time
 
 Setting = tuple[str, str]  # dotted name, value as text
 
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `hocslm-jax plan`."""
     parser.add_argument("--config", required=True, help="config file or name, then :k=v,k=v")
     parser.add_argument("--topology", default="local", help="v5e:16x16, h100:8, b200:8, …, local")
-    parser.add_argument("--stage", type=int, help="of the strategy, from 1; default: the last")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--stage", type=int, help="number of the stage; default: the last")
+    parser.add_argument("--json", type=Path, help="JSON file to write")
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=True, help="or only trace"
     )
@@ -52,7 +52,7 @@ def _setting(name: str, value: str) -> Setting:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints the plan of one config on one topology; a step that does not fit is no error.
+    """Prints the plan of one config on one topology; a step that does not fit is not an error.
 
     Raises:
         UserError: an impossible config, mesh, stage or topology.
@@ -71,7 +71,7 @@ def plan(
     stage: int | None = None,
     compiling: bool = True,
 ) -> dict:
-    """`estimate` of one stage's train step (by default the last), and what was asked for."""
+    """`estimate` of the train step of one stage (by default the last), with the arguments."""
     devices, chip = open_devices(topology)
     config = read_config(spec, settings)
     stages = read_stages(config)
@@ -93,7 +93,7 @@ def read_config(spec: str, settings: Iterable[Setting] = ()) -> ConfigDict:
     """The config of `FILE:k=v,k=v` with more settings.
 
     Raises:
-        UserError: there is no such file, or a setting has no such value.
+        UserError: there is no such file, or a setting cannot have the value.
     """
     file, _, argument = spec.partition(":")
     config = runpy.run_path(str(experiment.config_file(file)))["get_config"](argument)
@@ -114,7 +114,7 @@ def _value(name: str, text: str, default):
 
 @contextlib.contextmanager
 def told(what: str) -> Iterator[None]:
-    """Says on stderr what is going on, and every half minute for how long."""
+    """Prints to stderr what is being done, and every half minute the elapsed time."""
     done, start = threading.Event(), time.monotonic()
 
     def remind() -> None:

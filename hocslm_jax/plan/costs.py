@@ -1,8 +1,8 @@
-"""The costs of one step on one device, read from its compiled program.
+"""Computes the costs of one step on one device from its compiled program.
 
-In: the text of the program. Out: `Costs`: FLOPs, memory traffic, communication, and the compiler's
-own estimate of cycles. XLA's `cost_analysis` counts the body of a loop once; here it counts as
-often as it runs.
+In: the text of the program (HLO). Out: `Costs`: FLOPs, memory traffic, communication, and the
+compiler's own estimate of cycles. XLA's `cost_analysis` counts the body of a loop once; here it
+counts as often as it runs.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ _SILENT = {  # no bytes of their own
     *("async-start", "async-update", "async-done", "copy-done"),
 }
 _SLICES = ("dynamic-slice", "slice", "gather")
-_FUSIONS = ("fusion", "fusion-start")  # the second runs beside others, from jax 0.12 on
+_FUSIONS = ("fusion", "fusion-start")  # the second, from jax 0.12 on, runs in parallel with others
 
 
 @dataclasses.dataclass
@@ -37,7 +37,7 @@ class Costs:
     Attributes:
       matrix_flops: FLOPs of matrix products and convolutions, a multiply and an add each.
       hbm_bytes: read and written by each instruction, except what stays in a TPU's VMEM.
-      cycles: the sum of the compiler's estimates, if it makes any.
+      cycles: the sum of the compiler's estimates, if there are any.
       collectives: by kind, such as "all-reduce".
       kernels: launches on a GPU, or separate instructions elsewhere, without library calls.
       library_calls: by library, such as "cublas" and "cudnn".
@@ -58,7 +58,7 @@ class Costs:
 
 
 def read_costs(text: str, devices: int) -> Costs:
-    """The costs of a program's text, `compiled.as_text()`."""
+    """The costs of a program, given its text `compiled.as_text()`."""
     costs, program = Costs(), hlo.parse(text)
     _Walk(program, devices, costs).computation(program.entry, 1, set(), fused=False)
     return costs
@@ -110,7 +110,7 @@ class _Walk:
         made = instruction.nbytes
         if instruction.opcode.endswith("-start") and kind != "all-reduce":
             made -= given  # the result of a start contains the operands
-        if kind == "all-reduce" and "reduce-scatter" in name:  # a TPU writes it so
+        if kind == "all-reduce" and "reduce-scatter" in name:  # notation of TPU programs
             kind = "reduce-scatter"
         group = hlo.group_size(instruction, self.devices)
         total = self.costs.collectives.setdefault(kind, Collective())
@@ -148,7 +148,7 @@ class _Walk:
         return written + sum(_nbytes(scope, operand) for operand in instruction.operands)
 
     def fusion_traffic(self, scope, instruction) -> float:
-        """Traffic of a fusion; of an argument that it slices or updates, only the slice counts."""
+        """Traffic of a fusion; if it slices or updates an argument, only the slice counts."""
         called = instruction.calls("calls")[0]
         total, kept = 0.0, 0.0
         if instruction.opcode == "fusion-start":  # its result contains the operands

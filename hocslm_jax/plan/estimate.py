@@ -1,7 +1,7 @@
 """The numbers of a plan: memory, FLOPs, traffic and least time of a config's train step.
 
-In: a stage's config, devices (which may not be here), and their chip if its figures are known.
-Out: a dict for JSON, all of one device, with what limits the step, and warnings.
+In: a stage's config, devices (which this machine may lack), and their Chip if it is known. Out: a
+dict for JSON with numbers of one device, the limiting resource, and warnings.
 """
 
 import copy
@@ -13,14 +13,14 @@ from hocslm_jax.plan import planned_step
 from hocslm_jax.plan.chips import Chip
 from hocslm_jax.plan.costs import read_costs
 
-REPEATED = 1.05  # products compared with an even split; more means that devices repeat some
-FULL = 0.9  # of the memory: the next batch and the allocator need room as well
+REPEATED = 1.05  # products relative to an even split; more means that devices repeat work
+FULL = 0.9  # share of the memory: the next batch and the allocator need room too
 
 
 def estimate(
     config, devices: Sequence[jax.Device], chip: Chip | None = None, compiling: bool = True
 ) -> dict:
-    """Builds, traces and, if asked for, compiles the step.
+    """Builds, traces and, if requested, compiles the step.
 
     Raises:
         UserError: as `planned_step.build_step`.
@@ -50,7 +50,7 @@ def estimate(
 
 
 def compiled_numbers(row: dict, made: planned_step.Step, chip: Chip | None) -> dict:
-    """Numbers of the compiled program, or only that it does not fit."""
+    """Numbers of the compiled program, or the message that it does not fit."""
     compiled, seconds = planned_step.compile_lowered(made.lower())
     if isinstance(compiled, str):
         return {"does_not_fit": compiled, "seconds": {"compile": seconds}}
@@ -70,10 +70,10 @@ def compiled_numbers(row: dict, made: planned_step.Step, chip: Chip | None) -> d
 
 
 def roofline(numbers: dict, batch_size: int, sent: float, chip: Chip) -> dict:
-    """The least time of a step: each of three resources at its peak rate, all at the same time.
+    """The shortest time of a step: three resources work in parallel, each at its peak rate.
 
-    If the clock is known, also the sum of the compiler's estimates for each kernel, which includes
-    small matrices and slow layouts, but no network, and tends to be too long.
+    If the clock is known, it also gives the sum of the compiler's estimates of all kernels. That
+    includes small matrices and slow layouts but no network, and tends to be too long.
     """
     parts = {
         "arithmetic": numbers["flops"]["matrix"] / chip.flops,
@@ -96,7 +96,7 @@ def bytes_needed(row: dict) -> int | None:
 
 
 def fits(row: dict) -> bool | None:
-    """Whether it fits; None if the program is not compiled or the memory not known."""
+    """Whether it fits; None if the program is not compiled or the memory is unknown."""
     if "does_not_fit" in row:
         return False
     size, hbm = bytes_needed(row), row["bytes"]["hbm"]
@@ -152,5 +152,5 @@ def _weight_warnings(row: dict, made: planned_step.Step) -> list[str]:
         return []
     return [
         f"the weights are all-gathered in every layer: {gathered / 1e9:.1f} GB a device and step; "
-        "where they fit, lm.fsdp=false, with a larger mesh.model, keeps them in place"
+        "if they fit, lm.fsdp=false with a larger mesh.model avoids that"
     ]

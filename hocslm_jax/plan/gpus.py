@@ -1,8 +1,8 @@
-"""NVIDIA GPUs as XLA's compiler describes them, so that it can compile for one that is not here.
+"""Descriptions of NVIDIA GPUs for XLA's compiler, so that it can compile for absent ones.
 
 In: a name such as `h100`. Out: the text of a `stream_executor.GpuTargetConfigProto`. The figures
 are those of OpenXLA's device descriptions (xla/backends/gpu/target_config/specs: a100_sxm_80,
-h100_sxm, h200, b200), which are read off the boards; those of the RTX 4060, which is not there, are
+h100_sxm, h200, b200), which were measured on the boards. They lack the RTX 4060, whose figures are
 NVIDIA's (its product page, and compute capability 8.9 in the CUDA C++ Programming Guide).
 """
 
@@ -23,8 +23,8 @@ class Gpu:
       clock: GHz.
       fpus: float32 units of each core.
       shared, shared_optin: bytes of fast memory of a core, and the most that a block may ask for.
-      threads: of a core.
-      accelerated: whether instructions of only this generation (sm_90a, sm_100a) are used.
+      threads: the most threads of a core.
+      accelerated: whether instructions specific to this generation (sm_90a, sm_100a) are used.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Reads the text of a compiled XLA program.
 
 In: `compiled.as_text()`. Out: a `Program` of computations, each a dict of instructions in order
-with shapes, operands and attributes; and facts about single instructions: bytes, the FLOPs of a
-product, the passes of a loop.
+with shapes, operands and attributes; and functions of single instructions: bytes, FLOPs of a
+product, iterations of a loop.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array of an instruction's result; `fast` means that it never touches main memory."""
+    """One array of an instruction's result; `fast` means that it is not in main memory."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -46,7 +46,7 @@ class Instruction:
 
     @functools.cached_property
     def arrays(self) -> tuple[Array, ...]:
-        """Of the result, which may be a tuple."""
+        """The arrays of the result, which may be a tuple."""
         return tuple(
             Array(dtype, tuple(int(n) for n in dims.split(",") if n), _fast(layout))
             for dtype, dims, layout in _ARRAY.findall(self.result)
@@ -62,7 +62,7 @@ class Instruction:
         return match[1] if match else ""
 
     def calls(self, *names: str) -> list[str]:
-        """Computations that an attribute such as `calls` or `body` names."""
+        """The computations named in attributes such as `calls` or `body`."""
         return [
             called for n in names for called in re.findall(rf"\b{n}=%([\w.\-]+)", self.attributes)
         ]
@@ -113,15 +113,15 @@ def _closing(text: str, start: int) -> int:
 
 
 def _fast(layout: str) -> bool:
-    """Whether a layout puts an array elsewhere than in main memory: `S(1)` is a TPU's VMEM."""
+    """Whether a layout places an array outside main memory: `S(1)` is a TPU's VMEM."""
     return bool(re.search(r"S\([1-9]\)", layout))
 
 
 def passes(program: Program, caller: Computation, loop: Instruction) -> int | None:
-    """How often a `while` runs its body; None where the text does not say.
+    """How often a `while` runs its body; None if unknown.
 
-    A loop without a known count has a condition `index < n`, `index` from 0 in steps of one, as
-    JAX makes it of a scan; `n` may come in through the loop's state.
+    A loop that JAX makes from a scan has the condition `index < n`, where `index` counts from 0;
+    `n` may be part of the loop's state.
     """
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(known[1])
@@ -148,7 +148,7 @@ def library(instruction: Instruction) -> str:
 
 
 def product_flops(scope: Computation, instruction: Instruction) -> float:
-    """FLOPs of a matrix product or convolution, a multiply and an add each; of anything else 0."""
+    """FLOPs of a matrix product or convolution (a multiply and an add each); 0 for others."""
     gemm = instruction.opcode == "custom-call" and "cublas" in instruction.attributes
     if not gemm and instruction.opcode not in ("dot", "convolution"):
         return 0.0
@@ -162,7 +162,7 @@ def product_flops(scope: Computation, instruction: Instruction) -> float:
 
 
 def _convolution_flops(instruction: Instruction, lhs: tuple, rhs: tuple) -> float:
-    """Without products with padding: a TPU writes batched matrix products as convolutions."""
+    """Excludes products with padding: TPUs express batched matrix products as convolutions."""
     left, right, out = re.split(r"_|->", instruction.attribute("dim_labels"))
     size = instruction.arrays[0].dims
     window = _window(instruction.attributes)

@@ -1,7 +1,7 @@
-"""The train step of a config as a program for any devices: no dataset, no weights, nothing runs.
+"""The train step of a config as a program for any devices, without dataset, weights or execution.
 
-In: a config and devices. Out: a `Step`, made of the same functions as training, over shapes instead
-of arrays; and the memory that its compiled program takes.
+In: a config and devices. Out: a `Step`, built by the same functions as training but from shapes
+instead of arrays; and the memory of its compiled program.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from hocslm_jax.train.check_settings import check_values
 from hocslm_jax.train.jitted import abstract_batch
 from hocslm_jax.train.stages import Stage, fused, position_of, read_stages
 
-SKELETONS = {  # of the datasets that `prepare` knows: graph and number of classes
+SKELETONS = {  # graph and number of classes of the datasets that `prepare` knows
     "nw_ucla": (UCLA20, len(nw_ucla.CLASSES)),
     "ntu60": (NTU25, len(NTU60)),
     "ntu120": (NTU25, len(NTU120)),
@@ -80,18 +80,18 @@ def build_step(
     stage: Stage | None = None,
     attention: str | None = None,
 ) -> Step:
-    """The step of one stage, built as `setup.build_run` builds it.
+    """The step of one stage, built like `setup.build_run`.
 
     It assumes the longest captions, `lm.max_tokens` each, and no packing.
 
     Args:
-        config: as `stage_config` makes it.
+        config: a result of `stage_config`.
         lm: sizes of the language model; default: the config's.
         stage: default: the config's.
         attention: implementation for the language model; default: the fastest of the devices.
 
     Raises:
-        UserError: as `setup.build_run`, or a language model whose sizes are not known.
+        UserError: as `setup.build_run`, or the sizes of the language model are unknown.
     """
     check_values(config)
     stages = read_stages(config)
@@ -127,7 +127,7 @@ def build_step(
 
 
 def dataset(data) -> Store | SimpleNamespace:
-    """Graph, classes and persons of a known dataset; any other must be prepared."""
+    """Graph, classes and persons of a known dataset; other datasets must be prepared."""
     if data.dataset not in SKELETONS:
         return open_store(data.dataset, data.data_dir)
     graph, num_classes = SKELETONS[data.dataset]
@@ -143,7 +143,7 @@ def lm_sizes(lm) -> LMConfig:
     """Sizes of the language model that `config.lm` names or pretrains.
 
     Raises:
-        UserError: neither a released Qwen3 nor a folder.
+        UserError: the name is neither a known Qwen3 nor a folder.
     """
     if lm.init == "pretrain":
         return lm_config(lm.pretrain, SimpleNamespace(size=lm.pretrain.vocab_size, eos_id=0))
@@ -157,7 +157,7 @@ def lm_sizes(lm) -> LMConfig:
 
 
 def shapes_of(lm, sizes: LMConfig, mesh, attention: str | None = None) -> Language:
-    """The language model as `open_language` places it, with shapes instead of weights."""
+    """The language model placed as by `open_language`, with shapes instead of weights."""
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
     shapes = param_shapes(sizes, dtype, lm.weights)
     placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
@@ -170,9 +170,9 @@ def shapes_of(lm, sizes: LMConfig, mesh, attention: str | None = None) -> Langua
 
 
 def traced_flops(made: Step) -> float:
-    """FLOPs of the whole batch's products as the program is written, without unused ones.
+    """FLOPs of the products for a whole batch before compilation, without unused products.
 
-    The step must have attention="xla": the products inside cuDNN's kernels are not visible.
+    The step must use attention="xla", since products inside cuDNN's kernels are not visible.
     """
     jaxpr = made.jitted.trace(made.state, made.frozen, made.batch).jaxpr.jaxpr
     jaxpr, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -192,7 +192,7 @@ def compile_lowered(lowered):
 
 
 def nbytes(tree) -> int:
-    """Bytes of shapes with shardings on one device, without padding; a key counts as its words."""
+    """Bytes of sharded shapes on one device, without padding; a random key counts as its words."""
 
     def one(leaf) -> int:
         key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -203,7 +203,7 @@ def nbytes(tree) -> int:
 
 
 def memory(compiled) -> dict[str, int]:
-    """Bytes on a device; the peak is arguments, outputs that are not donated, and temporaries."""
+    """Bytes on a device; the peak is the sum of arguments, new outputs and temporaries."""
     stats = compiled.memory_analysis()
     sizes = {
         "arguments": stats.argument_size_in_bytes,

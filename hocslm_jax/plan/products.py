@@ -1,7 +1,7 @@
-"""FLOPs of the matrix products of a function as it is written, before compilation.
+"""Counts FLOPs of the matrix products of a function before compilation.
 
-In: a jaxpr. Out: FLOPs, a multiply and an add each, of its products and convolutions; the body of a
-loop counts as often as it runs, and rematerialisation counts.
+In: a jaxpr. Out: FLOPs (a multiply and an add each) of its products and convolutions. The body of a
+loop counts as often as it runs; rematerialised products count again.
 """
 
 import itertools
@@ -13,9 +13,9 @@ from jax.extend import core
 
 
 def product_flops(jaxpr: core.Jaxpr, platform: str) -> float:
-    """FLOPs of one call; of several formulations by platform, that of `platform`.
+    """FLOPs of one call; if the platform selects the formulation, that of `platform`.
 
-    Any other conditional counts as its larger branch, a loop of unknown length as one pass.
+    Other conditionals count as their larger branch, loops of unknown length as one iteration.
     """
     total = 0.0
     for eqn in jaxpr.eqns:

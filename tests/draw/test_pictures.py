@@ -160,7 +160,7 @@ def test_long_and_empty_sentences_and_odd_clips(tmp_path):
     ("joints", "name", "message"),
     [
         (clip(NTU25), "clip.png", r"\[12, 1, 25, 3\], ucla20 needs \[T, M, 20, 3\]"),
-        (clip(), "clip.jpeg", r"are \.png"),
+        (clip(), "clip.jpeg", r"is a \.png"),
         (np.zeros((4, 2, 20, 3)), "clip.png", "nobody"),
         (np.zeros((0, 1, 20, 3)), "clip.png", "nobody"),
         (None, "clip.png", "no description"),

@@ -215,7 +215,7 @@ def test_broken_results_are_named(tmp_path, text, message):
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"seed": 1, "epochs": 30}, r"differ in epochs \(30, 65\)"), ({}, "one seed is there twice")],
+    [({"seed": 1, "epochs": 30}, r"differ in epochs \(30, 65\)"), ({}, "one seed twice")],
 )
 def test_runs_that_are_not_seeds_of_one_are_not_averaged(tmp_path, changes, message):
     add_run(tmp_path, "a_seed0")

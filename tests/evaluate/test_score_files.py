@@ -109,7 +109,7 @@ def test_pickle_of_numbered_clips_needs_a_clip_list(tmp_path):
     with pytest.raises(UserError, match="has 30 clips, the list of clips 29"):
         read_members([mine, path], read_clip_list(listed))
     listed.write_text("a 1\na 2")
-    with pytest.raises(UserError, match="line 2: 'a' is there twice"):
+    with pytest.raises(UserError, match="line 2: 'a' occurs twice"):
         read_clip_list(listed)
 
 
