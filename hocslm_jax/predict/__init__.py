@@ -1,1 +1,1 @@
-"""What a trained model, or a clip, looks like to its user."""
+"""Prediction: what users do with trained models and clips."""

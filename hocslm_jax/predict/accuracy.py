@@ -1,7 +1,7 @@
-"""`python -m hocslm_jax evaluate`: how many test clips released or trained models get right.
+"""`python -m hocslm_jax evaluate`: the accuracy of released or trained models on test clips.
 
 In: runs or releases and a prepared dataset. Out: correct / total of each model and of their
-ensemble, and on request the ensemble's scores as an `.npz` file for `ensemble`.
+ensemble, and optionally the ensemble's scores as an `.npz` file for `ensemble`.
 """
 
 import argparse
@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("models", nargs="+", metavar="RUN", help="run, release or hub id, or a folder of several")
     add("--data-dir", default="data", help="folder of prepared datasets (default data)")
-    add("--protocol", help="whose test clips are scored (default: that of the training)")
-    add("--out", type=Path, metavar="SCORES.npz", help="write the scores, to fuse further")
+    add("--protocol", help="protocol with the test clips (default: that of the training)")
+    add("--out", type=Path, metavar="SCORES.npz", help="write the scores, for `ensemble`")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     """
     logging.set_verbosity(logging.ERROR)
     if args.out and args.out.suffix != ".npz":
-        raise UserError(f"--out {args.out}: scores are written as .npz; name the file so")
+        raise UserError(f"--out {args.out}: scores are written as .npz: use that suffix")
     predictor = open_models(args.models)
     scores = evaluate(predictor, args.data_dir, args.protocol)
     for name, part in scores.parts.items():
@@ -59,14 +59,14 @@ def run(args: argparse.Namespace) -> None:
 def evaluate(
     predictor: Predictor, data_dir: str | Path = "data", protocol: str | None = None
 ) -> Scores:
-    """Scores of all test clips; of an ensemble the sum of its members' logits, with its `parts`.
+    """Scores of all test clips; for an ensemble, of the sum of its members' logits, with `parts`.
 
     Args:
         data_dir: where `python -m hocslm_jax prepare` put the dataset.
-        protocol: whose test clips; None for that of the training.
+        protocol: its test clips are scored; None for the protocol of the training.
 
     Raises:
-        UserError: the dataset is not there, or is not the one that a model was trained on.
+        UserError: the dataset is not prepared, or is not the one that a model was trained on.
     """
     members = predictor.members
     first = members[0].config.data
@@ -90,7 +90,7 @@ def _score(model: TrainedModel, store: Store, protocol: str) -> Scores:
         raise UserError(
             f"{store.name} in {store.path.parent} has other classes than {model.folder}"
         )
-    if not is_release(model.folder):  # a release does not note its clips
+    if not is_release(model.folder):  # a release does not record its clips
         check_data(model.metadata, store, protocol, model.folder, splits=protocol == own)
     if protocol != own and (seen := len(np.intersect1d(rows, store.rows(own, "train")))):
         print(f"{model.folder} was trained on {seen} test clips of {protocol}", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 In: NTU `.skeleton` files, NW-UCLA `.json` files, `.npy` arrays [T, M, V, C] or [T, V, C], and the
 formats of `data.prepare.readers`, whose joints are mapped to the model's by their names. Out:
-joints float32 [T, M, V, C], each read as `prepare` reads it for training, or the reason why not.
-Whether clips are then centred is up to the model's `Feed`, as in training.
+joints float32 [T, M, V, C], read as `prepare` reads them for training, or the reason of an error.
+As in training, the model's `Feed` decides whether clips are then centred.
 """
 
 import dataclasses
@@ -38,9 +38,9 @@ from hocslm_jax.files.videos import is_video
 from hocslm_jax.graph import NTU25, UCLA20, Graph
 
 
-@dataclasses.dataclass(frozen=True, repr=False)  # Grain would print all the arrays
+@dataclasses.dataclass(frozen=True, repr=False)  # Grain would print all arrays
 class Clips:
-    """Clips in memory, as the part of a `data.store.Store` that the feeders read."""
+    """Clips in memory, with the interface of `data.store.Store` that feeders use."""
 
     clips: Sequence[np.ndarray]
     graph: Graph
@@ -62,10 +62,10 @@ class Clips:
 
 
 def find_files(arguments: Iterable[str]) -> list[Path]:
-    """The files behind paths, folders (at any depth) and patterns such as `clips/**/*.npy`.
+    """The files given by paths, folders (at any depth) and patterns such as `clips/**/*.npy`.
 
-    Each once, in order. An argument that leads to no file stays in the list, so that reading it
-    says what is wrong.
+    Each file occurs once, in order. An argument that matches no file stays in the list, so that
+    reading it reports the error.
     """
     found: dict[Path, None] = {}
     for argument in arguments:
@@ -85,12 +85,12 @@ def find_files(arguments: Iterable[str]) -> list[Path]:
 def load_clip(path: str | Path) -> np.ndarray:
     """The joints in a skeleton file, float32 [T, M, V, C], for `Predictor.predict`.
 
-    T frames, M persons, V joints, in the unit and at the place that the file gives, C as
-    `readers.clips.channels_in` finds it; of a `.skeleton` file all bodies, from which a model of
-    NTU chooses as in training.
+    T frames, M persons, V joints, in the unit and position of the file; C as in
+    `readers.clips.channels_in`. A `.skeleton` file gives all its bodies, from which a model trained
+    on NTU chooses as in training.
 
     Raises:
-        UserError: no such file, another kind of file, or a damaged one.
+        UserError: the file does not exist, has an unknown format, or is damaged.
     """
     path = Path(os.path.expanduser(path))
     try:
@@ -110,7 +110,7 @@ def read_joints(
     """One file's clip, float32 [T, M, V, C]; arguments as of `check_clip`.
 
     Raises:
-        ValueError: with the reason, when the file cannot be used.
+        ValueError: with the reason, if the file cannot be used.
     """
     joints = _read(path, lambda skeleton: actors(skeleton, compat or Compat()), graph, reading)
     return check_clip(joints, graph, compat, dataclasses.replace(reading, layout="", axes=""))
@@ -122,17 +122,17 @@ def check_clip(
     compat: Compat | None = None,
     reading: Reading = USUAL_READING,
 ) -> np.ndarray:
-    """A clip [T, M, V, C] or [T, V, C] as float32 [T, M, V, C], like those of the training set.
+    """A clip [T, M, V, C] or [T, V, C] as float32 [T, M, V, C], prepared like training clips.
 
     Args:
-        graph: the skeleton that it must have.
-        compat: how the files of NTU were read for a model trained on them, None for others. In a
-            clip in the sensor's coordinates the actors are then chosen and centred likewise.
-        reading: the channels, and what is missing and filled, as in the training set; with a
-            layout, the joints are of that one and are mapped to `graph` by name.
+        graph: the model's skeleton.
+        compat: how NTU's files were read for a model trained on them, None for other models. If the
+          clip is in sensor coordinates, its actors are selected and centred in the same way.
+        reading: the channels, and how missing joints are marked and filled, as in the training set.
+          If it names a layout, the joints have that layout and are mapped to `graph` by name.
 
     Raises:
-        ValueError: with the reason, when it cannot be a clip of this skeleton.
+        ValueError: with the reason, if it cannot be a clip of this skeleton.
     """
     joints = np.asarray(joints)
     numbers = joints.dtype.kind in "fiu" and joints.size
@@ -144,18 +144,18 @@ def check_clip(
     if joints.shape[-2] != graph.num_joints:
         raise ValueError(
             f"it has {joints.shape[-2]} joints, this model's skeleton {graph.name} "
-            f"{graph.num_joints}; say whose they are as its layout, e.g. coco17"
+            f"{graph.num_joints}; name their layout, e.g. coco17"
         )
     clip = as_clip(joints, graph.num_joints, reading)
     if compat:
-        lost = ~clip.any(axis=(0, 1, 3))  # joints that another skeleton lacks stay missing
+        lost = ~clip.any(axis=(0, 1, 3))  # joints that the other skeleton lacks stay missing
         clip = actors_of(clip, compat)
         clip[:, :, lost] = 0
     return clip
 
 
 def to_draw(clip: np.ndarray, graph: Graph, channels: str) -> np.ndarray:
-    """A clip [T, M, V, C] as [T, M, V, 3], y upwards, in the size of a person."""
+    """A clip [T, M, V, C] as [T, M, V, 3] for drawing: y up, scaled to the size of a person."""
     if coordinates_of(channels) == 3:
         return clip[..., :3]
     flat = of_size_one(clip[..., :2]) * np.float32(1.7)
@@ -176,7 +176,7 @@ def true_class(path: Path, classes: tuple[str, ...]) -> str | None:
     return classes[label] if label is not None and label < len(classes) else None
 
 
-# Files of an own dataset's folder that are not clips.
+# Files in the folder of an own dataset that are not clips.
 DESCRIBING = ("clips.csv", "graph.json")
 READERS: dict[str, Callable[[Path], np.ndarray | Skeleton]] = {
     ".skeleton": lambda path: parse_skeleton(read_bytes(path, MAX_BYTES)),
@@ -213,7 +213,7 @@ def _read(
 
 
 def _nw_ucla_or_other(path: Path, graph: Graph | None, reading: Reading) -> np.ndarray:
-    """A JSON file as NW-UCLA's own reader reads it, else as one of the other formats."""
+    """Reads a JSON file as one of NW-UCLA, or else in one of the other formats."""
     try:
         return nw_ucla.parse_joints(read_bytes(path, nw_ucla.LIMITS.member_bytes))
     except ValueError as error:

@@ -1,6 +1,6 @@
-"""`python -m hocslm_jax predict`: what a trained model makes of skeleton files.
+"""`python -m hocslm_jax predict`: classifies and describes skeleton files.
 
-In: runs or releases, several being an ensemble, and files as `clip_files.py` reads them. Out: for
+In: runs or releases (several form an ensemble), and files that `clip_files` reads. Out: for
 each file its classes with their probabilities and, with --describe, a sentence, as text or JSON
 lines; with --out a picture. In Python: `hocslm_jax.load_pretrained(path).predict(clips)`.
 """
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="RUN",
-        help="run, release or hub id; several, or a folder of several, are an ensemble",
+        help="run, release or hub id; several, or a folder of several, form an ensemble",
     )
     add(
         "files",
@@ -47,15 +47,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", type=Path, metavar="PICTURE", help="draw the clip and its classes: .png or .gif")
     add("--top", type=int, default=5, help="classes to show (default 5)")
-    add("--json", action="store_true", help="one JSON object a line on the standard output")
-    add("--layout", default="", metavar="NAME", help="whose joints arrays hold, if not the model's")
+    add("--json", action="store_true", help="print one JSON object per line")
+    add("--layout", default="", metavar="NAME", help="joint layout of arrays, if not the model's")
     add("--axes", default="", metavar="LETTERS", help="order of the axes of arrays, e.g. MTVC")
     add("--batch-size", type=int, default=BATCH_SIZE, help="clips at a time (default 64)")
     add("--describe", action="store_true", help="also describe each clip in a sentence")
-    add("--lm", metavar="NAME", help="folder or hub id of the language model, if it moved")
-    add("--temperature", type=float, default=0.0, help="0, the default, is greedy; above: sampled")
-    add("--top-k", type=int, default=0, help="sample among the k likeliest tokens; 0 is all")
-    add("--top-p", type=float, default=1.0, help="sample among the likeliest that reach p")
+    add("--lm", metavar="NAME", help="folder or hub id of the language model, if it was moved")
+    add("--temperature", type=float, default=0.0, help="0 (default) is greedy; above 0 samples")
+    add("--top-k", type=int, default=0, help="sample from the k likeliest tokens; 0: from all")
+    add("--top-p", type=float, default=1.0, help="sample from the likeliest tokens that reach p")
     add("--seed", type=int, default=0, help="of the sampling")
     add("--max-tokens", type=int, help="of a sentence (default: as in training)")
     add_video_options(parser)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     pose = open_videos(args, files)
     predictor = open_models(args.checkpoint, args.lm)
     decoding = None
-    if args.describe:  # what is wrong with the language model shows before the files are read
+    if args.describe:  # reports errors of the language model before the files are read
         print(f"describing with {predictor.language.name}", file=sys.stderr)
         usual = predictor.members[0].config.lm.max_tokens
         limit = usual if args.max_tokens is None else args.max_tokens
@@ -103,13 +103,13 @@ def run(args: argparse.Namespace) -> int:
             render_clip(joints, predictor.graph, args.out, probabilities=shares, true_class=truth)
             print(f"wrote {args.out}", file=sys.stderr)
     if len(bad) == len(files):
-        raise UserError("not one file could be used; the reasons are above")
+        raise UserError("no file could be used; the reasons are above")
     return int(bool(bad))
 
 
 def open_models(names: Sequence[str], lm: str | None = None) -> Predictor:
-    """`load_pretrained` with the user's own compilation cache; says what is odd or joined."""
-    use_compilation_cache()  # never one that a release names
+    """`load_pretrained` with the user's compilation cache; prints notes on the models."""
+    use_compilation_cache()  # never a folder that a release names
     predictor = load_pretrained(names, lm)
     for member in predictor.members:
         if not member.metadata.get("metrics") and not is_release(member.folder):
@@ -130,11 +130,11 @@ def predict_files(
     on_bad: Callable[[Path, str], None],
     read: Callable[[Path], np.ndarray] | None = None,
 ) -> Iterator[tuple[Path, np.ndarray, Prediction]]:
-    """The clips and predictions of the good files, in order; holds one batch of clips at a time.
+    """The clips and predictions of all usable files, in order; one batch of clips is in memory.
 
     Args:
-        on_bad: called with a file that cannot be used, and the reason.
-        read: makes a file's clip; None reads files of skeletons.
+        on_bad: called with each unusable file and the reason.
+        read: makes a clip from a file; None reads skeleton files.
     """
     read = read or reader(predictor, predictor.reading)
     size, group = usual_batch(len(files), batch_size), {}
@@ -150,14 +150,14 @@ def predict_files(
 
 
 def as_json(path: Path, prediction: Prediction, top: int, truth: str | None) -> str:
-    """One line; probabilities are those of the `top` classes."""
+    """One line of JSON, with the probabilities of the `top` classes."""
     shown = dataclasses.asdict(prediction) | {"probabilities": dict(prediction.top(top))}
     line = {"file": str(path), "class": shown.pop("name"), **shown, "truth": truth}
     return json.dumps(line, ensure_ascii=False)
 
 
 def as_text(path: Path, prediction: Prediction, top: int, truth: str | None) -> str:
-    """A few lines for people."""
+    """A few lines of text."""
     people = "1 person" if prediction.persons == 1 else f"{prediction.persons} persons"
     if prediction.persons_used < prediction.persons:
         people += f" ({prediction.persons_used} used)"
@@ -181,9 +181,9 @@ def _check(args: argparse.Namespace, files: Sequence[Path]) -> None:
     if args.layout:
         resolve_graph(args.layout)
     if not args.describe and args.lm:
-        raise UserError("--lm is for describing: add --describe")
+        raise UserError("--lm needs --describe")
     if not args.temperature and (args.top_k or args.top_p != 1):
-        raise UserError("--top-k and --top-p are for sampling: add --temperature 0.7")
+        raise UserError("--top-k and --top-p need sampling: add e.g. --temperature 0.7")
     if args.out:
         check_picture(args.out)
         if len(files) > 1:

@@ -1,8 +1,8 @@
-"""`python -m hocslm_jax convert`: the weights of a CTR-GCN in PyTorch as a release.
+"""`python -m hocslm_jax convert`: converts a PyTorch CTR-GCN into a release.
 
-In: a file with a state dict, the skeleton and the class names it was trained with. Out: a release,
-with the logits of the original, that predicts, evaluates and starts runs. Sizes are told by the
-tensors; what they cannot tell, such as the stream, is as the public code has it by default.
+In: a file with a state dict, the skeleton and the class names of its training. Out: a release with
+the same logits, which can predict, be evaluated and start runs. Sizes follow from the tensors;
+other settings, such as the stream, default to those of the public code.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from hocslm_jax.sharding import path_name
 from hocslm_jax.train import checkpoint, experiment, release_files
 from hocslm_jax.train.state_dicts import SUFFIXES, Converted, convert_file
 
-# (joints of the skeleton, classes): the dataset and protocol that such weights are usually of.
+# (joints, classes) -> the dataset and protocol that such weights usually come from.
 USUAL = {
     (NTU25.joints, 60): ("ntu60", "xsub"),
     (NTU25.joints, 120): ("ntu120", "xsub"),
@@ -56,15 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, required=True, metavar="DIR", help="the release")
     add("--graph", required=True, help="skeleton, e.g. ntu25, ucla20, or a graph.json")
     add("--classes", type=Path, required=True, metavar="FILE", help="a class name a line, in order")
-    add("--stream", choices=STREAMS, default="joint", help="that it was trained on (default joint)")
+    add("--stream", choices=STREAMS, default="joint", help="stream of its training (default joint)")
     add(
         "--channels",
         choices=CHANNELS,
-        help="of its clips (default xy, xyz or xyzc, by their number)",
+        help="channels of its clips (default xy, xyz or xyzc, by number)",
     )
-    add("--frames", type=int, help="length of its clips (default 64, for ucla20 52)")
-    add("--dataset", help="that it was trained on (default by skeleton and number of classes)")
-    add("--protocol", help="whose clips trained it (default xsub, for nw_ucla xview)")
+    add("--frames", type=int, help="frames of its clips (default 64; for ucla20, 52)")
+    add("--dataset", help="dataset of its training (default: by skeleton and classes)")
+    add("--protocol", help="protocol of its training (default xsub; for nw_ucla, xview)")
     add("--dtype", choices=release_files.DTYPES, default="float32", help="default float32")
 
 
@@ -72,11 +72,11 @@ def run(args: argparse.Namespace) -> None:
     """Writes the release.
 
     Raises:
-        UserError: as `convert_file`, or a skeleton or class names of other numbers.
+        UserError: as `convert_file`, or the skeleton or class names have other sizes.
     """
     check_folder("--out", args.out)
     if args.out.is_dir() and any(args.out.iterdir()):
-        raise UserError(f"--out {args.out} holds other files: give a new folder")
+        raise UserError(f"--out {args.out} holds other files: use a new folder")
     graph, names = read_graph(args.graph), read_names(args.classes)
     found = convert_file(args.weights)
     check_sizes(found, graph, names, args)
@@ -128,7 +128,7 @@ def read_names(path: Path) -> list[str]:
     """The class names in a file, one a line.
 
     Raises:
-        UserError: no such file, none in it, or one twice.
+        UserError: no such file, no names in it, or a repeated name.
     """
     names = [text for _, text in read_lines(path)]
     if not names:
@@ -139,14 +139,14 @@ def read_names(path: Path) -> list[str]:
 
 
 def check_sizes(found: Converted, graph: Graph, names: list[str], args) -> None:
-    """Raises UserError where skeleton, class names or coordinates are not those of the weights."""
+    """Raises UserError unless skeleton, class names and coordinates fit the weights."""
     pairs = (
         (found.joints, graph.num_joints, f"joints, --graph {args.graph}"),
         (found.classes, len(names), f"classes, {args.classes}"),
     )
     for there, here, what in pairs:
         if there != here:
-            raise UserError(f"{args.weights} has {there} {what} has {here}: give the one it is of")
+            raise UserError(f"{args.weights} has {there} {what} has {here}: give the right one")
     if len(args.channels or channels_of(found)) != found.channels:
         known = ", ".join(name for name in CHANNELS if len(name) == found.channels)
         raise UserError(
@@ -156,7 +156,7 @@ def check_sizes(found: Converted, graph: Graph, names: list[str], args) -> None:
 
 
 def channels_of(found: Converted) -> str:
-    """The usual channels of that number."""
+    """The usual channels for the number of input channels."""
     return {2: "xy", 3: "xyz", 4: "xyzc"}.get(found.channels, "")
 
 
@@ -174,6 +174,6 @@ def data_settings(args, graph: Graph, found: Converted) -> dict:
         "num_persons": found.persons,
         "channels": args.channels or channels_of(found),
         "second_person": "copy" if dataset == "ntu120" else "zeros",
-        # Clips of NTU are centred as they are read, those of others when they are fed.
+        # Clips of NTU are centred when they are read, other clips when they are fed.
         "origin": "kept" if read_centred else "body",
     }

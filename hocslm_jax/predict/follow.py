@@ -1,8 +1,8 @@
-"""`predict --follow`: what happens in a long or live recording, while it comes in.
+"""`predict --follow`: recognises actions in a long or live recording as it arrives.
 
 In: frames as JSON lines on the standard input or in a file that may still grow, or a long video.
-Out: JSON lines: what the model says of each window of frames, and a line for each segment of time
-with one action, once it is over. Memory does not grow with the recording.
+Out: JSON lines: a prediction for each window of frames, and a line for each segment with one
+action, when it has ended. Memory does not grow with the recording.
 """
 
 import argparse
@@ -27,9 +27,9 @@ from hocslm_jax.predict.live_frames import parse_frames, read_lines, until_stopp
 from hocslm_jax.predict.predictor import Predictor
 from hocslm_jax.predict.timeline import Frame, Segment, Timeline, Window, scenes, windows
 
-SMOOTH = 0.5  # the share of the windows before in the probabilities that are shown
-KEPT = 600  # frames that a segment is described by, its last ones
-REMEMBERED = 1000  # windows that the latency is told of
+SMOOTH = 0.5  # weight of earlier windows in the probabilities that are shown
+KEPT = 600  # a segment is described from at most its last so many frames
+REMEMBERED = 1000  # windows over which the latency is measured
 
 
 def add_follow_options(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +40,14 @@ def add_follow_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="FILE is a long video, or frames as JSON lines (none: on the standard input)",
     )
-    add("--window", type=int, metavar="N", help="with --follow: frames seen at a time")
-    add("--hop", type=int, metavar="N", help="with --follow: frames from window to window")
+    add("--window", type=int, metavar="N", help="with --follow: frames per window")
+    add("--hop", type=int, metavar="N", help="with --follow: frames between windows")
     add(
         "--wait",
         type=float,
         default=0.0,
         metavar="SECONDS",
-        help="with --follow: so long a file may not grow before it is over (default 0)",
+        help="with --follow: a file ends if it has not grown for so long (default 0)",
     )
 
 
@@ -62,18 +62,18 @@ def follow(
     """Reads to the end, or to Ctrl-C, and writes a line for each window and segment.
 
     Args:
-      reading: the layout of the frames, if it is not the model's, and the channels.
+      reading: the channels of the frames, and their layout if not the model's.
 
     Raises:
-      UserError: several files, or a window or hop that makes no sense.
+      UserError: several files, or an invalid window or hop.
     """
     if len(files) > 1 or args.save_skeleton or args.out:
-        raise UserError("--follow reads one FILE, and neither draws nor saves skeletons")
+        raise UserError("--follow reads one FILE; it cannot draw or save skeletons")
     length = args.window or predictor.members[0].feed.frames
     hop = args.hop or max(1, length // 8)
     if not 1 <= hop <= length:
         raise UserError(f"--window {length} --hop {hop}: 1 <= hop <= window is needed")
-    predictor.predict(_example(predictor))  # compiles before anybody waits
+    predictor.predict(_example(predictor))  # compiles before frames arrive
     report = lambda reason: print(brief(f"skipped: {reason}"), file=sys.stderr)  # noqa: E731
     latencies: collections.deque[float] = collections.deque(maxlen=REMEMBERED)
     began, count = time.perf_counter(), 0
@@ -85,13 +85,13 @@ def follow(
                 if isinstance(event, Answer):
                     count += 1
                     latencies.append(event.seconds)
-        except ValueError as error:  # of a damaged video; what was found before is told
+        except ValueError as error:  # damaged video; earlier results are printed
             raise UserError(f"{files[0]}: {error}") from None
     if count:
         middle, most = (1000 * np.quantile(latencies, q) for q in (0.5, 0.95))
         print(
-            f"{count} windows in {time.perf_counter() - began:.1f} s; a window's answer takes "
-            f"{middle:.0f} ms in the median, {most:.0f} ms at 95 %",
+            f"{count} windows in {time.perf_counter() - began:.1f} s; the answer to a window takes "
+            f"{middle:.0f} ms in the median, {most:.0f} ms at the 95th percentile",
             file=sys.stderr,
         )
     return 0
@@ -113,9 +113,9 @@ def _frames(
 
 
 class Answer(NamedTuple):
-    """What the model says of a window, and how long that took since its last frame, in seconds.
+    """The prediction for a window, and its latency in seconds after the window's last frame.
 
-    `probabilities` [classes] are smoothed over the windows of the scene so far.
+    `probabilities` [classes] are smoothed over the previous windows of the scene.
     """
 
     start: int
@@ -125,7 +125,7 @@ class Answer(NamedTuple):
 
 
 class Told(NamedTuple):
-    """A segment that is over, and a sentence about it where one was asked for."""
+    """A segment that has ended, and a sentence about it if requested."""
 
     segment: Segment
     description: str | None
@@ -139,12 +139,12 @@ def answers(
     decoding: Decoding | None,
     report: Callable[[str], None],
 ) -> Iterator[Answer | Told]:
-    """What is said of a recording, in the order in which it becomes known.
+    """The answers about a recording, as soon as they are known.
 
     Args:
       length, hop: of the windows, frames.
-      decoding: how to describe segments; None does not.
-      report: called with the reason where a window cannot be used.
+      decoding: how to describe segments; None gives no sentences.
+      report: called with the reason if a window cannot be used.
     """
     kept: collections.deque[Frame] = collections.deque(maxlen=KEPT if decoding else 0)
 
@@ -199,7 +199,7 @@ def _kept(frames: Iterable[Frame], kept: collections.deque) -> Iterator[Frame]:
 
 
 def _example(predictor: Predictor) -> np.ndarray:
-    """Some clip [T, 1, V, 3] that the model takes."""
+    """An arbitrary clip [T, 1, V, 3] that the model accepts."""
     shape = (1, 1, predictor.graph.num_joints, len(predictor.reading.channels))
     joints = np.random.default_rng(0).uniform(0.1, 0.9, size=shape)
     return np.repeat(joints, predictor.members[0].feed.frames, axis=0).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Frames of a long or live recording: JSON lines as they come, or a video, one frame at a time.
+"""Frames of a long or live recording: from JSON lines as they arrive, or from a video.
 
 In: a stream of lines, or a video. Out: (number, joints [M, V, 3]) of each frame. A line is one
 frame: a list of persons, each a list of its joints [x, y, z], or of the model's own channels; or an
-object with these as `persons` and, if need be, the frame's number as `frame`.
+object with these as `persons` and optionally the frame's number as `frame`.
 """
 
 import contextlib
@@ -28,15 +28,15 @@ from hocslm_jax.predict.timeline import Frame
 
 MAX_LINE = 1 << 20  # bytes of a frame
 MOST_PERSONS = 10
-POLL = 0.05  # seconds between two looks at a file that may grow
+POLL = 0.05  # seconds between two checks of a file that may grow
 MAX_NUMBER = 10**15
 
 
 def read_lines(stream: BinaryIO, wait: float = 0.0) -> Iterator[bytes]:
-    """The lines of a stream; one that is too long is cut.
+    """The lines of a stream; too long lines are cut.
 
     Args:
-      wait: the end is where nothing more has come for so many seconds.
+      wait: the stream ends when no data has arrived for so many seconds.
     """
     line, since = b"", time.monotonic()
     while True:
@@ -57,11 +57,11 @@ def read_lines(stream: BinaryIO, wait: float = 0.0) -> Iterator[bytes]:
 def parse_frames(
     lines: Iterable[bytes], graph: Graph, reading: Reading, report: Callable[[str], None]
 ) -> Iterator[Frame]:
-    """The frames in lines; calls `report` with the reason for each line that is none.
+    """The frames in lines; calls `report` with the reason for each invalid line.
 
     Args:
-      graph: the skeleton of the frames that come out.
-      reading: their channels, and the layout of the lines' joints if it is another.
+      graph: the skeleton of the returned frames.
+      reading: their channels, and the layout of the lines' joints if it differs.
     """
     source = resolve_graph(reading.layout) if reading.layout else graph
     last = -1
@@ -85,10 +85,10 @@ def parse_frames(
 def parse_frame(line: bytes, joints: int, channels: str = USUAL) -> tuple[int | None, np.ndarray]:
     """(The frame's number, if the line gives one; its persons, float32 [M, joints, channels]).
 
-    A joint of null or NaN is missing and becomes 0. Without a confidence, joints are sure.
+    A joint of null or NaN is missing and becomes 0. If the confidence is left out, it is 1.
 
     Raises:
-      ValueError: with the reason, when the line is no such frame.
+      ValueError: with the reason, if the line is not a valid frame.
     """
     if len(line) > MAX_LINE:
         raise ValueError(f"over {MAX_LINE} bytes")
@@ -98,16 +98,16 @@ def parse_frame(line: bytes, joints: int, channels: str = USUAL) -> tuple[int | 
             raise ValueError("an object without 'persons'")
         number, value = value.get("frame"), value["persons"]
         if number is not None and (type(number) is not int or not 0 <= number < MAX_NUMBER):
-            raise ValueError(f"{str(number)[:30]!r} is no frame number")
+            raise ValueError(f"{str(number)[:30]!r} is not a frame number")
     if not isinstance(value, list) or len(value) > MOST_PERSONS:
-        raise ValueError(f"no list of at most {MOST_PERSONS} persons")
+        raise ValueError(f"not a list of at most {MOST_PERSONS} persons")
     if not value:
         return number, np.zeros((0, joints, len(channels)), np.float32)
     try:
         with np.errstate(over="ignore", invalid="ignore"):
             persons = np.array(value, np.float32)  # None becomes NaN
     except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"persons that are no lists of {[*channels]}") from None
+        raise ValueError(f"persons that are not lists of {[*channels]}") from None
     count = coordinates_of(channels)
     if persons.shape[1:] not in ((joints, len(channels)), (joints, count)):
         raise ValueError(
@@ -122,15 +122,15 @@ def parse_frame(line: bytes, joints: int, channels: str = USUAL) -> tuple[int | 
 
 
 def video_frames(video: Path, pose: Pose, graph: Graph, reading: Reading) -> Iterator[Frame]:
-    """The frames of a video, its skeletons in the joints of `graph`.
+    """The frames of a video, with skeletons that have the joints of `graph`.
 
     Raises:
-      ValueError: with the reason: a damaged video.
+      ValueError: the video is damaged; with the reason.
       UserError: as `bodies`.
     """
     found, fps = bodies(video, pose)
     for number, people in enumerate(found):
-        # The place of a person is their number, also while another one is not seen.
+        # The index of a person is their number, also while others are not seen.
         persons = 1 + max((body.track for body in people), default=-1)
         frame = np.zeros((persons, graph.num_joints, len(reading.channels)), np.float32)
         if people:
@@ -143,7 +143,7 @@ def video_frames(video: Path, pose: Pose, graph: Graph, reading: Reading) -> Ite
 
 
 def _converted(persons: np.ndarray, source: Graph, graph: Graph, reading: Reading) -> np.ndarray:
-    """Persons [M, V, C] of a layout in the joints of `graph`."""
+    """Converts persons [M, V, C] of a layout to the joints of `graph`."""
     there = persons.any(axis=(1, 2))
     count = coordinates_of(reading.channels)
     joints, sure = persons[None, there, :, :count], persons[None, there, :, count:]
@@ -160,7 +160,7 @@ def _converted(persons: np.ndarray, source: Graph, graph: Graph, reading: Readin
 
 
 def until_stopped(source: Iterable) -> Iterator:
-    """The items of a source, to its end or to Ctrl-C, after which work in progress is completed."""
+    """The items of a source until its end or Ctrl-C, which lets work in progress finish."""
     asked, waiting, items = threading.Event(), False, iter(source)
 
     def ask(*_):
@@ -181,7 +181,7 @@ def until_stopped(source: Iterable) -> Iterator:
 
 @contextlib.contextmanager
 def _handler(function: Callable) -> Iterator[None]:
-    """Takes Ctrl-C, where that is possible: in the main thread."""
+    """Handles Ctrl-C if possible, which is only in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,7 @@
-"""From a folder or a hub id to a model that predicts.
+"""Loads a model for prediction from a folder or a hub id.
 
-In: what `python -m hocslm_jax release` wrote, or the workdir of a run, whose dataset need not be
-there. Out: a `TrainedModel`, or an `Ensemble` of several.
+In: a release, or the workdir of a run, whose dataset is not needed. Out: a `TrainedModel`, or an
+`Ensemble` of several.
 """
 
 import contextlib
@@ -34,19 +34,19 @@ from hocslm_jax.train import checkpoint, release_files
 from hocslm_jax.train.hub import find_folder
 from hocslm_jax.train.stages import fused, read_stages
 
-NTU = (*COMPAT, MINI)  # datasets whose clips `prepare` makes of the bodies in files
+NTU = (*COMPAT, MINI)  # datasets for which `prepare` selects clips from the bodies in files
 MODEL = "model.json"
 
 
 def load_pretrained(
     source: str | Path | Sequence[str | Path], lm: str | Path | None = None
 ) -> Predictor:
-    """A released model or a run, on the devices at hand; of several, their ensemble.
+    """Loads a released model or a run onto the local devices; several form an ensemble.
 
     Args:
         source: a folder, of one model or of several, or a hub id: `owner/name`, or
             `owner/name/model` of one among several; or a list of these.
-        lm: a language model to describe with, folder or hub id, if the run's own is not there.
+        lm: folder or hub id of the language model, if it is not where the run names it.
 
     Raises:
         UserError: no such folder or id, a damaged model, or models of different classes.
@@ -79,12 +79,12 @@ def load_run(
     """Restores one model.
 
     Args:
-        folder: a run's workdir, whose latest good checkpoint is taken; or a release.
+        folder: a run's workdir, from which the latest intact checkpoint is used; or a release.
         lm: as of `load_pretrained`.
         build: as for `train.setup.build_run`.
 
     Raises:
-        UserError: no run there, a damaged one, or one of another model.
+        UserError: there is no run, or it is damaged or has another model.
     """
     folder = Path(folder)
     is_release = release_files.is_release(folder)
@@ -94,7 +94,7 @@ def load_run(
         config = ConfigDict(safe_config(about["config"], card) if is_release else about["config"])
         if streams := config.data.get("streams"):
             raise UserError(
-                f"{folder} is of several streams: give one, e.g. {folder / streams[0]}, which the "
+                f"{folder} has several streams: give one, e.g. {folder / streams[0]}, which the "
                 "end of the training writes"
             )
         graph, classes, shapes, gain = _read_model(about["model"], folder)
@@ -103,7 +103,7 @@ def load_run(
         fusion = _fusion(config, shapes)
         options = {} if fusion is None else {"fusion": fusion}
         network = build(config.model, graph=graph, num_classes=len(classes), **options)
-        # Split as in training, as far as the devices here allow.
+        # Sharded as in training, as far as the local devices allow.
         mesh = sharding.make_mesh(model=math.gcd(config.mesh.model, jax.device_count()))
         abstract = _abstract(network, (1, *feed.clip_shape(graph)), mesh)
         usual_size, compat, reading = _read_clips(about["model"], config.data.dataset, graph)
@@ -129,13 +129,13 @@ def load_run(
 
 
 def about_run(workdir: Path) -> dict:
-    """What is known of a run: "config", "model" (model.json), "metrics" (result.json), its data.
+    """Records of a run: "config", "model" (model.json), "metrics" (result.json), its data.
 
     Raises:
-        UserError: no run there, or a damaged one.
+        UserError: there is no run, or it is damaged.
     """
     meta = checkpoint.read_run(workdir)
-    model = read_json(workdir / MODEL, "start the training once more, it writes it")
+    model = read_json(workdir / MODEL, "rerun the training, which writes it")
     result = workdir / "result.json"
     metrics = read_result(result) if result.is_file() else {}
     data = {"dataset": meta["dataset"]} if "dataset" in meta else {}  # see `train.identity`
@@ -144,10 +144,10 @@ def about_run(workdir: Path) -> dict:
 
 @contextlib.contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """Takes whatever goes wrong for damage of the release's config, which anyone may have written.
+    """Reports every error as damage of the release's config, which may be untrusted.
 
     Raises:
-        UserError: as raised inside, or in the place of any other error.
+        UserError: raised inside, or replacing any other error.
     """
     try:
         yield
@@ -177,14 +177,14 @@ def _read_model(
         return resolve_graph(graph), tuple(classes), dict(shapes), model["lm_gain"] or 0.0
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"{folder / MODEL} is damaged: start the training once more, it writes it"
+            f"{folder / MODEL} is damaged: rerun the training, which writes it"
         ) from None
 
 
 def _read_clips(model: dict, dataset: str, graph: Graph) -> tuple[float, Compat | None, Reading]:
-    """Of the training clips the usual size, 0 if unknown, how NTU's were read, and how any were.
+    """The median size of the training clips (0 if unknown), and how they were read.
 
-    Runs of older versions did not note these.
+    Runs of older versions did not record these.
 
     Raises:
         ValueError: damaged.
@@ -203,7 +203,7 @@ def _read_clips(model: dict, dataset: str, graph: Graph) -> tuple[float, Compat 
 
 
 def _fusion(config: ConfigDict, shapes: dict[str, list[int]]) -> FusionConfig | None:
-    """The sizes of the run's fusion by its parameters: the language model need not be there."""
+    """The sizes of the run's fusion, from its parameters, so that no language model is needed."""
     stages = read_stages(config)
     if not fused(stages, config.stage):
         return None

@@ -1,7 +1,7 @@
-"""Trained models that classify and describe clips: one, or several as an ensemble.
+"""The interface of trained models and ensembles, which classify and describe clips.
 
 In: joints [T, M, V, 3] in metres. Out: a `Prediction` for each clip, or its features. `load_model`
-makes these objects from the files of a run or a release.
+creates these objects from the files of a run or a release.
 """
 
 import dataclasses
@@ -29,17 +29,17 @@ BATCH_SIZE = 64
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of one clip.
+    """The prediction for one clip.
 
     Attributes:
       name: the likeliest class.
       probabilities: of all classes, the likeliest first.
-      description: a generated sentence, or None if none was asked for.
-      frames, persons: of the clip as it was given.
-      persons_used: the network saw this many, the first ones.
+      description: a generated sentence, or None if not requested.
+      frames, persons: of the given clip.
+      persons_used: the network saw the first so many persons.
       size: of the skeleton, see `measure.skeleton_size`, in the unit of the clip.
-      coordinates: the least and the greatest.
-      notes: what is odd about the clip, sentences.
+      coordinates: the smallest and the largest.
+      notes: sentences about unusual properties of the clip.
     """
 
     name: str
@@ -58,15 +58,15 @@ class Prediction:
 
 
 class Predictor:
-    """What one model and an ensemble have in common.
+    """Base class of a single model and an ensemble.
 
     Attributes:
-      members: the models; of a single model itself alone.
+      members: the models; a single model contains only itself.
       graph: the skeleton of the clips.
       classes: class names in the order of the logits.
       compat: how clips of NTU are read, see `clip_files.check_clip`.
       reading: how clips are read, and their channels.
-      language: the language model that describes clips; raises UserError where there is none.
+      language: the language model that describes clips; raises UserError if there is none.
     """
 
     members: tuple["Predictor", ...]
@@ -83,18 +83,17 @@ class Predictor:
         batch_size: int | None = None,
         layout: str = "",
     ) -> Prediction | list[Prediction]:
-        """One prediction for each clip; an ensemble adds up the logits of its members.
+        """Predicts each clip; an ensemble adds the logits of its members.
 
         Args:
             clips: one clip, joints [T, M, V, C] or [T, V, C], or a list of clips. C is as in the
                 training set (`reading.channels`); 3D joints are in metres.
-            decoding: how to describe; None does not.
+            decoding: how to describe; None gives no sentences.
             batch_size: clips at a time; None chooses.
-            layout: whose joints the clips hold, e.g. "coco17", if not the model's; they are mapped
-                by name.
+            layout: layout of the clips' joints, e.g. "coco17", if not the model's; mapped by name.
 
         Returns:
-            A `Prediction` of one clip, a list of them of a list.
+            A `Prediction` for one clip, or a list of them for a list.
 
         Raises:
             UserError: a clip that does not fit the skeleton, or no language model to describe with.
@@ -108,7 +107,7 @@ class Predictor:
         if decoding is not None:
             said = (describe(self.language, prefix, decoding) for _, prefix in outputs[0])
             texts = itertools.chain.from_iterable(said)
-        # Only the end of the last batch is padding.
+        # Padding is only at the end of the last batch.
         rows = zip(clips, softmax(sums, axis=1), texts, strict=False)
         found = [self._prediction(*row) for row in rows]
         return found[0] if alone else found
@@ -116,14 +115,14 @@ class Predictor:
     def predict_video(
         self, path: str | Path, pose: Pose | None = None, decoding: Decoding | None = None
     ) -> Prediction:
-        """What happens in a video.
+        """Predicts a video as a whole.
 
         Args:
-            pose: the estimator, see `pose.estimators.open_pose`, which gives the usual one.
-            decoding: as of `predict`.
+            pose: the pose estimator, e.g. from `pose.estimators.open_pose`.
+            decoding: as in `predict`.
 
         Raises:
-            UserError: as `open_pose` and `predict`, a damaged video, or nobody in it.
+            UserError: as `open_pose` and `predict`, or the video is damaged or shows nobody.
         """
         try:
             poses = estimate(Path(path), pose or open_pose())
@@ -133,22 +132,22 @@ class Predictor:
             raise UserError(f"{path}: {error}") from None
 
     def features(self, clips: np.ndarray | Sequence, batch_size: int | None = None) -> np.ndarray:
-        """What the classifier sees of each clip: the pooled feature s of eq. 11, float32 [N, D].
+        """The classifier's input for each clip: the pooled feature s of eq. 11, float32 [N, D].
 
-        Of an ensemble, the features of its members side by side.
+        For an ensemble, the features of its members are concatenated.
 
-        Args and errors as of `predict`.
+        Args and errors as in `predict`.
         """
         _, clips = self._checked(clips)
         if not clips:
-            raise UserError("no clips: features of at least one can be computed")
+            raise UserError("no clips: give at least one")
         parts = [np.concatenate([*m.batches(m.encode, clips, batch_size)]) for m in self.members]
         return np.concatenate(parts, axis=1)[: len(clips)]
 
     def _checked(
         self, clips: np.ndarray | Sequence, layout: str = ""
     ) -> tuple[bool, list[np.ndarray]]:
-        """Whether it is one clip, and all of them as float32 [T, M, V, C]."""
+        """Whether it is a single clip, and all clips as float32 [T, M, V, C]."""
         reading = dataclasses.replace(self.reading, layout=layout)
         if not hasattr(clips, "ndim"):
             clips = list(clips)
@@ -181,10 +180,10 @@ class Predictor:
 
 
 class Ensemble(Predictor):
-    """Several models of the same classes, each with its own stream and settings of the input.
+    """Several models with the same classes, each with its own stream and input settings.
 
     Raises:
-        UserError: members that differ in their classes, their skeleton or how clips are read.
+        UserError: the members differ in classes, skeleton or how clips are read.
     """
 
     def __init__(self, members: Sequence[Predictor]):
@@ -200,11 +199,11 @@ class Ensemble(Predictor):
 
     @property
     def language(self) -> Language:
-        raise UserError("an ensemble does not describe clips: give one model, or no --describe")
+        raise UserError("an ensemble cannot describe clips: use one model or omit --describe")
 
 
 def _depth(value: object) -> int:
-    """The number of axes of nested lists and arrays, which need not be regular."""
+    """The number of axes of nested lists and arrays, which may be irregular."""
     depth = 0
     while isinstance(value, list | tuple) and value:
         value, depth = value[0], depth + 1
@@ -212,5 +211,5 @@ def _depth(value: object) -> int:
 
 
 def usual_batch(clips: int, most: int = BATCH_SIZE) -> int:
-    """A batch for so many clips: a power of two, so that few sizes are ever compiled."""
+    """Batch size for so many clips: a power of two, so that only few sizes are compiled."""
     return min(most, 1 << (clips - 1).bit_length())

@@ -1,8 +1,8 @@
-"""`python -m hocslm_jax release`: finished runs as folders of weights that others load.
+"""`python -m hocslm_jax release`: exports finished runs as folders of weights.
 
 In: workdirs. Out: for each run `model.safetensors`, `config.json` (the run's config, class names,
-skeleton, result and command) and a model card. If the dataset is prepared, the written weights
-are scored once more, so that the card states their own count and not that of the training.
+skeleton, result and command) and a model card. If the dataset is prepared, the written weights are
+scored again, so that the card states their own accuracy and not that of the run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train import release_files
 from hocslm_jax.train.result import share
 
-# Of the machine that trained; they mean nothing elsewhere.
+# Settings of the machine that trained; meaningless elsewhere.
 PLACES = {"t0": "", "compilation_cache": ""}
 DATASETS = {
     "nw_ucla": "Northwestern-UCLA Multiview Action 3D (Kinect v1, 20 joints, 10 classes)",
@@ -74,8 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="finished run, of one stream or more")
     where = parser.add_mutually_exclusive_group(required=True).add_argument
-    where("--out", type=Path, metavar="DIR", help="DIR, or of several runs DIR/NAME")
-    where("--seal", action="store_true", help="only write the checksums of releases, the RUNs")
+    where("--out", type=Path, metavar="DIR", help="release folder; for several runs, DIR/NAME")
+    where("--seal", action="store_true", help="only add checksums to releases, the RUNs")
     add("--dtype", choices=release_files.DTYPES, default="float16", help="default float16")
     add("--data-dir", default="data", help="prepared datasets, to score the written weights")
 
@@ -84,7 +84,8 @@ def run(args: argparse.Namespace) -> None:
     """Releases every run.
 
     Raises:
-        UserError: a run that is not finished, two of one name, or weights that do not fit the type.
+        UserError: a run is not finished, two have the same name, or weights exceed the type's
+          range.
     """
     logging.set_verbosity(logging.ERROR)
     if args.seal:
@@ -103,10 +104,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def seal_release(folder: Path) -> None:
-    """Adds the checksums to a release of an older version; its weights must fit its config.
+    """Adds checksums to a release of an older version, after checking that its weights fit.
 
     Raises:
-        UserError: no release, or one that does not load.
+        UserError: it is not a release, or does not load.
     """
     if not release_files.is_release(folder):
         raise UserError(f"{folder} holds no {release_files.WEIGHTS}: give the folder of a release")
@@ -118,17 +119,17 @@ def seal_release(folder: Path) -> None:
 def release(
     workdir: Path, out: Path, dtype: str, data_dir: str | Path, build: Callable = build_model
 ) -> tuple[int, str]:
-    """Writes one release; returns the size of its weights and what was found of their accuracy.
+    """Writes one release; returns the size of its weights and a sentence on their accuracy.
 
     Args:
         build: as for `train.setup.build_run`.
 
     Raises:
-        UserError: as `run`, or weights that score other than finite.
+        UserError: as `run`, or the scores of the weights are not finite.
     """
     loaded = load_run(workdir, build=build)
     if not loaded.metadata["metrics"]:
-        raise UserError(f"{workdir} is not finished: train it to its end first")
+        raise UserError(f"{workdir} is not finished: finish its training first")
     about = {key: loaded.metadata[key] for key in ("config", "model", "metrics")}
     about["config"] = without_places(about["config"])
     size = release_files.save(out, loaded.variables, about, dtype)
@@ -144,7 +145,7 @@ def release(
 
 
 def without_places(config: dict) -> dict:
-    """A config without the paths of the machine it ran on."""
+    """A config without the paths of the machine that trained."""
     data, lm = config["data"] | {"data_dir": "data"}, config["lm"] | {"folder": ""}
     stages = [
         {**stage, "start": Path(stage["start"]).name} if "start" in stage else stage
@@ -154,7 +155,7 @@ def without_places(config: dict) -> dict:
 
 
 def card(name: str, loaded: TrainedModel, dtype: str, found: str) -> str:
-    """The model card: what it is, what it was trained on, how well it does, how to use it."""
+    """The model card: the model, its training data, accuracy and usage."""
     result, data = loaded.metadata["metrics"], loaded.config.data
     return MODEL_CARD.format(
         **{key: result[key] for key in ("encoder", "stream", "strategy", "seed", "epochs")},
@@ -172,7 +173,7 @@ def card(name: str, loaded: TrainedModel, dtype: str, found: str) -> str:
 
 
 def _input(loaded: TrainedModel) -> str:
-    """What a clip holds, in a few words."""
+    """Describes the input in a few words."""
     count, channels = loaded.graph.num_joints, loaded.reading.channels
     if channels == USUAL:
         return f"{count} joints in metres, as the dataset has them"

@@ -1,4 +1,4 @@
-"""`python -m hocslm_jax render`: clips of a prepared dataset, with what a run said of them.
+"""`python -m hocslm_jax render`: draws clips of a prepared dataset, with the results of a run.
 
 In: a dataset, and the workdir of a finished run with its `scores.npz` or `descriptions.jsonl`. Out:
 a PNG filmstrip or a GIF animation of one clip, or a PNG of several clips with their sentences.
@@ -27,14 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-dir", default="data", help="folder of prepared datasets")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--clip", help="id of the clip")
-    what.add_argument("--descriptions", type=int, metavar="N", help="N clips and what a run says")
-    parser.add_argument("--workdir", help="a finished run: show what it predicted or said")
+    what.add_argument("--descriptions", type=int, metavar="N", help="N clips with their sentences")
+    parser.add_argument("--workdir", help="a finished run whose predictions or sentences are shown")
     parser.add_argument("--out", required=True, help="picture to write: .png or .gif")
     parser.add_argument("--poses", type=int, default=6, help="poses in a filmstrip")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draws clips of a prepared dataset, with what a run made of them if a workdir is given."""
+    """Draws clips of a prepared dataset, with the results of a run if a workdir is given."""
     store, out = open_store(args.dataset, args.data_dir), Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     if args.descriptions is None:
@@ -64,7 +64,7 @@ def _draw_clip(args: argparse.Namespace, store: Store, out: Path) -> None:
 
 
 def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
-    """Class probabilities that a finished run gave a clip, from its `scores.npz`."""
+    """A finished run's class probabilities for a clip, from its `scores.npz`."""
     scores = load_scores(workdir / "scores.npz")
     if clip not in scores.ids:
         raise UserError(
@@ -81,18 +81,18 @@ def predicted(workdir: Path, store: Store, clip: str) -> dict[str, float]:
 
 
 def choose(rows: Sequence[Mapping], count: int) -> list[Mapping]:
-    """`count` rows, evenly spaced over the rows sorted by class: no choice of the good ones."""
+    """`count` rows, evenly spaced over the rows sorted by class; none are picked by hand."""
     rows = sorted(rows, key=lambda row: row["truth"])
     count = min(count, len(rows))
     return [rows[int((place + 0.5) * len(rows) / count)] for place in range(count)]
 
 
 def draw_examples(workdir: str | Path, store: Store, count: int, path: Path) -> None:
-    """The picture of a finished run: `count` of its test clips, and how many it got right of all.
+    """Draws `count` test clips of a finished run with their sentences, and the total count.
 
     Raises:
-        UserError: no descriptions, of other clips than those of `store`, or as
-            `render_descriptions`.
+        UserError: no descriptions, or they belong to other clips than `store`, or as
+          `render_descriptions`.
     """
     rows = read_descriptions(Path(workdir) / DESCRIPTIONS)
     chosen, place = choose(rows, count), {clip: row for row, clip in enumerate(store.ids)}

@@ -1,8 +1,8 @@
-"""What a stranger's config may say: sizes and names of choices, never a place, an address or code.
+"""Filters an untrusted config: keeps sizes and names of choices, never paths, addresses or code.
 
-In: the config of a release, written by anyone. Out: the part of it that prediction needs, every
-value of its own type and no size absurd. Settings that name a folder, a cache, a model to fetch or
-a run are left out: there the user's own hold.
+In: the config of a release, which may come from anyone. Out: the part that prediction needs, with
+checked types and sizes. Settings that name a folder, a cache, a model to download or a run are left
+out; the user's own settings replace them.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ from hocslm_jax.data.feeder import Feed
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
-# Settings that are kept, with a value of their type. `data.graph` is taken from model.json.
+# Settings that are kept, each with a value of its type. `data.graph` comes from model.json.
 TOP = {"seed": 0, "strategy": "", "stage": 0}
 DATA = {"dataset": "", "protocol": ""} | {
     field.name: field.default for field in dataclasses.fields(Feed) if field.name != "graph"
 }
-LANGUAGE = {  # what a text is and how it enters; not `name` and `folder`, which are places
+LANGUAGE = {  # how text enters the model; not `name` and `folder`, which are paths
     "init": "load",
     "dtype": "",
     "weights": "",
@@ -36,8 +36,8 @@ LANGUAGE = {  # what a text is and how it enters; not `name` and `folder`, which
 MESH = {"model": 1}
 STAGE = dict.fromkeys(("train", "losses", "classify_on", "captions"))  # None: of any plain type
 
-# The largest sizes: ten or more times those of published skeleton models. The number of parameters
-# is bounded by the file that holds them.
+# The largest sizes: at least ten times those of published skeleton models. The size of the file
+# bounds the number of parameters.
 SIZES = {
     "data.frames": 20_000,
     "data.num_persons": 100,
@@ -56,7 +56,7 @@ def safe_config(config: dict, where: object) -> dict:
     """The config that a release is loaded with.
 
     Raises:
-        UserError: a value of another type than its setting has (names the setting and `where`).
+        UserError: a value has the wrong type; names the setting and `where`.
     """
 
     def section(name: str) -> dict:
@@ -85,9 +85,9 @@ def safe_config(config: dict, where: object) -> dict:
 
 
 def _kept(section: dict, known: dict, prefix: str, where: object) -> dict:
-    """The known settings of a section, if each is plain and of the type of its known value.
+    """The known settings of a section, whose values must be plain and of the right type.
 
-    Plain is a number, a yes or no, the name of a choice, or a short list of these.
+    Plain values are numbers, booleans, names of choices, and short lists of these.
     """
     kept = {key: section[key] for key in known if key in section}
     for key, value in kept.items():
@@ -117,13 +117,13 @@ def _wrong(name: str, value: Any, where: object) -> UserError:
 
 
 def check_sizes(config, graph: Graph, classes: tuple, where: object) -> None:
-    """Refuses absurd sizes, and what is not a size: a small config must not fill the memory.
+    """Refuses sizes that are too large or invalid, since a small config must not fill the memory.
 
     Args:
         config: with sections data, model and lm.
 
     Raises:
-        UserError: names the setting and `where` it stands.
+        UserError: names the setting and `where`.
     """
 
     def check(good: bool, name: str, value: object, expected: str) -> None:

@@ -1,8 +1,8 @@
-"""From the frames of a long recording to windows, and from what a model says of these to segments.
+"""Cuts the frames of a long recording into windows, and combines predictions into segments.
 
 In: frames one after another, then a probability of each class for each window. Out: segments with a
-start, an end, a class and a score. Pure NumPy, with bounded memory: nothing here knows where frames
-come from or what predicts them. Times are frames from the start of the recording.
+start, an end, a class and a score. Pure NumPy with bounded memory, independent of the source of
+frames and of the model. Times are frames from the start of the recording.
 """
 
 import collections
@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-GAP = 10  # frames without anybody that end nothing, a third of a second
-FAR = 0.5  # of a body's size; nobody moves so far from one frame to the next
-SWITCH = 8.0  # nats that another class must be likelier by, added up over steps, for a new segment
-LAG = 64  # steps after which a step's class is settled, unless it is clear before
+GAP = 10  # up to so many empty frames, a third of a second, do not end a scene
+FAR = 0.5  # share of a body's size; no person moves so far between two frames
+SWITCH = 8.0  # summed log-likelihood ratio, in nats, at which a new segment begins
+LAG = 64  # steps after which the class of a step is final, unless it is clear earlier
 LEAST = 1e-4  # probability
 
 
@@ -23,7 +23,7 @@ Frame = tuple[int, np.ndarray]  # number, joints [M, V, C]
 
 
 class Window(NamedTuple):
-    """Some frames in a row: the first, the one after the last, and their joints [T, M, V, C]."""
+    """Consecutive frames: the first, the one after the last, and their joints [T, M, V, C]."""
 
     start: int
     end: int
@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A time with one action.
+    """A period with one action.
 
     Attributes:
       start, end: its first frame, and the one after its last.
@@ -46,17 +46,16 @@ class Segment(NamedTuple):
 
 
 def scenes(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
-    """The recording in parts of frames with somebody in them, across which no action goes on.
+    """Splits the recording into scenes: frames with persons, across which no action continues.
 
-    A new scene begins where the first person stands farther off than anybody moves between two
-    frames, or where nobody was there for more than `GAP` frames. Take all frames of a scene before
-    the next one.
+    A new scene begins if the first person jumps farther than a person can move between two frames,
+    or after more than `GAP` empty frames. Consume all frames of a scene before the next scene.
 
     Args:
       frames: (number, joints [M, V, C]) each; numbers increase.
     """
     source = iter(frames)
-    ahead: list[Frame] = []  # the frame that ended a scene and begins the next
+    ahead: list[Frame] = []  # the first frame of the next scene
 
     def scene() -> Iterator[Frame]:
         number, joints = ahead.pop()
@@ -80,9 +79,9 @@ def scenes(frames: Iterable[Frame]) -> Iterator[Iterator[Frame]]:
 
 
 def windows(scene: Iterable[Frame], length: int, hop: int) -> Iterator[Window]:
-    """A window of the last `length` frames every `hop` frames of a scene, and one at its end.
+    """Every `hop` frames, a window of the last `length` frames of a scene; also one at its end.
 
-    The first is half a window long, so that something is known early.
+    The first has half the length, so that there is an early result.
     """
     kept: collections.deque[Frame] = collections.deque(maxlen=length)
     count, given = 0, 0
@@ -105,32 +104,31 @@ def _window(kept: Sequence[Frame]) -> Window:
 
 
 def _jumps(before: np.ndarray, now: np.ndarray) -> bool:
-    """Whether the first person [M, V, C] is too far from where they were."""
+    """Whether the first person [M, V, C] has jumped too far."""
     if not (len(before) and len(now) and before[0].any() and now[0].any()):
-        return False  # somebody else was there alone
+        return False  # only another person was present
     middle, size = before[0].mean(axis=0), np.ptp(before[0], axis=0).max()
     return bool(np.linalg.norm(now[0].mean(axis=0) - middle) > FAR * max(size, 1e-6))
 
 
 class Timeline:
-    """The classes of one scene over time, from those of its windows, which overlap.
+    """The classes of one scene over time, from predictions for its overlapping windows.
 
-    Time goes in steps of `hop` frames. A step's class comes of all windows that it is in: their log
-    probabilities are averaged, those of windows around it and of sure windows counting more. The
-    likeliest way through the steps, in which every change of class has a cost, makes the segments
-    (Viterbi 1967).
+    Time advances in steps of `hop` frames. The log probabilities of a step are the weighted mean
+    over all windows that contain it; centred windows and confident predictions weigh more. Segments
+    are the likeliest path through the steps, where each change of class has a cost (Viterbi 1967).
     """
 
     def __init__(self, length: int, hop: int, switch: float = SWITCH):
         self.length, self.hop, self.switch = length, hop, switch
         self.start = self.end = 0
         self.open: dict[int, list] = {}  # step -> [sum of weights, weighted sum of log p]
-        self.steps: collections.deque = collections.deque()  # decoded, not settled: (from, p)
-        self.best: np.ndarray | None = None  # the cost of the best way to each class
+        self.steps: collections.deque = collections.deque()  # not final: (previous class, p)
+        self.best: np.ndarray | None = None  # the cost of the best path to each class
         self.running: list | None = None  # [start, label, probabilities]
 
     def add(self, start: int, end: int, probabilities: np.ndarray) -> Iterator[Segment]:
-        """Takes what the model says of a window; gives the segments that have ended by then."""
+        """Adds the prediction for a window; yields the segments that have ended."""
         if not self.end:
             self.start = start
         self.end = end
@@ -146,13 +144,13 @@ class Timeline:
             sums = self.open.setdefault(step, [0.0, np.zeros(len(logs))])
             sums[0] += weight
             sums[1] = sums[1] + weight * logs
-        # No later window begins before this one's end, less its length, plus a hop.
+        # Later windows begin after this one's end - length + hop.
         settled = (end + self.hop - self.length - self.start) // self.hop
         for step in sorted(step for step in self.open if step < settled):
             yield from self._decode(*self.open.pop(step))
 
     def finish(self) -> Iterator[Segment]:
-        """The last segments, when the scene is over."""
+        """Yields the last segments at the end of the scene."""
         for step in sorted(self.open):
             yield from self._decode(*self.open.pop(step))
         if self.best is not None:
@@ -162,7 +160,7 @@ class Timeline:
             yield self._segment(self.end)
 
     def _decode(self, weight: float, sums: np.ndarray) -> Iterator[Segment]:
-        """Adds a step to the best ways; settles the oldest step once there are too many."""
+        """Adds a step to the best paths; makes the oldest step final if there are too many."""
         logs = sums / weight
         shares = np.exp(logs - logs.max())
         if self.best is None:
@@ -180,14 +178,14 @@ class Timeline:
             yield from self._extend(label, shares)
 
     def _agreed(self) -> bool:
-        """Whether the best ways to all classes began with the same class."""
+        """Whether the best paths to all classes begin with the same class."""
         labels = np.arange(len(self.best))
         for origin, _ in itertools.islice(reversed(self.steps), len(self.steps) - 1):
             labels = origin[labels]
         return bool((labels == labels[0]).all())
 
     def _way(self) -> list[tuple[int, np.ndarray]]:
-        """The class of every step that is not settled, on the best way to now."""
+        """The classes of all steps that are not final, on the best path."""
         label, way = int(self.best.argmin()), []
         for origin, shares in reversed(self.steps):
             way.append((label, shares))
@@ -195,7 +193,7 @@ class Timeline:
         return way[::-1]
 
     def _extend(self, label: int, shares: np.ndarray) -> Iterator[Segment]:
-        """The running segment gets a step, or ends and another begins."""
+        """Extends the current segment by a step, or ends it and begins another."""
         if self.running is None:
             self.running = [self.start, self.start, label, 0.0]
         elif label != self.running[2]:

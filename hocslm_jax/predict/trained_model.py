@@ -1,4 +1,4 @@
-"""One trained model: its network, its weights, and its language model when it describes.
+"""One trained model: its network, its weights, and its language model if it describes clips.
 
 In: batches of clips [B, M, T, V, C]. Out: logits, features, prefixes of a language model.
 """
@@ -33,20 +33,20 @@ from hocslm_jax.train.hub import find_folder
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TrainedModel(Predictor):
-    """One trained model on the devices at hand.
+    """One trained model on the local devices.
 
-    Attributes, besides those of `Predictor`:
-      folder: of the run or the release.
-      config: the run's own; of a release what `safe_config` keeps of it.
-      metadata: what is known of it: see `load_model.about_run`, and `release_files.read_card`.
+    Attributes (besides those of `Predictor`):
+      folder: folder of the run or the release.
+      config: the run's config; for a release, the part kept by `safe_config`.
+      metadata: see `load_model.about_run` and `release_files.read_card`.
       feed: how a clip becomes the network's input.
       model: the network; `model.apply(variables, x, train=False)` gives logits [B, C], and with a
         fusion also prefixes [B, 1 + P, H].
-      variables: the evaluated weights, placed on the mesh.
-      fusion: how its feature enters a language model; None if it was trained without one.
-      lm: a language model in the place of the run's own, a folder or hub id; None keeps that.
-      gain: of the language model it was trained with; tells it from others.
-      usual_size: the median size of the skeletons it was trained on, 0 if unknown.
+      variables: the weights for evaluation, placed on the mesh.
+      fusion: how its features enter the language model; None if it was trained without one.
+      lm: folder or hub id of a language model that replaces the run's own; None keeps that.
+      gain: gain of the language model it was trained with, which identifies it.
+      usual_size: the median size of the skeletons it was trained on; 0 if unknown.
     """
 
     folder: Path
@@ -73,14 +73,14 @@ class TrainedModel(Predictor):
         """`function(variables, x)` of each batch of clips; the end of the last one is padding."""
         store = Clips(clips, self.graph, self.reading.channels)
         size = self.batch_size(size or usual_batch(len(clips)))
-        threads = 2 if len(clips) > size else 0  # one batch alone is not worth a thread
+        threads = 2 if len(clips) > size else 0  # a single batch needs no thread
         for batch in pipeline.eval_batches(
             store, "", "", self.feed, batch_size=size, threads=threads
         ):
             yield function(self.variables, self.placed(batch["x"]))
 
     def batch_size(self, size: int) -> int:
-        """The next size that the data-parallel devices can share."""
+        """The next larger size that the data-parallel devices divide."""
         ways = self.mesh.shape["data"]
         return ways * math.ceil(size / ways)
 
@@ -119,7 +119,7 @@ class TrainedModel(Predictor):
         return jax.jit(function, out_shardings=rows, compiler_options=options)
 
     def notes(self, clip: np.ndarray) -> Iterator[str]:
-        """What is odd about a clip [T, M, V, C] for this model."""
+        """Notes on unusual properties of a clip [T, M, V, C] for this model."""
         persons, used = clip.shape[1], self.feed.num_persons
         if persons > used:
             yield f"{persons - used} of {persons} persons are left out, this model sees {used}"
@@ -134,10 +134,11 @@ class TrainedModel(Predictor):
 
     @functools.cached_property
     def language(self) -> Language:
-        """The language model that describes; read at the first use.
+        """The language model that describes clips; loaded on first use.
 
         Raises:
-            UserError: the run has no projector, or the model is not there or of another width.
+            UserError: the run has no projector, or the language model is missing or has another
+              width.
         """
         if self.fusion is None:
             raise UserError(
@@ -148,13 +149,13 @@ class TrainedModel(Predictor):
         if name is None and lm.init == "load" and not lm.name:
             told = repr(self.metadata["config"].get("lm", {}).get("name", ""))[:80]
             raise UserError(
-                f"{self.folder} does not bring its language model: give the one it was trained "
+                f"{self.folder} does not include its language model: give the one it was trained "
                 f"with as --lm (it names {told})"
             )
         if name is None:
             name = lm.name if lm.init == "load" else self.folder / "lm"
             if lm.init != "load" and not name.is_dir():
-                raise UserError(f"{name}, the run's language model, is not there: give it as --lm")
+                raise UserError(f"{name}, the run's language model, is missing: give it as --lm")
         folder = resolve(name) if is_gguf(name) else find_folder(name)
         if (width := read_config(folder).hidden_size) != self.fusion.lm_width:
             raise UserError(
@@ -165,6 +166,6 @@ class TrainedModel(Predictor):
         if not math.isclose(language.gain, self.gain, rel_tol=1e-2):
             raise UserError(
                 f"{name} is another language model than the one {self.folder} was trained with, "
-                "though of its width: give the right one as --lm"
+                "though it has the same width: give the right one as --lm"
             )
         return language

@@ -1,7 +1,7 @@
-"""Videos for prediction: their skeletons as clips of a model, and as files if that is asked for.
+"""Videos for prediction: makes clips from their skeletons, and optionally saves these.
 
-In: the options of `predict` and a path. Out: a clip float32 [T, M, V, 3]. Files of skeletons are
-read as ever.
+In: the options of `predict` and a path. Out: a clip float32 [T, M, V, 3]. Skeleton files are read
+as usual.
 """
 
 import argparse
@@ -24,7 +24,7 @@ Read = Callable[[Path], np.ndarray]
 
 
 def add_video_options(parser: argparse.ArgumentParser) -> None:
-    """Declares the options that videos need."""
+    """Declares the options for videos."""
     for flag, settings in OPTIONS.items():
         parser.add_argument(flag, **settings)
     parser.add_argument(
@@ -36,15 +36,15 @@ def add_video_options(parser: argparse.ArgumentParser) -> None:
 
 
 def open_videos(args: argparse.Namespace, files: Sequence[Path]) -> Pose | None:
-    """The estimator, if there are videos among the files; before anything that takes long.
+    """Opens the pose estimator if there are videos among the files, before any slow work.
 
     Raises:
-      UserError: a package or a model is not there, or options that do not fit the files.
+      UserError: a package or a model is missing, or options do not fit the files.
     """
     videos = [path for path in files if is_video(path) and path.is_file()]
     if args.save_skeleton:
         if not videos:
-            raise UserError("--save-skeleton keeps the skeletons of videos, but no file is one")
+            raise UserError("--save-skeleton is for videos, but no file is a video")
         if len(videos) > 1 and args.save_skeleton.suffix:
             raise UserError(
                 f"--save-skeleton {args.save_skeleton} is one file, but there are {len(videos)} "
@@ -52,7 +52,7 @@ def open_videos(args: argparse.Namespace, files: Sequence[Path]) -> Pose | None:
             )
         stems = [path.stem for path in videos]
         if twice := next((path for path in videos if stems.count(path.stem) > 1), None):
-            raise UserError(f"{twice} and another video have one name: save their skeletons apart")
+            raise UserError(f"{twice} and another video have one name: save them separately")
         if len(videos) == 1 and args.save_skeleton.suffix not in ("", ".npz"):
             raise UserError(f"--save-skeleton {args.save_skeleton}: the name must end in .npz")
     if not videos:
@@ -63,12 +63,12 @@ def open_videos(args: argparse.Namespace, files: Sequence[Path]) -> Pose | None:
 def reader(
     predictor: Predictor, reading: Reading, pose: Pose | None = None, save: Path | None = None
 ) -> Read:
-    """A function that reads a file's clip; raises ValueError with the reason if it cannot.
+    """A function that reads a clip from a file; it raises ValueError with the reason.
 
     Args:
-      reading: how files of skeletons are read, and the channels of the clips.
-      pose: the estimator for videos.
-      save: where a video's skeleton is kept, in metres.
+      reading: how skeleton files are read, and the channels of the clips.
+      pose: the pose estimator for videos.
+      save: where to save the skeleton of a video, in metres.
     """
     graph, compat = predictor.graph, predictor.compat
 

@@ -175,7 +175,7 @@ def test_the_bank_alone_does_not_read_the_clips_captions(store, tokens):
 
 
 def test_the_clips_captions_alone_must_be_there_for_the_rows_asked_for(store, tokens):
-    with pytest.raises(UserError, match=r"captions\.jsonl is not there"):
+    with pytest.raises(UserError, match=r"captions\.jsonl does not exist"):
         caption_table(store, tokens, 60, "clips")
     write(store.path.parent, own("c0", "A."), own("c3", "B."))
     with pytest.raises(UserError, match="4 of 6 clips have no caption, c1 for one; "):

@@ -79,7 +79,7 @@ def test_fitted_weights_favour_the_better_member(tmp_path):
     assert weights[0] < 0.5 and weights[1] > 1.5 and sum(weights) == pytest.approx(2)
     with pytest.raises(UserError, match="30 of the scored clips"):
         run(*test, "--preset", "fit", "--fit-on", *test)
-    with pytest.raises(UserError, match="go together"):
+    with pytest.raises(UserError, match="needs --fit-on"):
         run(*test, "--preset", "fit")
 
 

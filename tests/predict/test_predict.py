@@ -123,7 +123,7 @@ def test_an_ensemble_adds_up_logits(trained, loaded):
         np.testing.assert_allclose([prediction.probabilities[c] for c in "abcd"], shares, atol=1e-5)
     width = loaded.features(trained.clips[0]).shape[1]
     assert both.features(trained.clips[:3]).shape == (3, 2 * width)
-    with pytest.raises(UserError, match="ensemble does not describe"):
+    with pytest.raises(UserError, match="ensemble cannot describe"):
         both.predict(trained.clips[:1], Decoding())
     with pytest.raises(UserError, match="classes"):
         Ensemble((loaded, dataclasses.replace(other, classes=tuple("abce"))))
@@ -247,13 +247,13 @@ def test_verb_for_people(trained, files, expected, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["none.npy"], "not one file could be used"),
+        (["none.npy"], "no file could be used"),
         (["none.npy", "--top", 0], "--top 0: at least 1"),
         (["none.npy", "--batch-size", 0], "--batch-size 0: at least 1"),
         (["none.npy", "--out", "clip.jpeg"], ".png or .gif"),
         (["a.npy", "b.npy", "--out", "clip.gif"], "one file"),
-        (["none.npy", "--top-p", 0.5], "are for sampling"),
-        (["none.npy", "--lm", "elsewhere"], "add --describe"),
+        (["none.npy", "--top-p", 0.5], "need sampling"),
+        (["none.npy", "--lm", "elsewhere"], "needs --describe"),
         (["none.npy", "--describe", "--lm", "elsewhere"], "there is no folder elsewhere"),
     ],
 )

@@ -150,7 +150,7 @@ def test_predict_takes_the_users_own_compilation_cache(folder, card, monkeypatch
     monkeypatch.setattr(environment.jax.config, "update", lambda *pair: asked.append(pair))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     (tmp_path / "clip.npy").write_bytes(b"no clip")
-    with pytest.raises(UserError, match="not one file"):
+    with pytest.raises(UserError, match="no file could"):
         arguments = ["--checkpoint", str(folder), str(tmp_path / "clip.npy")]
         parser = __main__.argparse.ArgumentParser()
         command.add_arguments(parser)

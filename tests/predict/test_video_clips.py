@@ -39,7 +39,7 @@ def test_folders_give_their_videos_too(clips):
 @pytest.mark.parametrize(
     ("save", "files", "reason"),
     [
-        ("x.npz", ["b/skeleton.npy"], "no file is one"),
+        ("x.npz", ["b/skeleton.npy"], "no file is a video"),
         ("x.npz", ["a/clip.mp4", "b/other.avi"], "name a folder"),
         ("x.mp4", ["a/clip.mp4"], r"must end in \.npz"),
         ("x", ["a/clip.mp4", "b/clip.mov"], "have one name"),

@@ -228,7 +228,7 @@ DATASETS: dict[str, tuple[Callable[..., Recipe], str, dict]] = {
                 help="longest gap of missing joints to fill, in frames (default: %(default)s)",
             ),
             "--from": _NTU["--from"],
-            "--classes": dict(metavar="FILE", help="with --from: class names, a line each"),
+            "--classes": dict(metavar="FILE", help="with --from: class names in label order"),
         },
     ),
     "videos": (
