@@ -49,17 +49,17 @@ def on_first(act: Callable[[], Any]) -> Any:
         return act()
     key = f"hocslm/first/{next(_calls)}"
     if jax.process_index() != 0:
-        told = json.loads(_get(key))
-        if "error" in told:
-            raise UserError(told["error"])
-        return told["value"]
+        answer = json.loads(_get(key))
+        if "error" in answer:
+            raise UserError(answer["error"])
+        return answer["value"]
     try:
-        told = {"value": act()}
+        answer = {"value": act()}
     except BaseException as error:
-        _set(key, json.dumps({"error": words_of(error)}))
+        _set(key, json.dumps({"error": message_of(error)}))
         raise
-    _set(key, json.dumps(told))
-    return told["value"]
+    _set(key, json.dumps(answer))
+    return answer["value"]
 
 
 def wait_for_all() -> None:
@@ -72,7 +72,7 @@ def wait_for_all() -> None:
 
 def any_process(value: bool) -> bool:
     """Whether `value` holds on any process."""
-    return _judge(value, any)
+    return _on_all_values(value, any)
 
 
 def check_same(
@@ -87,7 +87,7 @@ def check_same(
     """
     if jax.process_count() > 1:
         here = [socket.gethostname(), mine()]
-        _judge(here, lambda found: _compare(what, found, advice))
+        _on_all_values(here, lambda found: _compare(what, found, advice))
 
 
 def _compare(what: str, found: Sequence[tuple[str, Mapping[str, Any]]], advice: str) -> None:
@@ -137,7 +137,7 @@ def agree_to_stop(asked: bool) -> bool:
     now = next(_asked)
     if asked:
         _set_once(STOP, str(now + LEAD))
-    at = _look(STOP)
+    at = _try_get(STOP)
     return at is not None and now >= int(at)
 
 
@@ -169,14 +169,14 @@ def end_all(error: BaseException) -> None:
     """
     if not _watchers:
         return
-    said = json.dumps([jax.process_index(), words_of(error)])
-    if not _set_once(ENDED, said):
+    message = json.dumps([jax.process_index(), message_of(error)])
+    if not _set_once(ENDED, message):
         if not isinstance(error, UserError | KeyboardInterrupt):
             traceback.print_exception(error)
         _watchers[0].join()
 
 
-def words_of(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The message about an error for the other processes."""
     if isinstance(error, UserError):
         return str(error)
@@ -189,7 +189,7 @@ def words_of(error: BaseException) -> str:
 
 def _watch(over: threading.Event) -> None:
     while not over.wait(1.0):
-        first, text = json.loads(_look(ENDED) or '[null, ""]')
+        first, text = json.loads(_try_get(ENDED) or '[null, ""]')
         if first == jax.process_index():
             return
         if first is not None:
@@ -200,7 +200,7 @@ def _watch(over: threading.Event) -> None:
             os._exit(2)
 
 
-def _judge(value: Any, act: Callable[[list], Any]) -> Any:
+def _on_all_values(value: Any, act: Callable[[list], Any]) -> Any:
     """Applies `act` to the values of all processes, in order; all of them return its result."""
     if jax.process_count() == 1:
         return act([value])
@@ -227,7 +227,7 @@ def _set_once(key: str, value: str) -> bool:
     return True
 
 
-def _look(key: str) -> str | None:
+def _try_get(key: str) -> str | None:
     try:
         return distributed.global_state.client.key_value_try_get(key)
     except RuntimeError:  # there is none

@@ -67,13 +67,13 @@ def run(act: Callable[[], int | None]) -> int:
         except (UserError, OSError) as error:
             if isinstance(error, OSError) and error.errno not in REFUSALS:
                 raise
-            print(f"error: {_said(error)}", file=sys.stderr)
+            print(f"error: {_message(error)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             return 130
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     where = f"{error.filename}: " if error.filename else ""

@@ -13,6 +13,7 @@ from hocslm_jax.data.pipeline import Feed
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
 from hocslm_jax.train import experiment
+from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.stages import Stage, read_stages
 from hocslm_jax.train.strategies import STRATEGIES
 
@@ -72,11 +73,11 @@ def test_groups_are_frozen_in_the_stages_that_take_them():
     first, second = read_stages(load("nw_ucla", "strategy=T3,t0=runs/a,freeze=encoder+classifier"))
     assert first == Stage() and second.train == ("projector", "prompt")
     for arg, text in {
-        "freeze=encoder": "no stage .* begins with a trained encoder: add start=RUN",
+        "freeze=encoder": "no stage .* starts from a trained encoder: add start=RUN",
         "partial=true": "add start=RUN",
         "partial=maybe,start=x": "not of type bool",
         "freeze=all,start=x": "choose from encoder",
-        "freeze=classifier,start=x": "begins with a trained classifier",
+        "freeze=classifier,start=x": "starts from a trained classifier",
         "strategy=T0+,freeze=encoder+classifier": "leaves nothing to train in stage 2",
     }.items():
         with pytest.raises(UserError, match=text):
@@ -159,10 +160,10 @@ def test_launch_says_what_is_wrong_in_one_line(arguments, text, tmp_path):
 def test_configs_are_found_by_path_and_by_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     for name in ("nw_ucla", "configs/nw_ucla.py", str(ROOT / "configs/nw_ucla.py")):
-        assert experiment.config_file(name).read_text().startswith('"""NW-UCLA')
-    assert experiment.config_file("ablations/streams").name == "streams.py"
+        assert config_file(name).read_text().startswith('"""NW-UCLA')
+    assert config_file("ablations/streams").name == "streams.py"
     with pytest.raises(UserError, match=r"one of .*nw_ucla"):
-        experiment.config_file("configs/ucla.py")
+        config_file("configs/ucla.py")
 
 
 def test_a_saved_config_is_read_back():

@@ -30,6 +30,7 @@ from hocslm_jax.predict import clip_files, load_model
 from hocslm_jax.predict.predictor import Prediction
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train import check_settings, experiment
+from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.stages import read_stages
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,7 +88,7 @@ def check_launch(words):
     if "config" not in flags:
         return
     file, _, arg = flags.pop("config").partition(":")
-    config = runpy.run_path(experiment.config_file(file))["get_config"](arg)
+    config = runpy.run_path(config_file(file))["get_config"](arg)
     dotted = [name.removeprefix("config.") for name in flags if name.startswith("config.")]
     assert set(dotted) <= set(experiment.flatten(config))
     check_settings.check_used(config, experiment.named(config, arg) + dotted)

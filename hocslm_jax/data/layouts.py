@@ -71,13 +71,6 @@ def conversion(source: Graph, target: Graph, lacking: tuple[int, ...] = ()) -> t
     )
 
 
-def shared_joints(source: Graph, target: Graph) -> tuple[str, ...]:
-    """The joints of `target` that `source` also has."""
-    known = {*source.joints, *common_names(source.joints)}
-    names = zip(target.joints, common_names(target.joints), strict=True)
-    return tuple(name for name, common in names if name in known or common in known)
-
-
 def _made(name: str, places: dict[str, int], above: tuple[str, ...] = ()) -> Weights:
     """The weights of a joint; `above` are the joints that it is needed for, to avoid cycles."""
     if name in places:

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from scipy.stats import ttest_ind, ttest_rel
+import scipy  # loads scipy.stats on first use, which takes a second
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import ENSEMBLES, stream_rows
@@ -68,7 +68,12 @@ def gain(row: dict, reference: dict, paired: bool = False) -> tuple[float, list[
         return points, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all seeds have the same result
-        test = ttest_rel(here, there) if paired else ttest_ind(here, there, equal_var=False)
+        stats = scipy.stats
+        test = (
+            stats.ttest_rel(here, there)
+            if paired
+            else stats.ttest_ind(here, there, equal_var=False)
+        )
         low, high = map(float, test.confidence_interval(LEVEL))
     return points, [low, high] if 0 < high - low < math.inf else None
 

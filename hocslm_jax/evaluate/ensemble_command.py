@@ -25,6 +25,7 @@ from hocslm_jax.evaluate.ensemble import (
     stream_rows,
 )
 from hocslm_jax.evaluate.mistakes import clip_table, confusion_table, mistakes
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.evaluate.score_files import Member, match, read_clip_list, read_members
 from hocslm_jax.evaluate.scores import Scores, save_scores
 from hocslm_jax.evaluate.significance import accuracy_interval, beats_chance, compare
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--table has ensembles of other sizes: give a --preset of streams")
         report["table"] = stream_rows(members, args.preset, args.fuse)
         for row in report["table"]:
-            counts = (accuracy(correct, row["total"]) for correct in row["correct"])
+            counts = (accuracy_text(correct, row["total"]) for correct in row["correct"])
             print(f"  {row['row']:18} {', '.join(counts)}")
     if args.against:
         report["against"] = _against(args, clips, members, fused)
@@ -91,14 +92,10 @@ def warn_of_chance(members: Sequence[Member]) -> None:
         scores, classes = member.scores, member.scores.logits.shape[1]
         if classes > 1 and not beats_chance(scores.correct, scores.total, classes):
             print(
-                f"note: {member.name}: {accuracy(scores.correct, scores.total)} is no better than "
-                f"chance among {classes} classes; are its classes in the order of the labels?",
+                f"note: {member.name}: {accuracy_text(scores.correct, scores.total)} is no better "
+                f"than chance among {classes} classes; are its classes in the order of the labels?",
                 file=sys.stderr,
             )
-
-
-def accuracy(correct: int, total: int) -> str:
-    return f"{correct}/{total} ({correct / total:.2%})"
 
 
 def _weights(args: argparse.Namespace, members: Sequence[Member]) -> np.ndarray:
@@ -156,20 +153,22 @@ def _print_ensemble(report: dict) -> None:
     width = max(len(member["name"]) for member in report["members"])
     for member in report["members"]:
         about = f"{member['name']:{width}}  {member['stream'] or '–':12}"
-        count = accuracy(member["correct"], report["total"])
+        count = accuracy_text(member["correct"], report["total"])
         print(f"  {about}  weight {member['weight']:.3g}  {count}")
     low, high = (100 * bound for bound in report["interval"])
     print(
         f"ensemble of {len(report['members'])}, {report['preset']} weights on {report['fuse']}: "
-        f"{accuracy(report['correct'], report['total'])}, 95 % interval {low:.2f} to {high:.2f} %"
+        f"{accuracy_text(report['correct'], report['total'])}, "
+        f"95 % interval {low:.2f} to {high:.2f} %"
     )
 
 
 def _print_comparison(found: dict) -> None:
     low, high = (100 * bound for bound in found["interval"])
     print(
-        f"against {', '.join(found['members'])}: {accuracy(found['correct'], found['total'])} vs. "
-        f"{accuracy(found['other_correct'], found['total'])}; only this one is right on "
+        f"against {', '.join(found['members'])}: "
+        f"{accuracy_text(found['correct'], found['total'])} vs. "
+        f"{accuracy_text(found['other_correct'], found['total'])}; only this one is right on "
         f"{found['only_this']} clips, only the other on {found['only_other']}; McNemar p = "
         f"{found['p_value']:.3g}; difference {100 * found['difference']:+.2f} points, 95 % "
         f"interval {low:+.2f} to {high:+.2f}"

@@ -118,6 +118,11 @@ def percent(counts: Sequence[float], total: int) -> str:
     return f"{statistics.fmean(shares):.2f}{spread}" if shares else "–"
 
 
+def accuracy_text(correct: int, total: int) -> str:
+    """`436/464 (93.97%)`."""
+    return f"{correct}/{total} ({correct / total:.2%})"
+
+
 def accuracy_cell(counts: Sequence[int], total: int) -> str:
     """`436 / 464 = **93.97** [91.4, 95.8]`; of several seeds the spread replaces the interval."""
     if not counts:

@@ -19,7 +19,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import replaced, write_json
 from hocslm_jax.files.npy import read_npz
 
-MAX_CLIPS = 2_000_000  # arrays in a file of scores
+MAX_CLIPS = 2_000_000  # clips in a file of scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +198,7 @@ def write_report(workdir: str | Path, scores: Scores, classes: Sequence[str]) ->
     Raises:
         UserError: another number of class names than of logits.
     """
-    from hocslm_jax.draw.confusion import (
-        save_confusion,
-    )  # slow to import
+    from hocslm_jax.draw.confusion import save_confusion  # slow to import
 
     if len(classes) != scores.logits.shape[1]:
         raise UserError(f"{len(classes)} class names for {scores.logits.shape[1]} logits")

@@ -21,7 +21,7 @@ GPUS_PER_HOST = 8
 TPU_ENVIRONMENT = {  # libtpu must not query or wait for a TPU
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # so no process blocks a chip
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # safe, since no process uses a chip
     "TPU_ACCELERATOR_TYPE": "v5litepod-16",  # any value; without one libtpu warns
 }
 

@@ -23,6 +23,7 @@ from hocslm_jax.plan.chips import open_devices
 from hocslm_jax.plan.estimate import estimate
 from hocslm_jax.plan.summary import lines
 from hocslm_jax.train import experiment
+from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.stages import read_stages, stage_config
 
 EVERY_S = 30.0  # between two lines about the elapsed time
@@ -85,7 +86,7 @@ def plan(
     asked |= {"trains": list(stages[number - 1].train), "by": list(stages[number - 1].losses)}
     doing = "compiling" if compiling else "tracing"
     where = "the devices of this machine" if topology == "local" else topology
-    with told(f"{doing} the train step of {spec} for {where}"):
+    with announced(f"{doing} the train step of {spec} for {where}"):
         return asked | estimate(stage_config(config, number - 1), devices, chip, compiling)
 
 
@@ -96,7 +97,7 @@ def read_config(spec: str, settings: Iterable[Setting] = ()) -> ConfigDict:
         UserError: there is no such file, or a setting cannot have the value.
     """
     file, _, argument = spec.partition(":")
-    config = runpy.run_path(str(experiment.config_file(file)))["get_config"](argument)
+    config = runpy.run_path(str(config_file(file)))["get_config"](argument)
     for name, text in settings:
         default = experiment.flatten(config)[name]
         config.update_from_flattened_dict({name: _value(name, text, default)})
@@ -113,7 +114,7 @@ def _value(name: str, text: str, default):
 
 
 @contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
+def announced(what: str) -> Iterator[None]:
     """Prints to stderr what is being done, and every half minute the elapsed time."""
     done, start = threading.Event(), time.monotonic()
 

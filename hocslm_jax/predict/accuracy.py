@@ -16,6 +16,7 @@ from hocslm_jax.data import pipeline
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import fuse
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.evaluate.score_files import Member
 from hocslm_jax.evaluate.scores import Scores, collect_scores, save_scores
 from hocslm_jax.predict.command import open_models
@@ -23,7 +24,6 @@ from hocslm_jax.predict.predictor import Predictor, usual_batch
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train.identity import check_data
 from hocslm_jax.train.release_files import is_release
-from hocslm_jax.train.result import share
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> None:
     predictor = open_models(args.models)
     scores = evaluate(predictor, args.data_dir, args.protocol)
     for name, part in scores.parts.items():
-        print(f"{name}: {share(part.correct, part.total)}")
+        print(f"{name}: {accuracy_text(part.correct, part.total)}")
     if len(scores.parts) > 1:
-        print(f"ensemble of {len(scores.parts)}: {share(scores.correct, scores.total)}")
+        print(f"ensemble of {len(scores.parts)}: {accuracy_text(scores.correct, scores.total)}")
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         save_scores(args.out, scores)

@@ -124,7 +124,7 @@ class Answer(NamedTuple):
     seconds: float
 
 
-class Told(NamedTuple):
+class EndedSegment(NamedTuple):
     """A segment that has ended, and a sentence about it if requested."""
 
     segment: Segment
@@ -138,7 +138,7 @@ def answers(
     hop: int,
     decoding: Decoding | None,
     report: Callable[[str], None],
-) -> Iterator[Answer | Told]:
+) -> Iterator[Answer | EndedSegment]:
     """The answers about a recording, as soon as they are known.
 
     Args:
@@ -148,12 +148,12 @@ def answers(
     """
     kept: collections.deque[Frame] = collections.deque(maxlen=KEPT if decoding else 0)
 
-    def told(segment: Segment) -> Told:
+    def ended(segment: Segment) -> EndedSegment:
         clip = [frame for frame in kept if segment.start <= frame[0] < segment.end]
         if decoding is None or not clip:
-            return Told(segment, None)
+            return EndedSegment(segment, None)
         joints = next(windows(clip, len(clip), len(clip))).joints
-        return Told(segment, predictor.predict(joints, decoding).description)
+        return EndedSegment(segment, predictor.predict(joints, decoding).description)
 
     for scene in scenes(_kept(frames, kept)):
         timeline, shown = Timeline(length, hop), None
@@ -166,8 +166,8 @@ def answers(
                 continue
             shown = shares if shown is None else SMOOTH * shown + (1 - SMOOTH) * shares
             yield Answer(window.start, window.end, shown, time.perf_counter() - began)
-            yield from map(told, timeline.add(window.start, window.end, shares))
-        yield from map(told, timeline.finish())
+            yield from map(ended, timeline.add(window.start, window.end, shares))
+        yield from map(ended, timeline.finish())
 
 
 def shares_of(predictor: Predictor, window: Window) -> np.ndarray:
@@ -176,9 +176,9 @@ def shares_of(predictor: Predictor, window: Window) -> np.ndarray:
     return np.array([found[name] for name in predictor.classes])
 
 
-def as_line(event: Answer | Told, classes: Sequence[str], top: int) -> str:
+def as_line(event: Answer | EndedSegment, classes: Sequence[str], top: int) -> str:
     """One JSON object."""
-    if isinstance(event, Told):
+    if isinstance(event, EndedSegment):
         start, end, label, score = event.segment
         line = {"kind": "segment", "start": start, "end": end, "class": classes[label]}
         line["score"] = round(score, 4)

@@ -14,6 +14,7 @@ from absl import logging
 from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.store import dataset_folder
 from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.files.atomic import check_folder, write_text
 from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.models import build_model
@@ -21,7 +22,6 @@ from hocslm_jax.predict.accuracy import evaluate
 from hocslm_jax.predict.load_model import find_models, load_run
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train import release_files
-from hocslm_jax.train.result import share
 
 # Settings of the machine that trained; meaningless elsewhere.
 PLACES = {"t0": "", "compilation_cache": ""}
@@ -137,7 +137,7 @@ def release(
     if dataset_folder(loaded.config.data.dataset, data_dir).is_dir():
         written = load_run(out, build=build)
         scores = evaluate(written, data_dir)
-        said = share(scores.correct, scores.total)
+        said = accuracy_text(scores.correct, scores.total)
         counts = {"correct": scores.correct, "total": scores.total}
         release_files.write_card(out, written.metadata | {"released": counts})
     write_text(out / "README.md", card(out.name, loaded, dtype, said))
@@ -165,7 +165,7 @@ def card(name: str, loaded: TrainedModel, dtype: str, found: str) -> str:
         dataset=DATASETS.get(data.dataset, data.dataset),
         protocol=data.protocol,
         released=found,
-        trained=share(result["correct"], result["total"]),
+        trained=accuracy_text(result["correct"], result["total"]),
         joints=_input(loaded),
         classes=", ".join(loaded.classes),
         command=result.get("command", "(an unknown command)"),

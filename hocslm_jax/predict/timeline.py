@@ -16,7 +16,7 @@ GAP = 10  # up to so many empty frames, a third of a second, do not end a scene
 FAR = 0.5  # share of a body's size; no person moves so far between two frames
 SWITCH = 8.0  # summed log-likelihood ratio, in nats, at which a new segment begins
 LAG = 64  # steps after which the class of a step is final, unless it is clear earlier
-LEAST = 1e-4  # probability
+LEAST = 1e-4  # the smallest probability
 
 
 Frame = tuple[int, np.ndarray]  # number, joints [M, V, C]

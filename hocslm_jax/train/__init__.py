@@ -1,1 +1,1 @@
-"""Training: state, optimiser, step, checkpoints, metrics and the loop that joins them."""
+"""Training: state, optimiser, step, checkpoints, metrics and the training loop."""

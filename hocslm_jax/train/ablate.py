@@ -1,10 +1,10 @@
-"""The verb `ablate`: every row of a table, with every seed, one after another.
+"""The verb `ablate`: runs every row of a table with every seed, one after another.
 
 In: a file with CONFIG (a config file) and ROWS (name -> its `:k=v,k=v` argument, with `{workdir}`
-and `{seed}` where it needs another row's run), and the paper's numbers in PUBLISHED, such as
-configs/ablations/components.py. Out: `<workdir>/<row>_seed<N>`,
-ordinary runs of launch.py, and the table beside the paper's as table_<file>.md and .json; with
-`--out` copies of the reports too. A finished run is not repeated, an interrupted one resumes.
+and `{seed}` if it needs another row's run), and the paper's numbers in PUBLISHED; for example
+configs/ablations/components.py. Out: `<workdir>/<row>_seed<N>`, ordinary runs of launch.py, and the
+table with the paper's numbers as table_<file>.md and .json; with `--out` also copies of the
+reports. Finished runs are not repeated; interrupted ones resume.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ablation import ablation_table, read_rows
 from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import replaced, write_json, write_text
-from hocslm_jax.train import experiment
+from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.stages import Stage, read_stages
 
 REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl", "scores.npz")
@@ -30,16 +30,16 @@ T0 = "strategy=T0"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """What a table file says.
+    """The content of a table file.
 
     Attributes:
-      name: of its file, and of what is written.
+      name: name of its file and of the written table.
       config: the config file of every run.
-      rows: name -> argument of the config file; the first is what gains are measured from.
-      title: with the paper's number of the table.
+      rows: name -> argument of the config file; gains are measured from the first row.
+      title: with the number of the table in the paper.
       published: row -> per cent on NTU60 X-Sub.
-      preset: weights of ensembles, where the rows are streams; "" for other rows.
-      paired: each seed of a row starts from, or belongs to, the same seed of the first row.
+      preset: weights of ensembles, if the rows are streams; otherwise "".
+      paired: whether each seed of a row starts from the same seed of the first row.
     """
 
     name: str
@@ -53,10 +53,10 @@ class Table:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("table", type=Path, help="file with CONFIG and ROWS")
-    parser.add_argument("--workdir", type=Path, required=True, help="where the runs go")
-    parser.add_argument("--config", metavar="FILE", help="in the place of the table's own")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--config", metavar="FILE", help="replaces the config of the table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these; default: all")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows to run; default: all")
     parser.add_argument("--set", default="", metavar="k=v,k=v", help="for every run")
     parser.add_argument("--out", type=Path, help="copy the finished runs' reports here")
     parser.add_argument("--summarise", action="store_true", help="train nothing, write the table")
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         UserError: no such table or row, or a run that ended without a result.
     """
-    table = read_table(experiment.config_file(str(args.table)))
+    table = read_table(config_file(str(args.table)))
     table = dataclasses.replace(table, config=args.config or table.config)
     if unknown := set(args.rows or ()) - set(table.rows):
         known = ", ".join(table.rows)
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def read_table(path: Path) -> Table:
-    """Reads a table file. Raises UserError if it is not one."""
+    """Reads a table file. Raises UserError if it is invalid."""
     try:
         names = runpy.run_path(str(path))
         return Table(
@@ -105,7 +105,7 @@ def read_table(path: Path) -> Table:
 def commands(
     config: str, rows: dict[str, str], args: argparse.Namespace
 ) -> Iterator[tuple[Path, list[str]]]:
-    """(workdir, command) of every run. A T0 row is the first stage of its seed's other rows."""
+    """(workdir, command) of every run. A T0 row's run is also the first stage of other rows."""
     first = next((name for name, arg in rows.items() if arg == T0), None)
     chosen = {name: arg for name, arg in rows.items() if name in (args.rows or rows)}
     for seed in args.seeds:
@@ -114,7 +114,7 @@ def commands(
         for name, arg in chosen.items():
             placed = arg.replace("{workdir}", str(args.workdir)).replace("{seed}", str(seed))
             settings = [placed, f"seed={seed}", *filter(None, [args.set])]
-            alike = arg.startswith("strategy=") and "," not in arg  # nothing but the strategy
+            alike = arg.startswith("strategy=") and "," not in arg  # only the strategy
             if known and name != first and alike and starts_with_t0(config, arg):
                 settings.append(f"t0={before}")
             folder = args.workdir / f"{name}_seed{seed}"
@@ -125,7 +125,7 @@ def commands(
 
 def starts_with_t0(config: str, arg: str) -> bool:
     """Whether the first of several stages is strategy T0."""
-    stages = read_stages(runpy.run_path(experiment.config_file(config))["get_config"](arg))
+    stages = read_stages(runpy.run_path(config_file(config))["get_config"](arg))
     return len(stages) > 1 and stages[0] == Stage()
 
 
@@ -140,7 +140,7 @@ def keep(folder: Path, out: Path) -> None:
 
 
 def write_table(table: Table, workdir: Path, out: Path) -> list[str]:
-    """Writes table_<name>.json and .md of the finished runs; returns the latter's lines."""
+    """Writes table_<name>.json and .md of the finished runs; returns the lines of the latter."""
     rows = read_rows(table.rows, table.published, table.preset, workdir)
     known = {key: getattr(table, key) for key in ("title", "config", "preset", "paired")}
     lines = [f"# {table.title}", "", *ablation_table(rows, table.paired)]

@@ -1,8 +1,8 @@
-"""Test-time augmentation: the test split scored in several views of each clip.
+"""Test-time augmentation: scores the test split with several views of each clip.
 
 In: a `Run`, its last weights and `config.test`. Out: `scores_tta.npz` with the mean probabilities,
-and the counts for `result.json`. Nothing is random, and the plain test is a pass of its own, whose
-files and counts do not change.
+and the counts for `result.json`. Nothing is random. The plain test is a separate pass, so its files
+and counts do not change.
 """
 
 import dataclasses
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from hocslm_jax.data.augment import ClipView, views_of
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import average_views, fuse, preset_weights
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.evaluate.score_files import Member
 from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.hosts import say
 from hocslm_jax.train import multi_stream
-from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
 
 SCORES = "scores_tta.npz"
@@ -23,16 +23,16 @@ SCORES = "scores_tta.npz"
 
 @dataclasses.dataclass(frozen=True)
 class ViewSettings:
-    """`config.test`: test-time augmentation, counted beside the plain test.
+    """`config.test`: test-time augmentation, in addition to the plain test.
 
-    A clip is seen in views x crops ways, twice as many with `mirror`.
+    Each clip has views x crops variants, and twice as many with `mirror`.
 
     Attributes:
       views: turns about the vertical axis, evenly from -angle to angle.
       angle: degrees.
-      crops: overlapping stretches of the clip; 1 = all of it.
-      mirror: True adds every view with left and right exchanged.
-      train_clips: True writes `scores_train.npz` too: the plain test of the training clips.
+      crops: number of overlapping temporal crops; 1 = the whole clip.
+      mirror: True also adds each view with left and right exchanged.
+      train_clips: True also writes `scores_train.npz`, the plain test of the training clips.
     """
 
     views: int = 1
@@ -43,7 +43,7 @@ class ViewSettings:
 
 
 def read_views(test) -> tuple[ClipView, ...]:
-    """The views that `config.test` asks for; by default only the plain one.
+    """The views that `config.test` selects; by default only the plain one.
 
     Raises:
         UserError: a number out of range.
@@ -57,12 +57,12 @@ def read_views(test) -> tuple[ClipView, ...]:
 
 
 def wanted(config) -> bool:
-    """Whether `config.test` asks for more than the plain test."""
+    """Whether `config.test` selects more than the plain test."""
     return len(read_views(config.test)) > 1
 
 
 def join(run: Run, views: Sequence[Scores]) -> Scores:
-    """The views as one; each of several streams is averaged first, then they are summed."""
+    """Combines views; with several streams, each is averaged over views, then they are summed."""
     if not run.streams:
         return average_views(views)
     parts = {name: average_views([view.parts[name] for view in views]) for name in run.streams}
@@ -71,13 +71,13 @@ def join(run: Run, views: Sequence[Scores]) -> Scores:
 
 
 def score(run: Run, variables: dict) -> dict:
-    """Scores the test split in every way that `config.test` names; returns the counts."""
+    """Scores the test split with all options of `config.test`; returns the counts."""
     views, test = read_views(run.config.test), run.config.test
     scores = join(
         run, [multi_stream.score(run, variables, run.test_batches(view=view)) for view in views]
     )
     multi_stream.save(run, scores, SCORES)
-    say(f"with {len(views)} views of each clip: test {share(scores.correct, scores.total)}")
+    say(f"with {len(views)} views of each clip: test {accuracy_text(scores.correct, scores.total)}")
     asked = {name: test[name] for name in ("views", "angle", "crops", "mirror")}
     counted = {"correct": scores.correct, "total": scores.total}
     return {"tta": {"views_per_clip": len(views), **asked, **counted}}

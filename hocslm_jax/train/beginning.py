@@ -1,8 +1,8 @@
-"""What a run begins with: weights of another run, of a release, or of a PyTorch CTR-GCN.
+"""Initial weights of a run: from another run, a release, or a PyTorch CTR-GCN.
 
 In: a workdir, a release's folder, a hub id or a file of weights, and the weights that a stage
-takes. Out: these, placed as the run has them. Layers that do not fit are named: they end the run,
-or start new where its user asks for that.
+needs. Out: these weights, placed as in the run. Layers that do not fit are an error that names
+them, unless the user lets them start at random.
 """
 
 import dataclasses
@@ -23,20 +23,20 @@ from hocslm_jax.train.hub import find_folder
 from hocslm_jax.train.stages import Stage
 from hocslm_jax.train.state_dicts import SUFFIXES, convert_file
 
-# Settings of a model that change no weight.
+# Settings of a model that do not change its weights.
 FREE = ("dropout", "dtype", "remat")
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Weights that a run can begin with.
+    """Weights that a run can start from.
 
     Attributes:
-      name: as the user gave it.
-      model: its `config.model`; of a file of weights what these tell.
-      joints, classes: names, where they are known.
-      shapes: of its variables, by names such as "params/encoder/data_bn/scale".
-      read: gives some of them, for a nested dict of `jax.ShapeDtypeStruct` with shardings.
+      name: as given by the user.
+      model: its `config.model`; for a file of weights, the settings that follow from them.
+      joints, classes: names, if known.
+      shapes: shapes of its variables, by names such as "params/encoder/data_bn/scale".
+      read: reads variables, given a nested dict of `jax.ShapeDtypeStruct` with shardings.
     """
 
     name: str
@@ -48,22 +48,22 @@ class Source:
 
 
 def is_here(name: str | Path) -> bool:
-    """Whether weights are on this machine; a hub id may have to be fetched."""
+    """Whether weights are on this machine; those of a hub id may have to be downloaded."""
     path = Path(name).expanduser()
     return path.is_file() or release_files.is_release(path) or (path / "checkpoints").is_dir()
 
 
 def open_source(name: str | Path) -> Source:
-    """The weights behind a workdir, a release's folder, a hub id or a file.
+    """Opens the weights of a workdir, a release's folder, a hub id or a file.
 
     Raises:
-        UserError: there is nothing of that name, or it is damaged.
+        UserError: it does not exist, or is damaged.
     """
     path = Path(name).expanduser()
     if path.suffix in SUFFIXES and not path.is_dir():
         found = convert_file(path)
         return _of_arrays(name, found.model, {}, flat(found.variables))
-    # Fetched once where hosts share a cache; a shared folder may show late what another host wrote.
+    # Downloaded once if hosts share a cache; a shared folder may show another host's files late.
     found = Path(hosts.on_first(lambda: str(find_folder(name))))
     folder = found if found == path else find_folder(name)
     if not hosts.on_first(lambda: release_files.is_release(folder)):
@@ -89,7 +89,7 @@ def _of_run(folder: Path, name: str | Path) -> Source:
 
 def _about_run(folder: Path) -> dict:
     about = folder / "model.json"
-    return read_json(about, "train it once more") if about.is_file() else {}
+    return read_json(about, "rerun its training") if about.is_file() else {}
 
 
 def _of_arrays(name, model: dict, about: dict, arrays: dict[str, np.ndarray]) -> Source:
@@ -117,17 +117,17 @@ def _joints(model: dict) -> tuple[str, ...]:
 
 
 def take(source: Source, wanted: dict, config, graph: Graph, stage: Stage) -> dict:
-    """The wanted variables that the source has, as {"params", "batch_stats"}.
+    """Takes the `wanted` variables that the source has, as {"params", "batch_stats"}.
 
     Args:
         wanted: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings.
-        config: of the run that begins.
-        graph: its skeleton.
-        stage: if it is `partial`, what does not fit is left out, and that is said.
+        config: config of the run that starts.
+        graph: skeleton of that run.
+        stage: if it is `partial`, layers that do not fit are left out, and printed.
 
     Raises:
-        UserError: a layer that does not fit, other joints or model settings; if the stage is
-            partial, nothing fits, or a layer that would start new and never train.
+        UserError: layers, joints or model settings do not fit; if the stage is partial: no layer
+          fits, or one would start at random and never train.
     """
     expected = flat(wanted)
     groups = {name.split("/")[1] for name in expected}
@@ -136,7 +136,7 @@ def take(source: Source, wanted: dict, config, graph: Graph, stage: Stage) -> di
     if not stage.partial:
         _check(source, stored, expected, config, graph)
     elif not fits:
-        raise UserError(f"{source.name} has no layer that fits this model: begin without start=")
+        raise UserError(f"{source.name} has no layer that fits this model: leave out start=")
     else:
         _say_what_fits(source.name, set(stored), set(expected), set(fits), stage)
     found = source.read({"params": {}, "batch_stats": {}} | nested(fits))
@@ -147,21 +147,21 @@ def _say_what_fits(name: str, stored: set, expected: set, fits: set, stage: Stag
     new, unused = sorted(layers(expected - fits)), sorted(layers(stored - expected))
     if fixed := [layer for layer in new if layer.partition("/")[0] not in stage.train]:
         raise UserError(
-            f"{few(fixed, most=3)} of {name} do not fit, would start new and never train: leave "
-            "out freeze=, or begin with weights that fit"
+            f"{few(fixed, most=3)} of {name} do not fit and would stay random: leave "
+            "out freeze=, or start from weights that fit"
         )
     say(f"{len(fits)} of {len(expected)} arrays of the model come from {name}")
-    for what, names in (("start new", new), ("are left out", unused)):
+    for what, names in (("start at random", new), ("are left out", unused)):
         if names:
             say(f"layers that do not fit and {what}: {', '.join(names)}")
 
 
 def _check(source: Source, stored: dict, expected: dict, config, graph: Graph) -> None:
-    """Raises UserError for the first reason for which a source is not one of this model."""
+    """Raises UserError with the first reason why a source does not fit this model."""
     check_model(source.model, config, source.name)
     shapes = {name: leaf.shape for name, leaf in expected.items()}
     wrong = sorted(name for name, _ in stored.items() ^ shapes.items())
-    how = "partial=true starts such layers new"
+    how = "partial=true starts such layers at random"
     if wrong:
         first = wrong[0]
         pair = f"{stored.get(first, 'absent')} there, {shapes.get(first, 'absent')} here"
@@ -174,26 +174,26 @@ def _check(source: Source, stored: dict, expected: dict, config, graph: Graph) -
         v, there, here = next((v, *pair) for v, pair in enumerate(pairs) if pair[0] != pair[1])
         raise UserError(
             f"{source.name} was trained on other joints: joint {v} is {there[:40]!r} there, "
-            f"{here[:40]!r} here; partial=true takes its weights all the same"
+            f"{here[:40]!r} here; partial=true uses its weights anyway"
         )
 
 
 def check_model(saved: dict, config, where: str | Path) -> None:
-    """Raises UserError where weights are of other settings of the model, of those that are known.
+    """Raises UserError if the model settings of weights, where known, differ from the config's.
 
     Args:
-        saved: the settings of the weights.
-        where: these lie.
+        saved: the model settings of the weights.
+        where: path of the weights.
     """
     ours = checkpoint.plain(config.model)
     known = {name: value for name, value in saved.items() if name in ours and name not in FREE}
     ours = {name: ours[name] for name in known}
-    advice = "its weights do not fit: begin with another run, or with its model settings"
+    advice = "its weights do not fit: start from another run, or use its model settings"
     checkpoint.check_config({"model": known}, {"model": ours}, where, advice=advice)
 
 
 def layers(names) -> set[str]:
-    """Of variables: "params/encoder/block1/ltc/bn/scale" is of "encoder/block1/ltc/bn"."""
+    """The layers of variables: "encoder/block1/ltc/bn" of "params/encoder/block1/ltc/bn/scale"."""
     return {name.partition("/")[2].rpartition("/")[0] for name in names}
 
 

@@ -1,8 +1,7 @@
-"""Checks of settings: values that cannot be, and settings that a run would not use.
+"""Checks settings: impossible values, and settings that a run would not use.
 
-In: a config, and the names of the settings that its user asked for. Out: nothing, or one
-`UserError` that names the setting and says what it needs. `NEEDS` has every setting of
-`experiment.defaults`.
+In: a config, and the names of the settings that the user gave. Out: nothing, or a `UserError` with
+the setting and what it needs. `NEEDS` has every setting of `experiment.defaults`.
 """
 
 import math
@@ -12,7 +11,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.models.encoder import encoder_config
 from hocslm_jax.train.stages import Stage, read_stages, stage_config
 
-# Words of settings, in any section, that make no sense below 0.
+# Last words of settings, in any section, that must not be negative.
 NOT_NEGATIVE = (
     *("lr", "momentum", "weight_decay", "warmup_epochs", "milestones", "gamma", "clip_norm"),
     *("encoder_scale", "cls", "gen", "smoothing", "mixup", "dropout", "width", "steps"),
@@ -27,7 +26,7 @@ def _any_stage(holds: Callable[[Stage], bool]) -> Callable:
 
 
 def _optim(name: str, value: str) -> Callable:
-    """Whether the optimiser of a stage has that value."""
+    """Whether the optimiser of any stage has that value."""
 
     def holds(config, stages: Stages) -> bool:
         return any(stage_config(config, n).optim[name] == value for n in range(len(stages)))
@@ -45,7 +44,7 @@ def _blends(config, stages: Stages) -> bool:
 
 
 ALWAYS = "nothing"
-# What a setting needs, in words -> whether a run has it.
+# What a setting needs, in words -> function that says whether a run has it.
 CONDITIONS: dict[str, Callable] = {
     ALWAYS: lambda config, stages: True,
     "a stage that classifies": _any_stage(lambda s: "cls" in s.losses),
@@ -126,8 +125,8 @@ _BY_CONDITION = {
     "test.views > 1": "test.angle",
 }
 NEEDS = {name: needs for needs, names in _BY_CONDITION.items() for name in names.split()}
-# Off where they are 0 or empty. A config file that turns one on means it, so these are checked even
-# where nobody asked; other values of a file may be meant for another strategy.
+# Settings that are off if 0 or empty. A config file that enables one needs it, so they are always
+# checked; other values in a file may belong to another strategy.
 SWITCHES = ("t0", "model.dropout", "loss.smoothing", "loss.mixup", "distill.share")
 
 
@@ -135,7 +134,7 @@ def check_used(config, asked: Iterable[str] = ()) -> None:
     """Raises UserError for the first setting that this run would not use.
 
     Args:
-        asked: dotted names of the settings that its user gave, whatever their values.
+        asked: dotted names of the settings that the user gave, with any values.
     """
     stages = read_stages(config)
     on = [name for name in SWITCHES if value_of(config, name)]
@@ -156,7 +155,7 @@ def value_of(config, name: str):
 
 
 def check_values(config) -> None:
-    """Raises UserError for values that no other part would name clearly."""
+    """Raises UserError for values that no other part checks."""
     counts = ("epochs", "batch_size", "eval_batch_size", "checkpoint_every", "log_every", "keep")
     for name in counts:
         if config.train[name] < 1:
@@ -168,7 +167,7 @@ def check_values(config) -> None:
 
 
 def check_numbers(settings: Mapping, prefix: str = "") -> None:
-    """Raises UserError for a setting that is not finite, or is negative and must not be."""
+    """Raises UserError for a setting that is not finite, or is negative but must not be."""
     for key, value in settings.items():
         name = prefix + key
         if isinstance(value, Mapping):
@@ -179,11 +178,11 @@ def check_numbers(settings: Mapping, prefix: str = "") -> None:
             elif isinstance(number, float) and not math.isfinite(number):
                 raise UserError(f"{name}={number}: a finite number is needed")
             elif isinstance(number, int | float) and number < 0 and key in NOT_NEGATIVE:
-                raise UserError(f"{name}={number}: it cannot be less than 0")
+                raise UserError(f"{name}={number}: it must not be negative")
 
 
 def check_streams(config) -> None:
-    """Raises UserError for what several streams in one program cannot do."""
+    """Raises UserError for settings that several streams in one program do not support."""
     streams, ways = config.data.streams, config.mesh.stream
     if streams and any(stage.language for stage in read_stages(config)):
         raise UserError(

@@ -1,10 +1,10 @@
-"""Checkpoints: everything a run needs to resume as if it had never stopped.
+"""Checkpoints: everything a run needs for an exact resume.
 
 In and out: a `TrainState` and a JSON `meta` holding the config, the position in the data and the
 running totals, in `<workdir>/checkpoints/<step>/` (Orbax, written asynchronously, visible only
 when complete). The data position is the same on every host, so a run may resume on fewer or more.
 `meta` also holds a checksum of itself and one of every array, which every load verifies; the newest
-checkpoint that passes is taken.
+intact checkpoint is used.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict
 
 from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
@@ -24,13 +25,13 @@ from hocslm_jax.train.stages import fixed_groups
 
 literal_globs()
 
-# What may differ between the run that wrote a checkpoint and the one that continues it.
+# Settings that may differ between the run that wrote a checkpoint and the one that resumes it.
 FREE_TO_CHANGE = (
     "compilation_cache",
     "test.",
-    "strategy",  # a name; what it means is in `stages`
+    "strategy",  # a name; `stages` has its meaning
     "t0",
-    "distill.teacher",  # a place; what the runs there say, and how warm, is in `distill.targets`
+    "distill.teacher",  # a path; `distill.targets` identifies the runs and the temperature
     "distill.temperature",
     "lm.folder",
     "lm.fsdp",
@@ -51,7 +52,7 @@ FREE_TO_CHANGE = (
     "train.keep",
     "mesh.",
 )
-# Settings that came after the first version, with what a run that is older than them did.
+# Settings added after the first version, with the behaviour of older runs.
 ADDED = {
     "data.channels": "xyz",
     "data.crop": 0.0,
@@ -68,13 +69,13 @@ ADDED = {
     "loss.smoothing": 0.0,
     "model.remat": False,
 }
-ABSENT = "absent"  # shown for a setting that only one side knows; equal to no value of a setting
-# What evaluation depends on; the rest of a config only trains.
+ABSENT = "absent"  # stands for a setting that only one side has; equals no value of a setting
+# Settings that evaluation depends on; all others only affect training.
 EVALUATED = ("data.", "model.")
 
 
 def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints; closing it finishes the last save."""
+    """The manager of a run's checkpoints; closing it waits for the last save."""
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
     return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
 
@@ -85,7 +86,7 @@ def latest_step(folder: Path) -> int | None:
 
 
 def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:
-    """Starts writing; returns once the state is copied, so it may be donated afterwards."""
+    """Starts writing; returns when the state is copied, so that it may be donated."""
     if latest_step(manager.directory) == step:
         return
     meta = {**meta, "step": step, "format": FORMAT, "sums": sums(state)}
@@ -95,7 +96,7 @@ def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:
 
 
 def read_run(workdir: Path) -> dict:
-    """`meta` of the latest good checkpoint in `workdir`; `meta["config"]` is its config.
+    """`meta` of the latest intact checkpoint in `workdir`; `meta["config"]` is its config.
 
     Raises:
         UserError: there is none.
@@ -111,19 +112,19 @@ def resume(
     abstract_state,
     check: Callable[[dict], None] | None = None,
 ) -> tuple[dict, Any] | None:
-    """`meta` and state of the latest good checkpoint, in the shardings of `abstract_state`.
+    """`meta` and state of the latest intact checkpoint, in the shardings of `abstract_state`.
 
-    Damaged ones that are newer are moved to `damaged/` in the workdir, so that the run can write
-    these steps anew.
+    Newer, damaged ones are moved to `damaged/` in the workdir, so that the run can rewrite these
+    steps.
 
     Args:
         check: called with `meta` before the state is read.
 
     Returns:
-        None where there is no checkpoint at all.
+        None if there is no checkpoint.
 
     Raises:
-        UserError: what `check` raises, or not one of the checkpoints is good or fits this model.
+        UserError: raised by `check`, or no checkpoint is intact and fits this model.
     """
     folder = Path(manager.directory)
 
@@ -153,15 +154,15 @@ def restore_variables(workdir: Path, abstract_variables: dict) -> dict:
 def resume_variables(
     workdir: Path, abstract_variables: dict, check: Callable[[dict], None] | None = None
 ) -> tuple[dict, dict]:
-    """`meta`, and what `model.apply` takes in evaluation: the averaged weights if there are any.
+    """`meta`, and the variables for evaluation: the averaged weights if there are any.
 
     Args:
-        abstract_variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings; not
-            all the groups of the checkpoint need be there.
+        abstract_variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings; it
+          need not have all groups of the checkpoint.
         check: called with `meta` before the arrays are read.
 
     Raises:
-        UserError: what `check` raises; no good checkpoint, or one of another model.
+        UserError: raised by `check`; no intact checkpoint, or one of another model.
     """
     folder = (Path(workdir) / "checkpoints").absolute()
 
@@ -178,7 +179,8 @@ def resume_variables(
 
 
 def stored_shapes(workdir: Path) -> dict[str, tuple[int, ...]]:
-    """Of all that `restore_variables` can read of a run, by names as "params/encoder/…/kernel".
+    """Shapes of all variables that `restore_variables` can read, by names such as
+    "params/encoder/…/kernel".
 
     Raises:
         UserError: as `read_run`.
@@ -210,7 +212,7 @@ def _read_variables(folder: Path, abstract_variables: dict, step: int, meta: dic
     )
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         state = reader.restore(folder / str(step) / "state", args=args)
-    # A partial restore leaves the shape where the checkpoint has no such weight.
+    # A partial restore leaves the shape of a weight that the checkpoint lacks.
     leaves = jax.tree.leaves_with_path(state)
     unread = [path for path, leaf in leaves if isinstance(leaf, jax.ShapeDtypeStruct)]
     if unread:
@@ -221,7 +223,7 @@ def _read_variables(folder: Path, abstract_variables: dict, step: int, meta: dic
 
 
 def _filled(tree: dict) -> dict:
-    """Without what is empty, which Orbax would take for a leaf."""
+    """Removes empty dicts, which Orbax would treat as leaves."""
     return {name: part for name, part in tree.items() if part}
 
 
@@ -232,13 +234,13 @@ def check_config(
     only: tuple[str, ...] = ("",),
     advice: str = "use another --workdir or the same config",
 ) -> None:
-    """Raises UserError, naming the keys, when `workdir` holds another experiment.
+    """Raises UserError with the differing keys if `workdir` holds another experiment.
 
     Args:
         only: prefixes of the keys that matter; all of them by default.
         advice: what the user can do about it.
     """
-    old, new = flat(saved), flat(config)
+    old, new = (flatten_dict(settings, sep=".") for settings in (saved, config))
     keys = [k for k in sorted(old.keys() | new.keys()) if k.startswith(only)]
     keys = [k for k in keys if not k.startswith(FREE_TO_CHANGE)]
     pairs = {k: [side.get(k, ADDED.get(k, ABSENT)) for side in (old, new)] for k in keys}
@@ -255,7 +257,7 @@ def check_config(
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, and no False for a 0; 1 and 1.0 are one number."""
+    """Equality in which False differs from 0, but 1 equals 1.0."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     if isinstance(one, dict) and isinstance(other, dict):
@@ -264,7 +266,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def plain(config) -> dict:
-    """A config as JSON would give it back: tuples become lists."""
+    """A config in JSON types: tuples become lists."""
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config))
 
 
@@ -273,12 +275,3 @@ def abstract(tree, shardings):
     return jax.tree.map(
         lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), tree, shardings
     )
-
-
-def flat(config: dict, prefix: str = "") -> dict:
-    """`{"a": {"b": 1}}` as `{"a.b": 1}`."""
-    found = {}
-    for key, value in config.items():
-        nested = isinstance(value, dict)
-        found |= flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
-    return found

@@ -1,4 +1,4 @@
-"""The test clips in words, at the end of a run with language.
+"""Describes test clips at the end of a run with language.
 
 In: a `Run` and its last weights. Out: `descriptions.jsonl`, the scores for `result.json`, and a
 few lines on the terminal.
@@ -11,15 +11,15 @@ import jax
 from hocslm_jax import hosts, sharding
 from hocslm_jax.data.caption_bank import bank
 from hocslm_jax.data.captions import caption_table
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.hosts import say
 from hocslm_jax.language.describe import Decoding, class_sentences, describe_clips, summarise
 from hocslm_jax.language.description_scores import DESCRIPTIONS, write_descriptions
 from hocslm_jax.language.open import Language
 from hocslm_jax.train.jitted import make_likelihoods
-from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
 
-SENTENCES = 3  # of each class, for reading the class off their likelihoods
+SENTENCES = 3  # sentences of each class, whose likelihoods give the class
 SHOWN = 6
 
 
@@ -43,7 +43,7 @@ def describe(run: Run, language: Language, variables: dict) -> dict:
 
 
 def make_prefixes(run: Run, variables: dict) -> Callable:
-    """A batch of this host -> (prefixes [B, 1 + P, H], rows [B]) of all hosts."""
+    """Returns a function: batch of this host -> (prefixes [B, 1 + P, H], rows [B]) of all hosts."""
     placed, size = sharding.batch_sharding(run.mesh), run.config.train.eval_batch_size
 
     @jax.jit
@@ -58,13 +58,13 @@ def make_prefixes(run: Run, variables: dict) -> Callable:
 
 
 def show(rows: list[dict], scores: dict) -> None:
-    """Prints a few sentences beside the true class, and the counts."""
+    """Prints a few sentences with the true class, and the counts."""
     step = max(1, len(rows) // SHOWN)
     for row in rows[::step][:SHOWN]:
         wrong = "" if row["named"] == row["truth"] else f" (names {row['named'] or 'no class'})"
         say(f"  {row['truth']}: {row['generated']}{wrong}")
-    named = share(scores["mention_correct"], scores["mention_total"])
-    likely = share(scores["likelihood_correct"], scores["likelihood_total"])
+    named = accuracy_text(scores["mention_correct"], scores["mention_total"])
+    likely = accuracy_text(scores["likelihood_correct"], scores["likelihood_total"])
     say(
         f"sentences naming their class {named}; class by likelihood {likely}; "
         f"BLEU {scores['bleu']:.1f}, chrF {scores['chrf']:.1f}, ROUGE-L {scores['rouge_l']:.3f}"

@@ -1,9 +1,9 @@
-"""Distillation: a run learns from what finished runs, its teachers, say of its training clips.
+"""Distillation: a run learns from finished runs, its teachers, on its training clips.
 
-In: a `Run` and `config.distill`. Out: of a teacher `scores_train.npz`, its logits on the clips it
-was trained on, seen as a test sees them; of a student the `Run` with the teachers' probabilities of
-each training clip, by clip id. A batch carries those of its clips (`losses.Teacher`), whatever the
-augmentation made of them.
+In: a `Run` and `config.distill`. Out: for a teacher, `scores_train.npz` with its logits on its
+training clips in test mode; for a student, the `Run` with the teachers' probabilities of each
+training clip, matched by id. A batch holds those of its clips (`losses.Teacher`), independent of
+augmentation.
 """
 
 import dataclasses
@@ -20,12 +20,12 @@ from hocslm_jax import hosts
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import fuse, preset_weights
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.evaluate.score_files import TRAIN_SCORES, Member, read_members
 from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.hosts import say
 from hocslm_jax.train import checkpoint, multi_stream
 from hocslm_jax.train.identity import check_data
-from hocslm_jax.train.result import share
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.stages import read_stages
 
@@ -35,9 +35,9 @@ class Distillation:
     """`config.distill`: training with the class probabilities of finished runs as targets.
 
     Attributes:
-      share: of the loss that follows the teacher; 0 = off.
+      share: share of the loss that follows the teacher; 0 = off.
       teacher: runs with `scores_train.npz`: a folder, or a pattern such as "runs/*".
-      temperature: by which the teacher's logits are divided.
+      temperature: divides the teacher's logits.
     """
 
     share: float = 0.0
@@ -46,20 +46,20 @@ class Distillation:
 
 
 def score_training_clips(run: Run, variables: dict) -> dict:
-    """Scores the training clips into `scores_train.npz`, a file a stream; returns the counts."""
+    """Writes scores of the training clips to `scores_train.npz`, one per stream; returns counts."""
     scores = multi_stream.score(run, variables, run.test_batches(split="train"), "train")
     multi_stream.save(run, scores, TRAIN_SCORES)
-    say(f"training clips as a test sees them: {share(scores.correct, scores.total)}")
+    say(f"training clips in test mode: {accuracy_text(scores.correct, scores.total)}")
     return {"train_clips": {"correct": scores.correct, "total": scores.total}}
 
 
 def check(config) -> None:
-    """Raises UserError for settings of `config.distill` that cannot be."""
+    """Raises UserError for impossible settings of `config.distill`."""
     distill = config.distill
     if not 0 <= distill.share <= 1:
         raise UserError(f"distill.share={distill.share} must be in [0, 1]")
     if distill.temperature <= 0:
-        raise UserError(f"distill.temperature={distill.temperature} must be more than 0")
+        raise UserError(f"distill.temperature={distill.temperature} must be greater than 0")
     if bool(distill.share) != bool(distill.teacher):
         raise UserError(
             f"distill.share={distill.share} and distill.teacher={distill.teacher!r} go together: "
@@ -67,16 +67,16 @@ def check(config) -> None:
         )
     if distill.share and any(stage.language for stage in read_stages(config)):
         raise UserError(
-            f"strategy={config.strategy} describes, which has no distillation: train the student "
+            f"strategy={config.strategy} cannot use distillation: train the student "
             "with strategy=T0, then the other with t0=STUDENT"
         )
 
 
-def taught(run: Run) -> Run:
-    """The run with its teacher, and a mark of what that says in its config; without, as it is.
+def add_teacher(run: Run) -> Run:
+    """The run with its teacher, whose digest goes into the config; unchanged without a teacher.
 
     Raises:
-        UserError: no such runs, or of other clips or classes, or trained on the run's test clips.
+        UserError: no such runs, or they have other clips or classes, or trained on the test clips.
     """
     distill = run.config.distill
     if not distill.share:
@@ -101,22 +101,22 @@ def taught(run: Run) -> Run:
 
 
 def teachers(pattern: str) -> list[str]:
-    """The runs that `distill.teacher` names; a name may hold what patterns are made of."""
+    """The runs that `distill.teacher` names; an existing path is not treated as a pattern."""
     return [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern))
 
 
 def digest(members: Sequence[Member], temperature: float) -> str:
-    """Changes with any logit of any member and the temperature, not with the members' order."""
+    """A hash of all members' logits and the temperature, independent of the members' order."""
     said = sorted(hashlib.sha256(member.scores.logits.tobytes()).digest() for member in members)
     return hashlib.sha256(b"".join([f"{float(temperature)!r}".encode(), *said])).hexdigest()[:16]
 
 
 def probabilities(teacher: Scores, store: Store, config) -> np.ndarray:
-    """Those of the training clips, softened; float32 [clips of the store, C], NaN elsewhere.
+    """Softened probabilities of the training clips, float32 [clips of the store, C]; else NaN.
 
     Raises:
-        UserError: a training clip that the teacher has no scores of, or with another label; other
-            classes; a test clip that it was trained on.
+        UserError: the teacher lacks scores of a training clip, has other labels or classes, or was
+          trained on a test clip.
     """
     protocol, where = config.data.protocol, f"distill.teacher={config.distill.teacher}"
     if teacher.logits.shape[1] != len(store.classes) or teacher.classes not in ((), store.classes):

@@ -1,7 +1,7 @@
-"""Where and with what a run runs: its processes, its machine, its versions.
+"""The environment of a run: its processes, its machine, its versions.
 
-In: nothing but the process itself and its environment variables. Out: a process that has joined the
-others of its run; plain dicts, strings and ints for the result file.
+In: the process and its environment variables. Out: a process that has joined the others of its run;
+plain dicts, strings and ints for the result file.
 """
 
 import contextlib
@@ -34,20 +34,20 @@ PACKAGES = (
 )
 
 
-# Until the others notice that a process is gone. JAX's 100 s are long for a person to wait.
+# Seconds until the others notice a dead process; JAX's default of 100 s is too long to wait.
 SILENCE_S = 20
-# Until a process gives up on others that never come.
+# Seconds that a process waits for others to join.
 JOIN_S = 120
-# Between the first and the last process that leaves. What takes longer they wait for before.
+# Seconds between the first and the last process that ends; longer waits happen before.
 LEAVE_S = 300
 
-COMPILATION_CACHE = "~/.cache/hocslm_jax/xla"  # unless a config or JAX's own variable says another
+COMPILATION_CACHE = "~/.cache/hocslm_jax/xla"  # a config, or JAX's variable, overrides it
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 
 
-# On two cores with AVX-512 they make one clip faster (results/benchmarks/encoder.json), and a train
-# step a little (changes.json beside it).
+# On two cores with AVX-512 they speed up one clip (results/benchmarks/encoder.json), and a train
+# step slightly (changes.json in the same folder).
 CPU_OPTIONS = {
     "xla_cpu_prefer_vector_width": 512,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
@@ -55,33 +55,33 @@ CPU_OPTIONS = {
 
 
 def init_options(platform: str) -> dict | None:
-    """What XLA is told about the program that draws the first weights: it runs once.
+    """XLA's options for the program that initialises weights, which runs once.
 
-    It compiles much faster unoptimised, and runs in a moment all the same.
+    Without optimisation it compiles much faster, and still runs quickly.
     """
     return {"xla_backend_optimization_level": 0} if platform == "cpu" else None
 
 
 def compiler_options(platform: str) -> dict | None:
-    """What XLA is told about an encoder's program beyond its defaults."""
+    """XLA's options, besides the defaults, for programs with an encoder."""
     return CPU_OPTIONS if platform == "cpu" else None
 
 
 def join_processes(join_s: float = JOIN_S) -> None:
-    """Joins the other processes of a run on several hosts; CPUs talk by gloo.
+    """Joins the other processes of a run on several hosts; CPUs communicate by gloo.
 
-    Who is who comes from Slurm, Open MPI or a TPU pod, else from JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID. From here on the death of one process ends them all: JAX
-    says which one is missing and aborts the rest, which would wait for it forever. Where the others
-    are not there within `join_s` seconds this process says so and exits with status 2.
+    Addresses and ids come from Slurm, Open MPI or a TPU pod, or else from JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID. Afterwards, if one process dies, JAX reports it and aborts
+    all others, which would wait for it forever. If the others do not join within `join_s` seconds,
+    this process reports that and exits with status 2.
 
     Raises:
-        UserError: nothing says who is who.
+        UserError: the address or ids are not set.
     """
-    faulthandler.disable()  # its stack of every thread hides what JAX said
+    faulthandler.disable()  # its stack traces of all threads would hide JAX's message
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     said = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
-    # JAX aborts with a stack of C++ at its own limit, so it never gets there.
+    # This process exits before JAX's own limit, at which JAX aborts with a C++ stack trace.
     patience = threading.Timer(join_s, hosts.give_up, [join_s])
     patience.daemon = True
     patience.start()
@@ -96,21 +96,22 @@ def join_processes(join_s: float = JOIN_S) -> None:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"--distributed: {str(error).splitlines()[0]} (JAX_COORDINATOR_ADDRESS, "
-            "JAX_NUM_PROCESSES and JAX_PROCESS_ID say who is who where no Slurm does)"
+            "JAX_NUM_PROCESSES and JAX_PROCESS_ID are needed outside Slurm)"
         ) from error
     finally:
         patience.cancel()
     hosts.join_watch()
-    # So that one may later wait long for another: gloo gives up a first meeting after 30 s.
+    # A first exchange, because gloo waits only 30 s for it; later waits may be longer.
     multihost_utils.sync_global_devices("joined")
 
 
 def keep_memory() -> None:
-    """On CPU the next step reuses the memory of the last one, which saves a fifth of its time.
+    """On CPU, lets a step reuse the memory of the previous one, which saves a fifth of its time.
 
-    glibc gives blocks of hundreds of megabytes back to the system, and the next step pays for every
-    page of them again. It keeps them only in the heap of the main thread, so that thread runs the
-    steps itself. Call it before JAX has devices. Other backends and C libraries are left alone.
+    glibc returns blocks of hundreds of megabytes to the system, and the next step has to allocate
+    every page again. glibc can keep them only in the heap of the main thread, so the main thread
+    runs the steps. Call this before JAX has devices. It has no effect on other backends and C
+    libraries.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     with contextlib.suppress(AttributeError, OSError):
@@ -155,7 +156,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def peak_memory_bytes() -> int:
-    """Most memory used so far: the fullest local device's, or the process's where JAX has none."""
+    """Peak memory of the fullest local device, or of the process if JAX does not report it."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
     if peaks:
@@ -165,9 +166,9 @@ def peak_memory_bytes() -> int:
 
 
 def use_compilation_cache(folder: str = COMPILATION_CACHE) -> None:
-    """Keeps compiled programs in `folder` for the next start; "" does not.
+    """Caches compiled programs in `folder` for later runs; "" turns the cache off.
 
-    What lies there is run as it is, so the folder is never taken from a file that others wrote.
+    Its content is executed unchecked, so the folder never comes from a file that others wrote.
     """
     if folder and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(folder))

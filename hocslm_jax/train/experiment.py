@@ -2,20 +2,20 @@
 
 In: the argument after the colon of `--config=nw_ucla:stream=bone,seed=1`.
 Out: a `ConfigDict`; any single value can still be changed with `--config.optim.lr=0.05`.
-Every section's fields, their defaults and what they mean stand in one dataclass beside the code
-that uses them; `SECTIONS` names these. An option's short name is its last word (`stream`, `lr`,
-`epochs`); the full dotted name works too. Six arguments stand for more than one setting:
-`recipe=` (see `recipes`), `strategy=` (the training stages, see `strategies`), `streams=all` (the
-paper's six streams in one program; `streams=joint+bone` these two), `start=RUN`, which begins with
-the encoder of a run, a release or a CTR-GCN of PyTorch, of whatever classes, `partial=true`, which
-lets layers of it that do not fit start new, and `freeze=encoder`, which keeps it as it is.
+Each section is a dataclass, with defaults and documentation, beside the code that uses it;
+`SECTIONS` lists them. An option's short name is its last word (`stream`, `lr`, `epochs`); the full
+dotted name works too. Six arguments stand for more than one setting: `recipe=` (see `recipes`),
+`strategy=` (the training stages, see `strategies`), `streams=all` (the paper's six streams in one
+program; `streams=joint+bone` selects two), `start=RUN` (start from the encoder of a run, a release
+or a PyTorch CTR-GCN, with any classes), `partial=true` (its layers that do not fit start at
+random), and `freeze=encoder` (it is not trained).
 """
 
 import dataclasses
 import difflib
 import shlex
-from pathlib import Path
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from hocslm_jax.data.feeder import Feed
@@ -27,7 +27,6 @@ from hocslm_jax.models.encoder import EncoderConfig
 from hocslm_jax.models.hocslm import GROUPS
 from hocslm_jax.sharding import MeshSettings
 from hocslm_jax.train.augmented_test import ViewSettings
-from hocslm_jax.train.checkpoint import flat
 from hocslm_jax.train.distill import Distillation
 from hocslm_jax.train.loop import Schedule
 from hocslm_jax.train.optim import Finetune, Optimizer
@@ -56,35 +55,17 @@ ALIASES = {
     "smoothing": "loss.smoothing",
     "mixup": "loss.mixup",
 }
-# Sections whose last words are too general, or taken, to be short names.
+# Sections whose last words are too general for short names, or already used.
 DOTTED_ONLY = ("mesh.", "test.", "optim.name", "finetune.", "lm.", "loss.", "distill.")
 
 
-# The files that `--config=NAME` finds: those of an installed package, or of a clone.
-CONFIGS = tuple(folder / "configs" for folder in Path(__file__).resolve().parents[1:3])
-
-
-def config_file(name: str) -> Path:
-    """A config file by its path, or by its name in `configs/`: "nw_ucla", "ablations/streams".
-
-    Raises:
-        UserError: there is none.
-    """
-    own = name.removeprefix("configs/").removesuffix(".py") + ".py"
-    for path in (Path(name), *(folder / own for folder in CONFIGS)):
-        if path.is_file():
-            return path
-    known = sorted(path.stem for folder in CONFIGS for path in folder.glob("*.py"))
-    raise UserError(f"there is no config file {name}: give a path, or one of {', '.join(known)}")
-
-
 def defaults() -> ConfigDict:
-    """Strategy T0 with CTR-GCN's NW-UCLA recipe; each config file changes its dataset's part."""
+    """Strategy T0 with CTR-GCN's NW-UCLA recipe; each config file changes it for its dataset."""
     sections = {
         name: {k: v for part in parts for k, v in dataclasses.asdict(part()).items()}
         for name, parts in SECTIONS.items()
     }
-    # The dataset decides on persons and channels, the encoder on its spatial and temporal parts.
+    # The dataset determines persons and channels; the encoder its spatial and temporal parts.
     sections["data"] |= {"num_persons": 0, "channels": "", "repeat": 5}
     sections["model"] |= {"encoder": "hglnet", "spatial": "", "temporal": ""}
     sections["lm"]["pretrain"] = dataclasses.asdict(PretrainSettings())
@@ -114,7 +95,7 @@ def ntu(dataset: str, protocol: str) -> ConfigDict:
 
 
 def from_run(saved: dict) -> ConfigDict:
-    """The config that a checkpoint holds as JSON; settings that are newer have their defaults."""
+    """The config stored in a checkpoint as JSON; settings it lacks get their defaults."""
     config = defaults()
     with config.unlocked():
         config.update(_with_tuples(saved))
@@ -129,11 +110,11 @@ def _with_tuples(value):
 
 def flatten(config: ConfigDict) -> dict:
     """{"optim.lr": 0.1, …} of a nested config."""
-    return flat(config.to_dict())
+    return flatten_dict(config.to_dict(), sep=".")
 
 
 def apply(config: ConfigDict, arg: str) -> ConfigDict:
-    """Sets `k=v,k=v` on `config`. Raises UserError for an unknown name or an unreadable value."""
+    """Sets `k=v,k=v` on `config`. Raises UserError for an unknown name or an invalid value."""
     pairs = [item.partition("=") for item in (arg or "").split(",") if item.strip()]
     settings = [(key.strip(), sep, value.strip()) for key, sep, value in pairs]
     order = ("recipe", "", "start", "partial", "freeze")  # "" are all others
@@ -157,44 +138,44 @@ def apply(config: ConfigDict, arg: str) -> ConfigDict:
 
 
 def named(config: ConfigDict, arg: str) -> list[str]:
-    """The dotted names of the settings in an argument; `recipe=` and the like stand for more."""
+    """The dotted names of the settings in an argument, without `recipe=` and similar ones."""
     keys = [item.partition("=")[0].strip() for item in arg.split(",") if item.strip()]
     return [full_name(config, key) for key in keys if key not in SEVERAL]
 
 
 def start_from(config: ConfigDict, run: str) -> None:
-    """Classification (T0) that begins with the encoder of that run, release or file of weights.
+    """Sets classification (T0) that starts from the encoder of a run, release or file of weights.
 
     Raises:
-        UserError: another strategy is chosen.
+        UserError: another strategy is set.
     """
     if config.strategy != "T0":
         raise UserError(
-            f"start={run} begins a run of strategy T0; for {config.strategy} give that run as t0=…"
+            f"start={run} needs strategy T0; with {config.strategy}, give that run as t0=…"
         )
     (stage,) = STRATEGIES["T0"]
     config.update(strategy="custom", stages=({**stage, "start": run, "take": ("encoder",)},))
 
 
 def take_what_fits(config: ConfigDict, text: str) -> None:
-    """Lets layers start new that do not fit, in each stage that begins with other weights.
+    """Lets layers that do not fit start at random, in each stage that starts from other weights.
 
     Raises:
-        UserError: no stage does, or the text is neither true nor false.
+        UserError: there is no such stage, or the text is neither true nor false.
     """
     partial = parse("partial", text, False)
     began = [stage.start not in ("random", "previous") for stage in read_stages(config)]
     if not any(began):
-        raise UserError(f"partial={text} is for runs that begin with other weights: add start=RUN")
+        raise UserError(f"partial={text} is for runs that start from other weights: add start=RUN")
     stages = zip(config.stages, began, strict=True)
     config.stages = tuple({**s, "partial": partial} if other else s for s, other in stages)
 
 
 def freeze(config: ConfigDict, text: str) -> None:
-    """Keeps groups, e.g. "encoder" or "encoder+prompt", as every stage takes them.
+    """Freezes groups, e.g. "encoder" or "encoder+prompt", in every stage.
 
     Raises:
-        UserError: no such group, no stage takes it, or nothing is left to train.
+        UserError: no such group, no stage starts from it, or nothing is left to train.
     """
     stages = list(config.stages)
     for group in text.split("+"):
@@ -203,7 +184,7 @@ def freeze(config: ConfigDict, text: str) -> None:
         taken = [n for n, stage in enumerate(read_stages(config)) if group in stage.take]
         if not taken:
             raise UserError(
-                f"freeze={text}: no stage of this run begins with a trained {group}: add start=RUN"
+                f"freeze={text}: no stage of this run starts from a trained {group}: add start=RUN"
             )
         for n in taken:
             train = tuple(name for name in stages[n].get("train", Stage().train) if name != group)
@@ -214,7 +195,7 @@ def freeze(config: ConfigDict, text: str) -> None:
 
 
 STAGE_ARGUMENTS = {"start": start_from, "partial": take_what_fits, "freeze": freeze}
-SEVERAL = ("recipe", "strategy", *STAGE_ARGUMENTS)  # they stand for several settings
+SEVERAL = ("recipe", "strategy", *STAGE_ARGUMENTS)  # each sets several settings
 
 
 def choose(table: dict, kind: str, name: str):
@@ -236,7 +217,7 @@ def full_name(config: ConfigDict, key: str) -> str:
 
 
 def nearest(key: str, known: list[str]) -> str:
-    """`: did you mean 'optim.lr'?`, or some of the known names where none is near."""
+    """`: did you mean 'optim.lr'?`, or some of the known names if none is similar."""
     same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
     same.sort(key=lambda name: name.startswith(DOTTED_ONLY))  # optim.lr before finetune.lr
     near = [ALIASES.get(key, ""), *same, *difflib.get_close_matches(key, known, n=1, cutoff=0.5)]
@@ -246,7 +227,7 @@ def nearest(key: str, known: list[str]) -> str:
 
 
 def parse(name: str, text: str, default):
-    """`text` in the type of `default`."""
+    """Parses `text` as the type of `default`."""
     try:
         if isinstance(default, bool):
             return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
@@ -262,14 +243,14 @@ def parse(name: str, text: str, default):
 
 
 def _example(values: tuple) -> str:
-    """A tuple as a shell takes it."""
+    """A tuple as written in a shell."""
     return shlex.quote(str(values or ("a", "b")).replace(" ", ""))
 
 
 def check_strategy(config: ConfigDict) -> None:
-    """Raises UserError where `strategy` and `stages` do not belong together.
+    """Raises UserError unless `strategy` and `stages` belong together.
 
-    A config file with stages of its own calls its strategy "custom".
+    A config file with its own stages has the strategy "custom".
     """
     name = config.strategy
     if name != "custom" and choose(STRATEGIES, "strategy", name) != config.stages:

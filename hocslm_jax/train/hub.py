@@ -1,4 +1,4 @@
-"""Where a model lies: a folder on this machine, or a repository of the Hugging Face hub."""
+"""Finds a model in a folder of this machine, or in a repository of the Hugging Face hub."""
 
 import difflib
 import os
@@ -12,11 +12,11 @@ _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:/([\w.-]+))?")
 
 
 def find_folder(name: str | Path) -> Path:
-    """The folder behind a path or a hub id.
+    """The folder of a path or a hub id.
 
     Args:
-        name: a folder, or an id of the hub: `owner/name`, or `owner/name/model` where the
-            repository has several models. What is fetched is cached by huggingface_hub.
+        name: a folder, or an id of the hub: `owner/name`, or `owner/name/model` if the repository
+          has several models. huggingface_hub caches downloads.
 
     Raises:
         UserError: there is no such folder, repository or model.
@@ -36,7 +36,7 @@ def find_folder(name: str | Path) -> Path:
 
 
 def _advice(path: Path) -> str:
-    """The folder that may have been meant, of those in the deepest one that exists."""
+    """Suggests a similar folder in the deepest folder that exists."""
     parent = next((folder for folder in path.parents if os.path.isdir(folder)), Path("."))
     inside = [p.name for p in parent.iterdir() if p.is_dir()]
     near = difflib.get_close_matches(path.relative_to(parent).parts[0], inside, 1)

@@ -1,8 +1,8 @@
-"""What identifies a run's data and settings, to compare a checkpoint, or a host, with another.
+"""Identifies a run's data and settings, to compare checkpoints, or hosts.
 
 In: a store and a protocol, a config, or a `Run`. Out: small dicts of JSON types. A checkpoint's
-`meta` keeps that of its data, and every later use compares it; the processes of a run on several
-hosts compare settings and data before they begin.
+`meta` stores the identity of its data, which every later use compares. The processes of a run on
+several hosts compare settings and data before they start.
 """
 
 import hashlib
@@ -12,20 +12,21 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.train import checkpoint, environment
 from hocslm_jax.train.setup import Run
 
-# What a host may have for itself.
+# Settings that may differ between hosts.
 OWN = ("compilation_cache", "data.data_dir", "data.threads", "data.cache", "data.auto_prepare")
-CLIPS = 5  # whose joints are compared, from the first to the last
+CLIPS = 5  # number of clips whose joints are compared, evenly spaced
 SPLITS = ("train", "val", "test")
 
 
 def identity(store, protocol: str) -> dict:
-    """What a run notes of its data, as JSON types.
+    """The identity of a run's data, as JSON types.
 
     Args:
         store: `data.store.Store`, or anything with its `ids`, `labels`, `classes`, `graph`, `rows`.
@@ -50,15 +51,15 @@ def identity(store, protocol: str) -> dict:
 def check_data(meta: dict, store, protocol: str, where: str | Path, splits: bool = True) -> None:
     """Compares the data with that of a checkpoint's `meta`.
 
-    A checkpoint of an older version has no note of its data and is not compared; neither are the
-    joints of a dataset that an older version prepared.
+    Checkpoints of older versions do not identify their data and are not compared; neither are the
+    joints of datasets that an older version prepared.
 
     Args:
-        where: the run that the checkpoint is of.
-        splits: False leaves clips and labels out, for another protocol of the same data.
+        where: the run of the checkpoint.
+        splits: False ignores clips and labels, for another protocol of the same data.
 
     Raises:
-        UserError: names what differs.
+        UserError: the data differs; names how.
     """
     if "dataset" not in meta:
         return
@@ -71,7 +72,7 @@ def check_data(meta: dict, store, protocol: str, where: str | Path, splits: bool
 
 
 def _changes(old: dict, new: dict, splits: bool) -> list[str]:
-    """What differs, in a few words each."""
+    """The differences, in a few words each."""
     found = _class_changes(old["classes"], new["classes"])
     for split in sorted(set(old["splits"]) | set(new["splits"])) if splits else ():
         empty = {"clips": 0, "ids": "", "labels": ""}
@@ -104,8 +105,8 @@ def _hash(value) -> str:
 
 
 def settings(config, workdir: str | Path, mode: str) -> dict:
-    """The config, the place and the kind of a run, and the versions of its packages."""
-    flat = checkpoint.flat(checkpoint.plain(config))
+    """The config, the workdir and the mode of a run, and the versions of its packages."""
+    flat = flatten_dict(checkpoint.plain(config), sep=".")
     versions = environment.describe_versions()
     versions = {f"version of {name}": versions.get(name) for name in environment.PACKAGES}
     place = {"--workdir": str(Path(workdir).absolute()), "--mode": mode}
@@ -113,8 +114,8 @@ def settings(config, workdir: str | Path, mode: str) -> dict:
 
 
 def fingerprint(run: Run) -> dict:
-    """The settings of a run, with what was read for it, and its data."""
-    flat = checkpoint.flat(checkpoint.plain(run.config))
+    """The settings of a run, its language model, and its data."""
+    flat = flatten_dict(checkpoint.plain(run.config), sep=".")
     found = {k: v for k, v in flat.items() if k not in OWN} | of_data(run.store, run.config.data)
     if run.captions is not None:
         found["captions"] = digest(run.captions.tokens, run.captions.start, run.captions.count)
@@ -126,12 +127,12 @@ def fingerprint(run: Run) -> dict:
 def of_data(store: Store, data) -> dict:
     """The classes, clips, labels and splits of a dataset, and the joints of a few clips."""
     few = np.linspace(0, len(store) - 1, CLIPS).astype(int)
-    found = checkpoint.flat(identity(store, data.protocol))
+    found = flatten_dict(identity(store, data.protocol), sep=".")
     return found | {"joints": digest(*(store.joints(row) for row in few))}
 
 
 def checksum(state) -> str:
-    """Of this process's first copy of every array that all devices hold whole."""
+    """A checksum of this process's first copy of every replicated array."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(state):
         if leaf.is_fully_replicated:
@@ -142,7 +143,7 @@ def checksum(state) -> str:
 
 
 def digest(*parts: str | np.ndarray) -> str:
-    """The first digits of a hash of texts or arrays in their order."""
+    """The first digits of a hash of texts or arrays, in order."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part.encode() if isinstance(part, str) else np.ascontiguousarray(part))

@@ -1,10 +1,10 @@
-"""Damaged checkpoints are found: checksums, and the newest checkpoint that passes them.
+"""Detects damaged checkpoints with checksums, and finds the newest intact one.
 
-In: the folder `checkpoints/` of a run, in which another process may be writing. Out: what a reader
-makes of the newest checkpoint whose `meta` and arrays pass their checksums. A damaged one is named
-and left out. An array's checksum is the same on every mesh and any number of hosts: each element's
-bits are multiplied by an odd number that depends on its place, and added up; so any single flipped
-bit changes the sum, and shards can be summed where they lie.
+In: the folder `checkpoints/` of a run, in which another process may be writing. Out: the result of
+a reader for the newest checkpoint whose `meta` and arrays match their checksums. Damaged ones are
+reported and skipped. An array's checksum is the same on every mesh and any number of hosts: each
+element's bits are multiplied by an odd number that depends on its index, and summed. So any single
+flipped bit changes the sum, and shards can be summed where they are.
 """
 
 import hashlib
@@ -25,8 +25,8 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import read_json
 from hocslm_jax.sharding import path_name
 
-FORMAT = 1  # of a checkpoint; a newer one is refused
-LOOKS = 5  # at the list of checkpoints, which a run that trains changes meanwhile
+FORMAT = 1  # format of a checkpoint; newer formats are refused
+ATTEMPTS = 5  # attempts, since a running training changes the list of checkpoints
 
 _ODD = np.uint32(0x9E3779B1)
 _MASK = 0xFFFFFFFF
@@ -37,19 +37,19 @@ class Damaged(Exception):
 
 
 def latest(folder: Path, read: Callable[[int, dict], tuple[Any, Any]]) -> Any:
-    """The newest checkpoint that can be read and is what was written; None without any.
+    """Reads the newest intact checkpoint; None if there are no checkpoints.
 
-    A run that trains meanwhile deletes its older checkpoints, so the steps are listed anew where
-    they have changed. What is passed over is said.
+    A running training deletes older checkpoints, so the list is read again if it has changed.
+    Skipped checkpoints are printed.
 
     Args:
-        read: `(step, meta)` to what is returned, and the arrays in it that are to be verified.
+        read: maps `(step, meta)` to the result, and the arrays in it to verify.
 
     Raises:
-        UserError: what `read` raises, or there are checkpoints and none of them can be read.
+        UserError: raised by `read`, or none of the existing checkpoints can be read.
     """
     failed: dict[int, str] = {}
-    for _ in range(LOOKS):
+    for _ in range(ATTEMPTS):
         found, failed = hosts.on_first(lambda: steps(folder)), {}
         for step in found:
             value, reason = _read_one(folder, step, read)
@@ -70,7 +70,7 @@ def latest(folder: Path, read: Callable[[int, dict], tuple[Any, Any]]) -> Any:
 
 
 def _read_one(folder: Path, step: int, read: Callable) -> tuple[Any, str]:
-    """What `read` makes of one checkpoint, and "" or why it is passed over, on all processes."""
+    """The result of `read` for one checkpoint, and "" or why it is skipped, on all processes."""
     meta, reason = hosts.on_first(lambda: _look(folder, step))
     if reason:
         return None, reason
@@ -80,9 +80,9 @@ def _read_one(folder: Path, step: int, read: Callable) -> tuple[Any, str]:
         value, arrays = read(step, meta)
     except UserError:
         raise
-    except Exception as error:  # Orbax and TensorStore have dozens of kinds
+    except Exception as error:  # Orbax and TensorStore raise dozens of types
         reason = str(error).strip().partition("\n")[0][:120] or repr(error)
-    if hosts.any_process(bool(reason)):  # before what all must do together
+    if hosts.any_process(bool(reason)):  # before the steps that need all processes
         return None, reason or "another process cannot read it"
     return value, _changes(arrays, meta)
 
@@ -94,7 +94,7 @@ def steps(folder: Path) -> list[int]:
 
 
 def _look(folder: Path, step: int) -> tuple[dict, str]:
-    """`meta` of one checkpoint, and why it cannot be used or ""."""
+    """`meta` of one checkpoint, and "" or why it cannot be used."""
     try:
         return _read_meta(folder, step), ""
     except Damaged as error:
@@ -120,7 +120,7 @@ def _read_meta(folder: Path, step: int) -> dict:
 
 
 def _changes(arrays, meta: dict) -> str:
-    """What restored arrays differ in from what was saved, in words; "" where in nothing."""
+    """How restored arrays differ from the saved ones, in words; "" if they are equal."""
     if jax.tree.leaves(arrays) and "sums" not in meta:
         _warn(f"step {meta['step']} was saved without checksums by an older version: not verified")
         return ""
@@ -130,7 +130,7 @@ def _changes(arrays, meta: dict) -> str:
 
 
 def set_aside(manager: ocp.CheckpointManager, step: int) -> None:
-    """Moves checkpoints beyond `step`, which are damaged, out of the run's way."""
+    """Moves the damaged checkpoints after `step` to another folder."""
     folder = Path(manager.directory)
 
     def move() -> int:
@@ -158,18 +158,18 @@ def digest(meta: dict) -> str:
 
 
 def sums(tree) -> dict[str, int]:
-    """The checksum of every leaf; call it on all hosts at once."""
+    """The checksum of every leaf; all hosts must call it together."""
     leaves = jax.tree.leaves_with_path(tree)
     found = np.array([_sum_of(leaf) for _, leaf in leaves], np.uint64)
     if jax.process_count() > 1:
-        halves = np.stack([found >> 16, found & 0xFFFF]).astype(np.uint32)  # JAX has no 64 bits
+        halves = np.stack([found >> 16, found & 0xFFFF]).astype(np.uint32)  # JAX lacks 64 bits
         halves = multihost_utils.process_allgather(halves).astype(np.uint64).sum(axis=0)
         found = (halves[0] << np.uint64(16)) + halves[1]
     return {path_name(path): int(one) & _MASK for (path, _), one in zip(leaves, found, strict=True)}
 
 
 def _sum_of(leaf: jax.Array) -> int:
-    """The sum over this host's part of a leaf; what several devices hold is counted once."""
+    """The sum over this host's part of a leaf; replicas are counted once."""
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
     total = sum(
@@ -181,7 +181,7 @@ def _sum_of(leaf: jax.Array) -> int:
 
 
 def _weighted(block: np.ndarray, index: tuple[slice, ...], shape: tuple[int, ...]) -> int:
-    """The sum over a block that lies at `index` of an array of that shape."""
+    """The sum over a block at `index` in an array of that shape."""
     place = np.zeros((), np.uint32)  # in the whole array, flattened
     for part, size in zip(index, shape, strict=True):
         along = np.arange(*part.indices(size), dtype=np.uint32)

@@ -1,8 +1,7 @@
-"""A run's programs for its mesh: where arguments lie, and what is moved before it is computed with.
+"""The jitted programs of a run: shardings of arguments, and gathering of split weights.
 
-In: an update, a model and a language model, which know nothing of devices. Out: the jitted step,
-prediction and likelihoods, and the language model with what brings together the split weights of
-its layers.
+In: an update, a model and a language model, which are independent of devices. Out: the jitted step,
+prediction and likelihoods, and a language model that gathers the split weights of its layers.
 """
 
 import functools
@@ -23,8 +22,8 @@ from hocslm_jax.train.environment import compiler_options
 def jit_step(update: Callable, placed, mesh, language: Language | None) -> Callable:
     """The update, compiled for the mesh; the old state's memory is reused for the new one.
 
-    It spreads the clips over all devices, and gathers the split weights of a language model's two
-    ends; those of its layers are left to `gathering`.
+    It spreads the clips over all devices, and gathers the split embeddings and output matrix of the
+    language model; `gathering` handles its layers.
     """
     everywhere = sharding.replicated(mesh)
     frozen = {"lm": weight_shardings(language)} if language else {}
@@ -36,14 +35,14 @@ def jit_step(update: Callable, placed, mesh, language: Language | None) -> Calla
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(placed, frozen, None),  # a batch comes placed, see `Run.put`
+        in_shardings=(placed, frozen, None),  # `Run.put` has placed the batch
         out_shardings=(placed, everywhere, everywhere),
         compiler_options=compiler_options(mesh.devices.flat[0].platform),
     )
 
 
 def gathered(objective: Callable, placed: dict) -> Callable:
-    """An objective of parameters that lie as `placed` says, and are read whole along 'data'."""
+    """An objective whose parameters, sharded as in `placed`, are gathered along 'data'."""
 
     def of_whole(params, *rest):
         return objective(sharding.gather(params, placed), *rest)
@@ -52,13 +51,13 @@ def gathered(objective: Callable, placed: dict) -> Callable:
 
 
 def gather_ends(params: dict, placed: dict) -> dict:
-    """A language model's parameters, its embeddings and output matrix whole along 'data'."""
+    """A language model's parameters with its embeddings and output matrix gathered along 'data'."""
     ends = {name: value for name, value in params.items() if name != "blocks"}
     return params | sharding.gather(ends, {name: placed[name] for name in ends})
 
 
 def gathering(language: Language) -> DecoderLM:
-    """The language model of a train step, which gathers each layer where `lm.fsdp` splits them."""
+    """The language model of a train step, which gathers each layer if `lm.fsdp` splits it."""
     layers = weight_shardings(language).get("blocks", {})
     return language.model.clone(gather=sharding.gather_layer(layers))
 
@@ -66,8 +65,8 @@ def gathering(language: Language) -> DecoderLM:
 def make_likelihoods(language: Language) -> Callable:
     """`(prefix, tokens, lengths) -> log-probabilities` of sentences, see `log_likelihoods`.
 
-    A sentence is as long as those of training, so split weights are gathered as there. Decoding
-    leaves them where they are: the activations of one token are less than a layer's weights.
+    Sentences are as long as in training, so split weights are gathered as in training. Decoding
+    does not gather them, because the activations of one token are smaller than a layer's weights.
     """
     lm, placed = gathering(language), weight_shardings(language)
 
@@ -93,7 +92,7 @@ def make_predict(
 def jit_predict(model, mesh, streams: int = 0, placed: dict | None = None) -> Callable:
     """`(variables, x) -> logits` of global arrays, compiled for the mesh.
 
-    Variables that are split over 'data', as `placed` says, are read whole.
+    Variables that `placed` splits over 'data' are gathered.
     """
     one = functools.partial(class_logits, model)
     of_all = stream_axis.stacked_predict(one, streams, stream_axis.takes_turns(mesh))
@@ -109,7 +108,7 @@ def jit_predict(model, mesh, streams: int = 0, placed: dict | None = None) -> Ca
 
 
 def class_logits(model, variables: dict, x: jax.Array) -> jax.Array:
-    """Logits [B, C] in test mode, of a model with or without a projector."""
+    """Logits [B, C] in test mode, for a model with or without a projector."""
     output = model.apply(variables, x, train=False)
     return output[0] if isinstance(model, HocSLM) else output
 
@@ -124,7 +123,7 @@ def compile_step(run):
     )
     lowered = run.train_step.lower(run.abstract_state, frozen, batch)
     compiled = lowered.compile()
-    # XLA counts a loop's body once, so it would count one layer of a language model.
+    # XLA counts a loop's body once, so it would count only one layer of a language model.
     return compiled, None if run.language else flops_of(lowered)
 
 
@@ -135,8 +134,8 @@ def abstract_batch(
 
     Args:
         input_shape: (M, T, V, C), or (S, M, T, V, C) of several streams.
-        tokens: of a caption, None without.
-        classes: that a teacher tells apart, 0 without.
+        tokens: length of captions; None without captions.
+        classes: number of a teacher's classes; 0 without a teacher.
     """
     size = config.train.batch_size
     like = functools.partial(jax.ShapeDtypeStruct, sharding=sharding.batch_sharding(mesh))
@@ -154,6 +153,6 @@ def abstract_batch(
 
 
 def flops_of(lowered) -> float | None:
-    """FLOPs by XLA's count of the program before partitioning; None where it does not count."""
+    """FLOPs of the program before partitioning, counted by XLA; None if it cannot count them."""
     costs = lowered.cost_analysis()
     return float(costs["flops"]) if costs and "flops" in costs else None

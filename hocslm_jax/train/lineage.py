@@ -1,7 +1,8 @@
-"""What a stage began from: a mark of these weights, kept in its checkpoints and its result.
+"""Records which weights a stage started from, by a fingerprint in its checkpoints and result.
 
-In: a `Run` and the folder of the run before it. Out: the `Run` with its mark, or one line where it
-began from other weights than that folder holds now. Such a stage is neither finished nor resumed.
+In: a `Run` and the folder of the previous run. Out: the `Run` with its fingerprint, or a UserError
+if it started from other weights than that folder has now. Such a stage does not count as finished
+and is not resumed.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ from hocslm_jax.train.stages import Stage, read_stages, stage_config
 
 
 def stage_folder(workdir: Path, position: int, count: int) -> Path:
-    """Where a stage's run is: the last one's in the workdir itself."""
+    """The folder of a stage's run; the last stage uses the workdir itself."""
     return workdir if position == count - 1 else workdir / "stages" / str(position + 1)
 
 
@@ -33,9 +34,9 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def comparable(stage: Stage, folder: Path) -> bool:
-    """Whether a stage, whose run is in `folder`, takes weights that are still there.
+    """Whether the weights that a stage started from still exist; its run is in `folder`.
 
-    A run that resumes from its own checkpoints does not need what it began from.
+    A run that resumes from its own checkpoints does not need its initial weights.
     """
     if not stage.take or stage.start == "previous":
         return bool(stage.take)
@@ -43,13 +44,13 @@ def comparable(stage: Stage, folder: Path) -> bool:
 
 
 def marked(run: Run, initial: dict, source: str | Path) -> Run:
-    """The run with the mark of what it takes.
+    """The run with the fingerprint of its initial weights.
 
     Args:
-        initial: {"params", "batch_stats"} that it starts with.
+        initial: its initial {"params", "batch_stats"}.
 
     Raises:
-        UserError: its checkpoints are of a run that began from other weights.
+        UserError: its checkpoints belong to a run that started from other weights.
     """
     taken = {n: initial["params"][n] for n in run.stage.take if n in initial["params"]}
     mark = fingerprint({"params": taken, "batch_stats": initial["batch_stats"]}, run.mesh)
@@ -58,14 +59,14 @@ def marked(run: Run, initial: dict, source: str | Path) -> Run:
         saved = checkpoint.read_run(run.workdir)
     if saved.get("origin", mark) != mark:
         raise UserError(
-            f"{run.workdir} began from other weights than {source} holds now: use another "
+            f"{run.workdir} started from other weights than {source} holds now: use another "
             f"--workdir, or remove {run.workdir}/checkpoints to train this stage again"
         )
     return dataclasses.replace(run, origin=mark)
 
 
 def fingerprint(tree, mesh: jax.sharding.Mesh) -> str:
-    """Changes with any name, shape or bit of a tree of arrays, not with where they lie."""
+    """A hash of all names, shapes and bits of a tree of arrays, independent of their placement."""
     if not all(leaf.is_fully_addressable for leaf in jax.tree.leaves(tree)):
         tree = jax.jit(lambda whole: whole, out_shardings=sharding.replicated(mesh))(tree)
     found = hashlib.sha256()
@@ -76,9 +77,9 @@ def fingerprint(tree, mesh: jax.sharding.Mesh) -> str:
 
 
 def check_lengths(config, workdir: Path) -> None:
-    """Raises UserError where a stage that another began from would train, or train on.
+    """Raises UserError if a stage that a later stage started from would train, or train longer.
 
-    Said before anything starts; what it began from is looked at when its turn comes.
+    This is checked before anything starts; initial weights are checked when the stage starts.
     """
     stages = read_stages(config)
     for position, (stage, after) in enumerate(itertools.pairwise(stages)):
@@ -89,23 +90,23 @@ def check_lengths(config, workdir: Path) -> None:
         number, done = position + 1, finished_epochs(folder)
         if done is None:
             raise UserError(
-                f"stage {number + 1} in {later} began from another stage {number}, and {folder} "
-                "holds none that is finished: give its t0=…, or use another --workdir"
+                f"stage {number + 1} in {later} started from another stage {number}, and {folder} "
+                "holds no finished one: give its t0=…, or use another --workdir"
             )
         name = "finetune.epochs" if stage.optim == "finetune" else "train.epochs"
         if done and done != (wanted := stage_config(config, position).train.epochs):
             raise UserError(
-                f"stage {number + 1} in {later} began from stage {number} after {done} epochs, "
+                f"stage {number + 1} in {later} started from stage {number} after {done} epochs, "
                 f"not {wanted}: set {name}={done}, or use another --workdir"
             )
 
 
 def finished_epochs(folder: Path) -> int | None:
-    """How long the finished run in a folder trained; None where there is none, 0 if unreadable."""
+    """Epochs of the finished run in a folder; None if there is none, 0 if unreadable."""
     path = folder / "result.json"
     if not (path.is_file() and has_checkpoint(folder)):
         return None
     try:
         return read_result(path)["epochs"]
-    except UserError:  # the stage itself mends it
+    except UserError:  # the stage itself repairs it
         return 0

@@ -1,7 +1,7 @@
-"""The loop that trains, evaluates, saves and reports; order: eval, save, next batch, step, log.
+"""The loop that trains, evaluates, saves and reports. Order: eval, save, next batch, step, log.
 
-In: a `Run`. Out: the files of its workdir, and an exit status. A run killed at any moment resumes
-from its latest complete checkpoint with the same batches, augmentations and dropout, bit for bit.
+In: a `Run`. Out: the files of its workdir, and an exit status. A run killed at any time resumes
+from its latest complete checkpoint, with bitwise equal batches, augmentations and dropout.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import numpy as np
 
 from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.evaluate.scores import Scores, write_report
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
@@ -25,14 +26,14 @@ from hocslm_jax.train.identity import check_data, checksum, fingerprint, identit
 from hocslm_jax.train.jitted import compile_step
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means
 from hocslm_jax.train.model_summary import describe_input, describe_model
-from hocslm_jax.train.result import epoch_line, make_result, share, summary, withdraw_result
+from hocslm_jax.train.result import epoch_line, make_result, summary, withdraw_result
 from hocslm_jax.train.resume import finished, make_folder, start_or_resume
 from hocslm_jax.train.setup import Run
 from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, until_stopped
 from hocslm_jax.train.state import eval_variables
 from hocslm_jax.train.stream_axis import named_metrics
 
-# Steps the host runs ahead of the numbers it has checked; two keep the device busy.
+# Steps that the host runs ahead of the numbers it has checked; two keep the device busy.
 AHEAD = 2
 
 
@@ -41,11 +42,11 @@ class Schedule:
     """`config.train`: how long a run trains and how often it reports and saves.
 
     Attributes:
-      epochs: of stages that train from scratch; others take `finetune.epochs`.
-      batch_size, eval_batch_size: clips of all devices together.
+      epochs: epochs of stages that train from scratch; others use `finetune.epochs`.
+      batch_size, eval_batch_size: clips over all devices.
       eval_every: epochs between evaluations; 0 = only at the end.
       checkpoint_every, log_every: in steps.
-      keep: checkpoints that are kept.
+      keep: number of checkpoints to keep.
     """
 
     epochs: int = 65
@@ -63,13 +64,13 @@ def train(
     """Trains to the end, or until SIGTERM or Ctrl-C.
 
     Args:
-        initial: called when the run starts anew; gives {"params", "batch_stats"} of the groups
-            that do not start at random.
-        finish: called with the last weights; gives more entries of `result.json`.
+        initial: called if the run does not resume; returns {"params", "batch_stats"} of the groups
+          that do not start at random.
+        finish: called with the final weights; returns more entries of `result.json`.
 
     Raises:
         UserError: the workdir holds another experiment, a loss or gradient is not finite, or the
-            processes of the run were given different things.
+          processes of the run have different settings or data.
     """
     hosts.check_same("settings or data", lambda: fingerprint(run))
     make_folder(run.workdir)
@@ -93,7 +94,7 @@ def train(
             say(line)
         evaluated = int(state.step) == totals.evaluated_step
         with contextlib.closing(MetricWriter(run.workdir, int(state.step), evaluated)) as writer:
-            hosts.wait_for_all()  # gloo gives up on a process that starts 30 s after another
+            hosts.wait_for_all()  # gloo fails if processes start more than 30 s apart
             trainer = Trainer(run, manager, iterator, writer, totals, stop)
             return trainer.go(state, step, finish)
 
@@ -102,10 +103,10 @@ def evaluate(run: Run, finish: Callable[[dict], dict] | None = None) -> int:
     """Scores the test split with the latest checkpoint and writes the report (`--mode=eval`).
 
     Args:
-        finish: as for `train`; what it returns is not kept.
+        finish: as in `train`; its result is not kept.
 
     Raises:
-        UserError: no complete checkpoint, or one of another model or other data.
+        UserError: no complete checkpoint, or it has another model or other data.
     """
     hosts.check_same("settings or data", lambda: fingerprint(run))
     config, protocol = checkpoint.plain(run.config), run.config.data.protocol
@@ -122,26 +123,26 @@ def evaluate(run: Run, finish: Callable[[dict], dict] | None = None) -> int:
     for one, found in multi_stream.single_runs(run, scores):
         hosts.on_first(functools.partial(write_report, one.workdir, found, run.store.classes))
         where = f"{one.workdir}/scores.npz"
-        say(f"step {meta['step']}: test {share(found.correct, found.total)}; {where}")
+        say(f"step {meta['step']}: test {accuracy_text(found.correct, found.total)}; {where}")
     if scores.parts:
-        say(f"together: {share(scores.correct, scores.total)}")
+        say(f"together: {accuracy_text(scores.correct, scores.total)}")
     return 0
 
 
 class Trainer:
-    """One process's part of a run: from the state it starts with until it ends or must stop."""
+    """One process's part of a run, from its initial state until it ends or must stop."""
 
     def __init__(self, run: Run, manager, iterator, writer, totals: Totals, stop: Stop):
         self.run, self.manager, self.iterator = run, manager, iterator
         self.writer, self.totals, self.stop = writer, totals, stop
         self.pending: deque = deque()  # (step, host batch, metrics, finite) not read yet
         self.clock, self.lap = Stopwatch(), Stopwatch()
-        self.recent: deque = deque(maxlen=20)  # (step, when it was begun)
+        self.recent: deque = deque(maxlen=20)  # (step, start time)
         self.timed = 0
         self.dataset = identity(run.store, run.config.data.protocol)
 
     def go(self, state, train_step, finish=None) -> Ending:
-        """The loop. `state.step` updates are done before the first pass."""
+        """The loop; `state.step` updates have been done before."""
         run, cadence = self.run, self.run.config.train
         start = int(state.step)
         with Progress(run.total_steps, start) as progress:
@@ -165,7 +166,7 @@ class Trainer:
                 progress.update(step + 1, **self.shown(step + 1))
 
     def shown(self, step: int) -> dict[str, float]:
-        """The numbers of the progress report: the mean loss, and the speed of the last steps."""
+        """The numbers of the progress report: mean loss, and speed of the last steps."""
         self.recent.append((step, time.monotonic()))
         (first, since), (last, now) = self.recent[0], self.recent[-1]
         loss = means(self.totals.epoch).get("loss")
@@ -176,7 +177,7 @@ class Trainer:
         return numbers
 
     def settle(self, ahead: int = 0) -> None:
-        """Reads the numbers of all but the last `ahead` steps; raises at one that is not finite."""
+        """Reads the metrics of all but the last `ahead` steps; raises UserError if not finite."""
         while len(self.pending) > ahead:
             step, batch, metrics, finite = self.pending.popleft()
             if not np.all(finite):
@@ -200,7 +201,7 @@ class Trainer:
         self.totals.window.clear()
 
     def maybe_evaluate(self, state, step: int) -> Scores | None:
-        """Scores at the end of an epoch that is due and at the last step; None otherwise."""
+        """Scores if an evaluation is due after an epoch, and after the last step; else None."""
         run, totals = self.run, self.totals
         every = run.config.train.eval_every * run.steps_per_epoch
         last = step == run.total_steps
@@ -241,18 +242,18 @@ class Trainer:
         totals.evaluated_step = step
 
     def save(self, state, step: int) -> None:
-        self.settle()  # a state that is not finite never becomes a checkpoint
+        self.settle()  # so that a state that is not finite is never saved
         hosts.check_same(
             f"the weights of step {step}",
             lambda: {"checksum": checksum(state)},
-            "neither is saved; use hosts of one kind, and look for a faulty one",
+            "neither is saved; use equal hosts, and check for a faulty one",
         )
         self.totals.wall_clock_s += self.clock.lap()
         checkpoint.save(self.manager, step, state, self.meta(step))
         self.lap.lap()
 
     def meta(self, step: int) -> dict:
-        """What a checkpoint holds besides the state."""
+        """The content of a checkpoint besides the state."""
         meta = {
             "step": step,
             "config": checkpoint.plain(self.run.config),
@@ -273,7 +274,7 @@ class Trainer:
         return Ending(finished=False, stopped=True, status=self.stop.status)
 
     def finish(self, state, scores: Scores, more: dict) -> Ending:
-        """Writes the reports and `result.json`, and says the result in one line."""
+        """Writes the reports and `result.json`, and prints the result in one line."""
         run, totals = self.run, self.totals
         self.manager.wait_until_finished()
         if not scores.parts:

@@ -1,8 +1,8 @@
-"""What a run reports while it trains: `metrics.jsonl`, TensorBoard, the terminal, running totals.
+"""Reports of a running training: `metrics.jsonl`, TensorBoard, the terminal, running totals.
 
 In: (sum, count) pairs and plain numbers with their step. Out: one JSON object a line, in the order
-of the steps. Process 0 alone writes. After a resume, lines beyond the restored step are dropped, so
-a step is never reported twice.
+of the steps. Process 0 alone writes. After a resume, lines after the restored step are dropped, so
+that no step is reported twice.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from hocslm_jax.files.atomic import write_text
 
 @dataclasses.dataclass
 class Totals:
-    """Everything a run has added up so far; saved in its checkpoints."""
+    """Running totals of a run, saved in its checkpoints."""
 
     window: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # since the last log
     epoch: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # since the last eval
@@ -29,7 +29,7 @@ class Totals:
     evaluated_step: int = -1
     steps_timed: int = 0
     train_seconds: float = 0.0  # in training steps alone
-    wall_clock_s: float = 0.0  # everything, over all resumes
+    wall_clock_s: float = 0.0  # total time, over all resumes
     streams: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # as `best_…`
 
     def add(self, metrics: Mapping[str, tuple[float, float]]) -> None:
@@ -55,7 +55,7 @@ class Totals:
 
         Args:
           correct, streams: correct test clips, in all and of each stream.
-          val: the same of the val split; where it is given, it says which epoch is the best.
+          val: the same for the val split; if given, it selects the best epoch.
         """
         if better(val and val[0], self.best_val, correct, self.best_correct):
             self.best_correct, self.best_epoch = correct, epoch
@@ -67,7 +67,7 @@ class Totals:
                 self.streams[name] = [count, epoch] if its is None else [count, epoch, its]
 
     def of_stream(self, name: str, streams: Sequence[str]) -> "Totals":
-        """What a run of this one of several streams would have added up."""
+        """The totals of one of several streams, as if it had been run alone."""
         best_correct, best_epoch, best_val = [*self.streams[name], -1][:3]
         own = {part: of_stream(getattr(self, part), name, streams) for part in ("window", "epoch")}
         own |= {"best_correct": best_correct, "best_epoch": best_epoch, "best_val": best_val}
@@ -75,12 +75,12 @@ class Totals:
 
 
 def better(val: int | None, best_val: int, correct: int, best_correct: int) -> bool:
-    """Whether an epoch is the best so far: by the val split, or without one by the test split."""
+    """Whether an epoch is the best so far, on the val split or, without one, on the test split."""
     return correct > best_correct if val is None else val > best_val
 
 
 def of_stream(values: Mapping[str, Any], name: str, streams: Sequence[str]) -> dict[str, Any]:
-    """One stream's of numbers by name: `loss/joint` as `loss`, and what all streams share."""
+    """The numbers of one stream by name: `loss/joint` as `loss`, and numbers of all streams."""
     shared = {key: v for key, v in values.items() if key.rpartition("/")[2] not in streams}
     return shared | {
         key.removesuffix(f"/{name}"): v for key, v in values.items() if key.endswith(f"/{name}")
@@ -104,14 +104,14 @@ class Stopwatch:
 
 
 class MetricWriter:
-    """Writes scalars to `metrics.jsonl`, and to TensorBoard where tensorboardX is installed."""
+    """Writes scalars to `metrics.jsonl`, and to TensorBoard if tensorboardX is installed."""
 
     def __init__(self, workdir: Path, step: int, evaluated: bool = True):
-        """Drops the lines of an earlier process beyond the state that the run starts from.
+        """Drops lines of an earlier process after the state that the run starts from.
 
         Args:
-            step: of that state.
-            evaluated: whether it was evaluated before it was saved; else this run does so.
+            step: step of that state.
+            evaluated: whether it was evaluated before it was saved; otherwise this run does it.
         """
         self.file = self.board = None
         if jax.process_index() == 0:
@@ -124,7 +124,7 @@ class MetricWriter:
         if self.file is None:
             return
         self.file.write(json.dumps({"step": step, **values}) + "\n")
-        self.file.flush()  # the operating system has the line, even if this process is killed
+        self.file.flush()  # so that the line is kept even if this process is killed
         if self.board:
             for name, value in values.items():
                 self.board.add_scalar(name, value, step)
@@ -136,16 +136,16 @@ class MetricWriter:
 
 
 def tensorboard(folder: Path, step: int):
-    """A TensorBoard writer from `step` on, or None where tensorboardX is not installed."""
+    """A TensorBoard writer from `step` on, or None if tensorboardX is not installed."""
     try:
-        import tensorboardX  # here, because it imports PyTorch wherever there is one
+        import tensorboardX  # imported here, because it imports PyTorch if installed
     except ImportError:
         return None
     return tensorboardX.SummaryWriter(str(folder), purge_step=step + 1)
 
 
 def truncate(path: Path, step: int, evaluated: bool = True) -> None:
-    """Keeps the whole lines of a metrics file up to `step`, its evaluation only if `evaluated`."""
+    """Keeps complete lines of a metrics file up to `step`, its evaluation only if `evaluated`."""
     if not path.exists():
         return
     kept = []
@@ -156,5 +156,5 @@ def truncate(path: Path, step: int, evaluated: bool = True) -> None:
             if values["step"] <= step and not again:
                 kept.append(line)
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # half a line, from a killed process, or a damaged one
+            continue  # an incomplete line of a killed process, or a damaged one
     write_text(path, "".join(kept))

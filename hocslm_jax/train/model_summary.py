@@ -1,7 +1,7 @@
-"""What a run is made of: parameters by block and FLOPs, and what its clips go through.
+"""Summary of a run: parameters by block, FLOPs, and the processing of its clips.
 
-In: a `Run`. Out: lines for the terminal, and `model.json`, which also holds what a checkpoint needs
-to be used without the dataset: class names and skeleton.
+In: a `Run`. Out: lines for the terminal, and `model.json`, which also has the class names and the
+skeleton, so that a checkpoint can be used without the dataset.
 """
 
 import functools
@@ -34,7 +34,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
         "classes": list(run.store.classes),
         "graph": run.feed.graph_of(run.store).as_mapping(),
         "clips": run.store.about,
-        "lm_gain": run.gain,  # tells one language model from another
+        "lm_gain": run.gain,  # identifies the language model
         "parameters": sum(blocks.values()),
         "blocks": blocks,
         "shapes": {sharding.path_name(path): list(leaf.shape) for path, leaf in leaves},
@@ -53,7 +53,7 @@ def describe_model(run: Run, step_flops: float | None) -> dict:
 
 
 def describe_input(run: Run) -> Iterator[str]:
-    """What becomes of the clips before the network sees them, and which split chooses."""
+    """How clips are processed for the network, and which split selects the best epoch."""
     store, feed, protocol = run.store, run.feed, run.config.data.protocol
     if feed.origin == "body":
         joint = feed.graph_of(store).joints

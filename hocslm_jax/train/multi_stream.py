@@ -1,8 +1,8 @@
-"""Several streams in one program, seen from outside: their scores, and a run of each at the end.
+"""Results of several streams in one program: their scores, and a separate run of each.
 
 In: a `Run` whose `streams` train side by side. Out: scores of each stream and of their ensemble; in
-`workdir/<stream>/` all that a separate run of that stream leaves, so that whatever takes the
-workdir of a run takes these too. A run of one stream alone passes through unchanged.
+`workdir/<stream>/` all files of a separate run of that stream, so that it can be used like any
+other workdir. A run of one stream is not changed.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from hocslm_jax.train.setup import Run
 
 
 def score(run: Run, variables: dict, batches: Iterable, split: str = "test") -> Scores:
-    """Scores of a split; of several streams their equal-weight ensemble, with its parts."""
+    """Scores of a split; for several streams, of their equal-weight ensemble, with its parts."""
     wanted = run.store.rows(run.config.data.protocol, split)
     batches = _watched(batches, len(wanted))
     predict = functools.partial(run.predict, variables)
@@ -50,7 +50,7 @@ def score(run: Run, variables: dict, batches: Iterable, split: str = "test") -> 
 
 
 def _watched(batches: Iterable, total: int) -> Iterator:
-    """The batches of one evaluation, with a report of how many of the clips are done."""
+    """The batches of one evaluation, with a progress report."""
     with Progress(total, unit="clip", leave=False) as progress:
         done = 0
         for batch in batches:
@@ -60,18 +60,18 @@ def _watched(batches: Iterable, total: int) -> Iterator:
 
 
 def named(run: Run, chosen: np.ndarray) -> str:
-    """` of joint, bone` for the chosen ones of several streams, nothing for a stream alone."""
+    """` of joint, bone` for the chosen ones of several streams; "" for a single stream."""
     names = [stream for stream, yes in zip(run.streams, np.ravel(chosen), strict=False) if yes]
     return f" of {', '.join(names)}" if names else ""
 
 
 def single_runs(run: Run, scores: Scores) -> list[tuple[Run, Scores]]:
-    """The run itself, or that of each of its streams, with their scores."""
+    """The run itself, or a run of each of its streams, with their scores."""
     return [(single_run(run, name), part) for name, part in scores.parts.items()] or [(run, scores)]
 
 
 def save(run: Run, scores: Scores, name: str) -> None:
-    """Writes a file of that name into the folder of the run, or of each of its streams."""
+    """Writes scores to a file of that name in the folder of the run, or of each of its streams."""
 
     def write() -> None:
         for one, found in single_runs(run, scores):
@@ -82,7 +82,7 @@ def save(run: Run, scores: Scores, name: str) -> None:
 
 
 def single_run(run: Run, stream: str) -> Run:
-    """The run of one stream, without the functions that train and predict."""
+    """The run of one stream, without its programs."""
     config = ConfigDict(run.config.copy_and_resolve_references())
     config.data.update(stream=stream, streams=())
     config.mesh.stream = 1
@@ -102,7 +102,7 @@ def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dic
     """Makes a finished run of every stream: checkpoint, config, metrics, reports and result.
 
     Args:
-        state: the stacked state, with which `meta` would be saved.
+        state: the stacked state, to which `meta` belongs.
     """
     pick = stream_axis.make_pick(run.one_state) if scores.parts else None
     for place, stream in enumerate(scores.parts):
@@ -120,7 +120,7 @@ def write_single_runs(run: Run, state, scores: Scores, totals: Totals, meta: dic
 
 
 def write_single_run(run: Run, one: Run, scores: Scores, config: dict, result: dict) -> None:
-    """Everything but the checkpoint, the result last."""
+    """Writes everything except the checkpoint; the result comes last."""
     write_text(one.workdir / "model.json", (run.workdir / "model.json").read_text())
     copy_metrics(run, one)
     write_json(one.workdir / "config.json", config)
@@ -129,7 +129,7 @@ def write_single_run(run: Run, one: Run, scores: Scores, config: dict, result: d
 
 
 def copy_metrics(run: Run, one: Run) -> None:
-    """What the stream's own metrics.jsonl would hold."""
+    """Writes the metrics.jsonl of the stream."""
     lines = (run.workdir / "metrics.jsonl").read_text().splitlines()
     own = (of_stream(json.loads(line), one.feed.stream, run.streams) for line in lines)
     text = "".join(json.dumps(line) + "\n" for line in own)

@@ -28,10 +28,11 @@ class Optimizer:
       momentum: of SGD.
       weight_decay: of every parameter, or with `decay_mask` of the matrices in `DECAYED` alone.
       warmup_epochs: epochs in which the learning rate rises.
-      schedule: "step" (times `gamma` at each of `milestones`, in epochs) or "cosine" (down to 0).
-      ema: decay of the averaged weights, which are evaluated in place of the others; 0 = off.
+      schedule: "step" (multiplied by `gamma` at each of `milestones`, in epochs) or "cosine" (down
+        to 0).
+      ema: decay of the averaged weights, which are then used in evaluation; 0 = off.
       clip_norm: bound of the gradient's norm; 0 = off.
-      encoder_scale: learning rate of the encoder over that of the rest.
+      encoder_scale: factor on the learning rate of the encoder.
     """
 
     name: str = "sgd"
@@ -52,7 +53,7 @@ class Optimizer:
 class Finetune:
     """`config.finetune`: the optimiser of stages that start from trained weights or use language.
 
-    The fields are those of `Optimizer`, and `epochs`. The paper gives the weight decay alone.
+    The fields are those of `Optimizer`, and `epochs`. The paper states only the weight decay.
     """
 
     name: str = "adamw"
@@ -67,7 +68,7 @@ class Finetune:
 
 
 def step_schedule(lr, warmup_epochs, milestones, gamma, steps_per_epoch) -> Schedule:
-    """CTR-GCN's: lr (e + 1) / warmup in warm-up epoch e, then times gamma from each milestone on.
+    """CTR-GCN's schedule: lr (e + 1) / warmup in warm-up epoch e, times gamma at each milestone.
 
     Constant within an epoch; epochs count from 0.
     """
@@ -103,14 +104,14 @@ def make_schedule(optim, epochs: int, steps_per_epoch: int) -> Schedule:
     raise UserError(f"optim.schedule={optim.schedule!r} is unknown: use 'step' or 'cosine'")
 
 
-# The matrices that features are multiplied with, by the last word of their names. All else starts
-# at a value with a meaning, and is not drawn to 0: scales and biases, gates and weights of sums,
-# the skeleton's graph, the prompt's words.
+# Matrices that multiply features, by the last word of their names. Other parameters start at
+# meaningful values and should not decay to 0: scales and biases, gates and weights of sums, the
+# skeleton's graph, the prompt.
 DECAYED = ("kernel", "embedding", "query", "key", "value", "distance", "energy", "gate", "expand")
 
 
 def decay_mask(params) -> dict:
-    """True for the matrices of `DECAYED`, whatever their shape; False for the rest."""
+    """True for the matrices of `DECAYED`, of any shape; False for the rest."""
     return jax.tree.map_with_path(
         lambda path, _: path_name(path).rpartition("/")[2] in DECAYED, params
     )
@@ -124,7 +125,7 @@ def encoder_mask(params) -> dict:
 def make_optimizer(optim, schedule: Schedule) -> optax.GradientTransformation:
     """SGD with Nesterov momentum or AdamW. Raises UserError for an unknown name.
 
-    The gradient norm is clipped before weight decay, as `clip_grad_norm_` before PyTorch's step.
+    The gradient norm is clipped before weight decay, like `clip_grad_norm_` before PyTorch's step.
     """
     mask = decay_mask if optim.decay_mask else None
     clip = optax.clip_by_global_norm(optim.clip_norm) if optim.clip_norm else optax.identity()

@@ -1,8 +1,8 @@
 """The files of a released model: `model.safetensors` and a `config.json` with all it needs.
 
-In and out: variables {"params", "batch_stats"}, and a dict of what is known of them: the run's
-config, `model.json` and result. Matrices may be stored in half precision; vectors, scalars and
-BatchNorm's statistics, which are few, stay float32. Reading gives float32 again.
+In and out: variables {"params", "batch_stats"}, and a dict with the run's config, `model.json` and
+result. Matrices may be stored in half precision; vectors, scalars and BatchNorm's statistics, which
+are small, stay float32. Reading converts all to float32.
 """
 
 import sys
@@ -26,7 +26,7 @@ ADVICE = "fetch the release again"
 
 
 def is_release(folder: Path) -> bool:
-    """Whether a folder holds a released model, not a run or a language model."""
+    """Whether a folder holds a released model, rather than a run or a language model."""
     return (folder / WEIGHTS).is_file() and not (folder / "tokenizer.json").exists()
 
 
@@ -35,10 +35,10 @@ def save(folder: Path, variables: dict, about: dict, dtype: str) -> int:
 
     Args:
         variables: {"params", "batch_stats"}.
-        about: what `load_model.about_run` gives.
+        about: the result of `load_model.about_run`.
 
     Raises:
-        UserError: an unknown dtype, or a weight too large for float16.
+        UserError: an unknown dtype, or a weight is too large for float16.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r}: use one of {', '.join(DTYPES)}")
@@ -54,7 +54,7 @@ def save(folder: Path, variables: dict, about: dict, dtype: str) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with replaced(folder / WEIGHTS) as partial:
         save_file(tensors, partial)
-        partial.chmod(0o644)  # safetensors makes a file for its owner alone
+        partial.chmod(0o644)  # safetensors makes files that only their owner can read
     write_card(folder, {"format": FORMAT, "dtype": dtype, **about})
     return (folder / WEIGHTS).stat().st_size
 
@@ -66,15 +66,15 @@ def write_card(folder: Path, card: dict) -> None:
 
 
 def read_card(folder: Path) -> dict:
-    """What `save` was told of the model, with "format" and "dtype".
+    """The `about` given to `save`, with "format" and "dtype".
 
     Raises:
-        UserError: absent, damaged, or of another format.
+        UserError: it is absent or damaged, or has another format.
     """
     if not check_seal(folder, (WEIGHTS, CARD), ADVICE):
         print(
             f"{folder} has no {SUMS}: not verified; `python -m hocslm_jax release --seal {folder}` "
-            "adds it to a release that is known to be whole",
+            "adds it to a release that you know to be intact",
             file=sys.stderr,
         )
     card = read_json(folder / CARD, ADVICE, ("format", "config", "model"))
@@ -90,7 +90,7 @@ def read_variables(folder: Path, wanted: dict) -> dict:
         wanted: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings.
 
     Raises:
-        UserError: a damaged file, or one of another model (names the tensors).
+        UserError: the file is damaged, or belongs to another model (names the tensors).
     """
     found = read_tensors(folder)
     expected = {path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(wanted)}
@@ -107,10 +107,10 @@ def read_variables(folder: Path, wanted: dict) -> dict:
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
-    """All arrays of a release by name, in the types that they are stored in.
+    """All arrays of a release by name, in their stored types.
 
     Raises:
-        UserError: a damaged file.
+        UserError: the file is damaged.
     """
     try:
         with safe_open(folder / WEIGHTS, "numpy") as file:

@@ -1,10 +1,11 @@
-"""The result of a run: `result.json` and the one line that says it.
+"""The result of a run: `result.json`, and one line of text.
 
 In: a `Run`, its totals and the scores of its last epoch. Out: a plain dict, a sentence.
 """
 
 import jax
 
+from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.evaluate.scores import Scores
 from hocslm_jax.train import environment
 from hocslm_jax.train.metrics import Totals
@@ -12,7 +13,7 @@ from hocslm_jax.train.setup import Run
 
 
 def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
-    """What `result.json` holds; `top1` is the last epoch's, `best_*` are of the best epoch."""
+    """The content of `result.json`; `top1` is from the last epoch, `best_*` from the best one."""
     config, split = run.config, "val" if run.has_val else "test"
     habit = "" if run.has_val else ", the literature's habit"
     seconds = totals.train_seconds
@@ -50,13 +51,13 @@ def make_result(run: Run, totals: Totals, scores: Scores) -> dict:
 
 
 def withdraw_result(run: Run) -> None:
-    """Removes the result of a run that trains on: its workdir has one only while it is finished."""
+    """Removes the result of a run that continues to train: only finished runs have a result."""
     for folder in (run.workdir, *(run.workdir / stream for stream in run.streams)):
         (folder / "result.json").unlink(missing_ok=True)
 
 
 def language_model(run: Run) -> dict | None:
-    """What the stage learnt to describe with, or None."""
+    """The language model that the stage trained with, or None."""
     if run.language is None:
         return None
     name = run.config.lm.name or "pretrained here"
@@ -65,7 +66,7 @@ def language_model(run: Run) -> dict | None:
 
 
 def stream_counts(totals: Totals, scores: Scores) -> dict:
-    """What each of several streams reached alone; `scores` are their equal-weight ensemble's."""
+    """Counts of each of several streams; `scores` are those of their equal-weight ensemble."""
     counts = {
         name: {
             "correct": part.correct,
@@ -85,24 +86,20 @@ def summary(result: dict) -> str:
     together = f"{len(result['streams'])} streams together: " if "streams" in result else ""
     split = result.get("best_split", "test")
     return (
-        f"{together}test {share(result['correct'], total)} after {result['epochs']} epochs "
+        f"{together}test {accuracy_text(result['correct'], total)} after {result['epochs']} epochs "
         f"(best epoch {result['best_epoch']}, chosen on the {split} split: "
-        f"{share(result['best_correct'], total)})"
+        f"{accuracy_text(result['best_correct'], total)})"
     )
-
-
-def share(correct: int, total: int) -> str:
-    return f"{correct}/{total} ({correct / total:.2%})"
 
 
 def epoch_line(
     run: Run, epoch: int, seen: dict[str, float], scores: Scores, val: Scores | None
 ) -> str:
-    """What an epoch gave, for the terminal.
+    """One line about an epoch, for the terminal.
 
     Args:
         seen: means of the training metrics since the last evaluation.
-        scores, val: of the test split, and of the val split where the data has one.
+        scores, val: of the test split, and of the val split if there is one.
     """
     line = f"epoch {epoch}/{run.config.train.epochs}"
     shown = {"loss": "loss {:.4f}", "top1": "train {:.2%}", "caption_loss": "text {:.4f}"}
@@ -111,7 +108,7 @@ def epoch_line(
         line += f"  {run.config.train.batch_size / seconds:.1f} clips/s"
     if "classifier" not in run.stage.train:
         return line
-    line += f"  test {share(scores.correct, scores.total)}"
-    line += f"  val {share(val.correct, val.total)}" if val else ""
+    line += f"  test {accuracy_text(scores.correct, scores.total)}"
+    line += f"  val {accuracy_text(val.correct, val.total)}" if val else ""
     streams = ", ".join(f"{name} {part.top1:.2%}" for name, part in scores.parts.items())
     return line + (f" ({streams})" if streams else "")

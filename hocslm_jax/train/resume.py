@@ -1,7 +1,7 @@
-"""Where a run begins: anew, at its latest checkpoint, or not at all because it is finished.
+"""How a run starts: at step 0, at its latest checkpoint, or not at all if it is finished.
 
 In: a `Run`, the manager of its checkpoints and its data iterator. Out: a state, and the totals of
-the steps before it. A run at another config, or at other data, is refused.
+the previous steps. Runs with another config or other data are refused.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from hocslm_jax.train.setup import Run
 
 
 def start_or_resume(run: Run, manager, iterator, initial: Callable[[], dict]):
-    """A new state, or the latest saved one with the data iterator set to where it was."""
+    """A new state, or the latest saved one with the data iterator at its saved position."""
     found = checkpoint.resume(manager, run.abstract_state, lambda meta: check_same(run, meta))
     if found is None:
         return run.init(jax.random.key(run.config.seed), initial()), Totals()
@@ -33,7 +33,7 @@ def start_or_resume(run: Run, manager, iterator, initial: Callable[[], dict]):
 
 
 def check_same(run: Run, meta: dict) -> None:
-    """Raises UserError where a checkpoint is of another run than this one, or ahead of it."""
+    """Raises UserError if a checkpoint belongs to another run, or has more steps than this one."""
     checkpoint.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
     check_data(meta, run.store, run.config.data.protocol, run.workdir)
     if meta["step"] > run.total_steps:
@@ -44,7 +44,7 @@ def check_same(run: Run, meta: dict) -> None:
 
 
 def finished(run: Run) -> bool:
-    """Whether the run's result is already there; says so."""
+    """Whether the run's result exists already; prints it."""
     text = hosts.on_first(lambda: _known_result(run))
     if text:
         say(f"{run.workdir} is finished: {text}")
@@ -52,7 +52,7 @@ def finished(run: Run) -> bool:
 
 
 def _known_result(run: Run) -> str:
-    """The result of a run with all its steps in words; "" where there is none, or a damaged one."""
+    """The result of a completed run in words; "" if there is none, or it is damaged."""
     path = run.workdir / "result.json"
     if not path.exists():
         return ""
@@ -60,11 +60,11 @@ def _known_result(run: Run) -> str:
         result = read_result(path)
         return summary(result) if result["steps"] == run.total_steps else ""
     except (UserError, KeyError, TypeError, ValueError):
-        say(f"{path} is damaged: evaluating once more")
+        say(f"{path} is damaged: evaluating again")
         return ""
 
 
 def make_folder(workdir: Path) -> None:
-    """Process 0 makes the workdir. Raises UserError if it cannot, or if a process sees none."""
+    """Process 0 creates the workdir. Raises UserError if that fails or a process cannot see it."""
     hosts.on_first(lambda: atomic.make_folder("--workdir", workdir))
     hosts.wait_to_see(workdir)

@@ -1,6 +1,6 @@
-"""From a config to the pieces of a run: data, mesh, model, optimiser, compiled step.
+"""Builds the parts of a run from its config: data, mesh, model, optimiser, compiled step.
 
-In: the config and the workdir. Out: a `Run`, built once, used by training and evaluation alike.
+In: the config and the workdir. Out: a `Run`, used by both training and evaluation.
 """
 
 import contextlib
@@ -38,13 +38,14 @@ from hocslm_jax.train.stages import (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The part of `config.data` that says which clips a run reads, and how.
+    """The part of `config.data` that selects the clips of a run and how they are read.
 
     Attributes:
-      dataset: its name, as `prepare` wrote it.
+      dataset: its name, as prepared.
       data_dir: folder of prepared datasets.
       protocol: which clips train and which test, e.g. "xsub".
-      threads: that prefetch batches; more than one seldom helps, they wait for each other.
+      threads: number of threads that prefetch batches; more than one rarely helps, since they wait
+        for each other.
       cache: "ram" keeps all clips in memory (3 GB for NTU120), "" reads them from the disk.
       auto_prepare: True builds a missing dataset that needs no download before training.
     """
@@ -59,7 +60,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What does not change while a run trains: one stage of a strategy."""
+    """The fixed parts of a run, which is one stage of a strategy."""
 
     config: Any
     stage: Stage
@@ -68,9 +69,9 @@ class Run:
     feed: pipeline.Feed
     mesh: jax.sharding.Mesh
     model: Any
-    language: Language | None  # where the stage learns to describe
-    gain: float | None  # of the language model that the model is made for, if it is
-    captions: CaptionTable | None  # of the training clips, where the stage learns to describe
+    language: Language | None  # if the stage learns to describe
+    gain: float | None  # of the model with a projector for a language model
+    captions: CaptionTable | None  # of the training clips, if the stage learns to describe
     schedule: optim.Schedule
     steps_per_epoch: int
     init: Callable  # (key, initial) -> TrainState, in its sharding
@@ -78,7 +79,7 @@ class Run:
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics, finite)
     predict: Callable  # (variables, x of this host) -> global logits [B, C] or [B, S, C]
     teacher: np.ndarray | None = None  # probabilities [clips of the store, C], see `distill`
-    origin: str = ""  # a mark of the weights that it starts from, see `origin`
+    origin: str = ""  # fingerprint of the initial weights, see `lineage`
 
     @property
     def frozen(self) -> dict:
@@ -86,7 +87,7 @@ class Run:
 
     @property
     def has_val(self) -> bool:
-        """Whether a split of its own chooses the best epoch, and not the test split."""
+        """Whether a val split selects the best epoch, rather than the test split."""
         return self.store.has_split(self.config.data.protocol, "val")
 
     @property
@@ -95,7 +96,7 @@ class Run:
 
     @property
     def streams(self) -> tuple[str, ...]:
-        """Those that train side by side; () where there is one alone."""
+        """The streams that train side by side; () for a single stream."""
         return tuple(self.feed.streams)
 
     @property
@@ -105,7 +106,7 @@ class Run:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one clip of a batch: (M, T, V, C), or (S, M, T, V, C)."""
+        """The shape of one clip of a batch: (M, T, V, C), or (S, M, T, V, C)."""
         streams = (len(self.streams),) if self.streams else ()
         return (*streams, *self.clip_shape)
 
@@ -129,7 +130,7 @@ class Run:
         }
 
     def placement(self, name: str) -> jax.sharding.NamedSharding:
-        """Of one array of a training batch."""
+        """The sharding of one array of a training batch."""
         return (sharding.input_sharding if name == "x" else sharding.batch_sharding)(self.mesh)
 
     def train_iterator(self):
@@ -163,16 +164,16 @@ def build_run(
     language: Language | None = None,
     opener: Callable[[], Store] | None = None,
 ) -> Run:
-    """Everything but the weights of one stage, as `stages.stage_config` makes its config.
+    """Builds one stage, without its weights, from a config of `stages.stage_config`.
 
     Args:
-        build: `(config.model, graph=, num_classes=) -> nn.Module`; with a language model it is
-            also given `fusion=`.
-        language: needed from the first stage on that describes.
-        opener: gives the dataset; by default it is opened here.
+        build: `(config.model, graph=, num_classes=) -> nn.Module`; with a language model it also
+          receives `fusion=`.
+        language: needed from the first stage that describes on.
+        opener: returns the dataset; by default it is opened here.
 
     Raises:
-        UserError: an unknown name or an impossible size in the config, or a dataset not prepared.
+        UserError: an unknown name or impossible size in the config, or the dataset is not prepared.
     """
     check_values(config)
     config = ConfigDict(config.copy_and_resolve_references())
@@ -181,11 +182,11 @@ def build_run(
     stages = read_stages(config)
     stage = stages[config.stage]
     mesh = open_mesh(config)
-    feed = pipeline.Feed.from_config(config.data)  # a typo shows before the data is looked for
+    feed = pipeline.Feed.from_config(config.data)  # reports a typo before the data is opened
     store = opener() if opener else open_data(config.data)
     feed = pipeline.Feed.from_config(config.data, store)
     graph = feed.graph_of(store)
-    # What the dataset decided belongs to the run: prediction and evaluation take it from there.
+    # Settings that the dataset determines are stored in the run, for prediction and evaluation.
     config.data.update({key: getattr(feed, key) for key in ("num_persons", "channels", "origin")})
     fusion = {}
     if fused(stages, config.stage):
@@ -221,7 +222,7 @@ def build_run(
 def make_programs(
     config, model, objective: Callable, schedule, mesh, clip_shape, language: Language | None
 ) -> dict:
-    """`init`, `abstract_state`, `train_step` and `predict` of a `Run`, of all its streams."""
+    """`init`, `abstract_state`, `train_step` and `predict` of a `Run`, for all its streams."""
     tx, streams = optim.make_optimizer(config.optim, schedule), len(config.data.streams)
     init = state.make_init(model, tx, clip_shape, config.optim.ema > 0, trained_groups(config))
     abstract = jax.eval_shape(init, jax.random.key(0), {})
@@ -246,7 +247,7 @@ def make_programs(
 
 
 def model_settings(config) -> ConfigDict:
-    """`config.model`, without dropout in front of a classifier that the stage keeps as it is."""
+    """`config.model`, without dropout in front of a classifier that the stage does not train."""
     settings = ConfigDict(config.model.to_dict())
     if "classifier" not in trained_groups(config):
         settings.dropout = 0.0
@@ -256,7 +257,7 @@ def model_settings(config) -> ConfigDict:
 def make_objective(
     config, stage: Stage, model, mesh, language: Language | None, grid: Grid | None = None
 ) -> Callable:
-    """What the stage minimises; `grid` is where examples with language are packed."""
+    """The objective of the stage; `grid` is the layout of packed examples with language."""
     loss, distill, encoder = config.loss, config.distill, "encoder" in stage.train
     if not isinstance(model, HocSLM):
         options = (loss.smoothing, loss.mixup, distill.share, distill.temperature)
@@ -276,7 +277,7 @@ def make_objective(
 
 
 def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """The mesh of a config, over all devices or those given; both batch sizes must fit it."""
+    """The mesh of a config, over all or the given devices; both batch sizes must fit it."""
     options = {"stream": config.mesh.stream} if config.data.streams else {}
     options |= {} if devices is None else {"devices": devices}
     mesh = sharding.make_mesh(config.mesh.data, config.mesh.model, **options)
@@ -286,7 +287,7 @@ def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.shardi
 
 
 def open_data(data) -> Store:
-    """The prepared dataset; with `data.auto_prepare` process 0 first builds it where missing."""
+    """The prepared dataset; with `data.auto_prepare`, process 0 first builds it if missing."""
     if data.auto_prepare:
         hosts.on_first(lambda: build_missing(data))
         hosts.wait_to_see(dataset_folder(data.dataset, data.data_dir), inside=True)
@@ -294,7 +295,7 @@ def open_data(data) -> Store:
 
 
 def build_missing(data) -> None:
-    """What `python -m hocslm_jax prepare` does for a dataset that needs no source."""
+    """Prepares a dataset that needs no source, like `python -m hocslm_jax prepare`."""
     with contextlib.suppress(UserError):
         open_store(data.dataset, data.data_dir)
         return

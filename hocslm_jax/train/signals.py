@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, noted instead of obeyed, so that a run can save before it leaves."""
+"""Records SIGTERM and Ctrl-C, so that a run can save before it stops."""
 
 import contextlib
 import dataclasses
@@ -9,15 +9,15 @@ from hocslm_jax import hosts
 
 
 class Interrupted(Exception):
-    """The run was told to stop during evaluation."""
+    """The run was asked to stop during evaluation."""
 
 
 class Stop:
-    """Whether a run was told to stop; with several processes a signal to one stops them all.
+    """Whether a run was asked to stop; with several processes, a signal to one stops them all.
 
     Attributes:
-      received: signals that this process got.
-      agreed: whether `ask` has said yes, which it says on all processes at the same call.
+      received: signals that this process received.
+      agreed: whether `ask` has returned True, which it does on all processes at the same call.
     """
 
     def __init__(self):
@@ -36,11 +36,11 @@ class Stop:
 
 @dataclasses.dataclass(frozen=True)
 class Ending:
-    """How a run ended, the same on all processes but for `status`.
+    """How a run ended; equal on all processes except for `status`.
 
     Attributes:
       finished: the last step is done and its result written.
-      stopped: a signal came: nothing more should be begun.
+      stopped: a signal was received, so nothing more should be started.
       status: the exit status of a process that stops here, 130 after Ctrl-C.
     """
 
@@ -51,7 +51,7 @@ class Ending:
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[Stop]:
-    """Notes SIGTERM and SIGINT instead of dying; a second Ctrl-C interrupts at once."""
+    """Records SIGTERM and SIGINT; a second Ctrl-C interrupts at once."""
     stop = Stop()
 
     def note(signum, frame):
@@ -68,7 +68,7 @@ def catch_signals() -> Iterator[Stop]:
 
 
 def until_stopped(batches: Iterable, stop: Stop) -> Iterator:
-    """`batches`, until the run is told to stop. Raises Interrupted then."""
+    """Yields `batches`; raises Interrupted when the run is asked to stop."""
     for batch in batches:
         if stop.ask():
             raise Interrupted

@@ -1,8 +1,8 @@
-"""A training strategy as data: a list of stages, each one training run with its own objective.
+"""Training strategies: a list of stages, each one training run with its own objective.
 
 In: `config.stages`, mappings with the fields of `Stage` (`strategies` has the paper's and the
-controls). Out: `Stage`s, and the config of each: the same but for its optimiser and length, and
-with its position as `stage`. An empty list is one stage of strategy T0.
+controls). Out: `Stage`s, and the config of each, which has the stage's optimiser and number of
+epochs, and its position as `stage`. An empty list means one stage of strategy T0.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ class Stage:
     Attributes:
       train: parameter groups that are updated, of `models.hocslm.GROUPS`.
       losses: "cls" (cross-entropy on the class logits), "gen" (on the caption), or both.
-      start: where the groups in `take` come from: "previous" (stage), or whatever
-        `beginning.open_source` opens: a workdir, a release, a hub id, a CTR-GCN of PyTorch;
-        "random" takes none.
+      start: source of the groups in `take`: "previous" (stage), or a name for
+        `beginning.open_source` (a workdir, a release, a hub id, a PyTorch CTR-GCN); "random" if
+        there is none.
       take: parameter groups that do not start at random.
-      partial: layers of them that do not fit the model start at random, and are named.
+      partial: their layers that do not fit the model start at random, and are printed.
       optim: "scratch" (`config.optim`, `config.train.epochs`) or "finetune" (`config.finetune`).
-      lr, encoder_scale: in the place of the section's; 0 keeps that.
-      classify_on: what the classifier sees, see `FusionConfig`.
-      captions: "own", or "shuffled": every clip keeps another clip's captions (a control).
+      lr, encoder_scale: override the section's values; 0 keeps them.
+      classify_on: the input of the classifier, see `FusionConfig`.
+      captions: "own", or "shuffled": every clip gets another clip's captions (a control).
     """
 
     train: tuple[str, ...] = ("encoder", "classifier")
@@ -78,7 +78,7 @@ def read_stages(config) -> tuple[Stage, ...]:
 
 
 def stage_config(config: ConfigDict, position: int) -> ConfigDict:
-    """The config of one stage: its optimiser in `optim`, its length in `train.epochs`."""
+    """The config of one stage: its optimiser in `optim`, its epochs in `train.epochs`."""
     stage = read_stages(config)[position]
     config = ConfigDict(config.copy_and_resolve_references())
     with config.unlocked():
@@ -94,7 +94,7 @@ def stage_config(config: ConfigDict, position: int) -> ConfigDict:
 
 
 def position_of(config) -> int:
-    """Of the stage that a config is of; the first where none was chosen."""
+    """The position of the stage of a config; 0 if none was selected."""
     return config.get("stage", 0)
 
 
@@ -104,14 +104,14 @@ def fused(stages: tuple[Stage, ...], position: int) -> bool:
 
 
 def trained_groups(config) -> tuple[str, ...]:
-    """Groups that the stage of this config updates; not the prompt where its words are kept."""
+    """Groups that the stage of this config updates; without the prompt if it is fixed text."""
     stage = read_stages(config)[position_of(config)]
     keeps_words = config["lm"]["prompt_mode"] == "text"
     return tuple(g for g in stage.train if not (keeps_words and g == "prompt"))
 
 
 def fixed_groups(config) -> tuple[str, ...]:
-    """Groups that the stage of this config keeps as they are, if its model has them."""
+    """Groups of the model that the stage of this config does not train."""
     return tuple(g for g in GROUPS if g not in trained_groups(config))
 
 

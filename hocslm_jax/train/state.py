@@ -1,8 +1,8 @@
-"""What training changes, as one pytree.
+"""Everything that training changes, as one pytree.
 
 In: a Linen model, an optimiser, a seed and, in a later stage, weights of an earlier one. Out: a
-`TrainState`, born in the sharding of the mesh. The language model is never in it: the step takes it
-as an argument.
+`TrainState`, created in the sharding of the mesh. It never contains the language model, which is an
+argument of the step.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from hocslm_jax.models.hocslm import GROUPS
 
 @flax.struct.dataclass
 class TrainState:
-    step: jax.Array  # int32 []; updates done
-    params: dict  # the groups that train
-    fixed: dict  # the groups that this stage keeps as they are; no gradient, no moments
+    step: jax.Array  # int32 []; number of updates
+    params: dict  # the trained groups
+    fixed: dict  # the frozen groups of this stage, without gradients and moments
     batch_stats: dict  # BatchNorm's running mean and variance
     opt_state: optax.OptState
-    ema: dict | None  # averaged "params" and the "batch_stats" that are theirs, or None when off
+    ema: dict | None  # averaged "params" and their "batch_stats", or None if off
     rng: jax.Array  # a typed key; step n draws from fold_in(rng, n)
 
 
@@ -36,8 +36,8 @@ def make_init(
 ) -> Callable[[jax.Array, dict], TrainState]:
     """`(key, initial) -> TrainState`, pure, for `jit` and `eval_shape`; clip_shape is (M, T, V, C).
 
-    `initial` is {"params", "batch_stats"} of what does not start at random, {} for nothing.
-    `train` are the groups that train; of what is in no group, everything does.
+    `initial` is {"params", "batch_stats"} of the groups that do not start at random; it may be {}.
+    `train` are the trained groups; parameters outside of groups are always trained.
     """
 
     def init(key: jax.Array, initial: dict) -> TrainState:
@@ -61,7 +61,7 @@ def make_init(
 
 
 def merged(tree: dict, other: dict) -> dict:
-    """A nested dict with the leaves of another in the place of its own."""
+    """A nested dict with some leaves replaced by those of another."""
     both = {
         key: merged(tree[key], value) if isinstance(value, dict) and key in tree else value
         for key, value in other.items()
@@ -70,7 +70,7 @@ def merged(tree: dict, other: dict) -> dict:
 
 
 def eval_variables(state: TrainState) -> dict:
-    """What `model.apply` takes in evaluation: the averaged weights where there are any."""
+    """The variables for `model.apply` in evaluation: the averaged weights if there are any."""
     live = {"params": state.params, "batch_stats": state.batch_stats}
     chosen = live if state.ema is None else state.ema
     return chosen | {"params": {**state.fixed, **chosen["params"]}}

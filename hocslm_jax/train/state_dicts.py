@@ -1,7 +1,7 @@
-"""Weights of a PyTorch CTR-GCN in a file: `.pt`, `.safetensors` or `.npz`, to our variables.
+"""Reads weights of a PyTorch CTR-GCN from a `.pt`, `.safetensors` or `.npz` file.
 
 In: a file with a state dict of the public CTR-GCN, alone or inside a checkpoint. Out: the variables
-of a `Recogniser`, and the sizes that the tensors tell. Nothing in a file is executed.
+of a `Recogniser`, and sizes that follow from the tensors. Nothing in a file is executed.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from hocslm_jax.files.npy import read_npz
 from hocslm_jax.models.torch_weights import from_ctrgcn
 
 SUFFIXES = (".pt", ".pth", ".safetensors", ".npz")
-INSIDE = ("state_dict", "model_state_dict", "model", "weights", "net")  # of a checkpoint
+INSIDE = ("state_dict", "model_state_dict", "model", "weights", "net")  # keys of a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Converted:
 
     Attributes:
       variables: {"params", "batch_stats"}, float32.
-      width, stages: as of `EncoderConfig`.
+      width, stages: as in `EncoderConfig`.
       classes, joints, persons, channels: sizes of its output and of its input.
     """
 
@@ -49,7 +49,7 @@ def convert_file(path: Path) -> Converted:
     """The CTR-GCN in a file.
 
     Raises:
-        UserError: no such file, one of another kind or damaged, or not the weights of a CTR-GCN.
+        UserError: the file is missing, damaged or of another type, or not a CTR-GCN's weights.
     """
     state = read_state_dict(path)
     try:
@@ -87,7 +87,7 @@ def _converted(variables: dict, state: Mapping[str, np.ndarray]) -> Converted:
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """The tensors in a file by name, float32; names without the prefix of a wrapper.
+    """The tensors in a file by name, float32; prefixes of wrappers are removed.
 
     A checkpoint may hold the state dict beside other things, as "state_dict" or "model".
 
@@ -128,10 +128,10 @@ def _from_torch(path: Path) -> Mapping:
         ) from None
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of zip, pickle and PyTorch, of many types
+    except Exception as error:  # zip, pickle and PyTorch raise many types
         reason = str(error).strip().partition("\n")[0][:80]
         raise UserError(
-            f"{path} cannot be read as weights alone ({reason}): where you trust it, load it in "
+            f"{path} cannot be read as weights alone ({reason}): if you trust it, load it in "
             "PyTorch and save the network's state_dict()"
         ) from None
     return found if isinstance(found, Mapping) else {}

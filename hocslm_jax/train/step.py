@@ -1,8 +1,8 @@
-"""One update of the weights: the file to edit for a new training objective.
+"""One update of the weights. Edit this file to add a training objective.
 
 An objective is `(params, batch_stats, frozen, batch, rng) -> (loss, (batch_stats, metrics))`; the
-step differentiates it in the groups of `params` that train and in nothing else. `frozen` holds the
-language model, `{}` when there is none. All of it is pure and runs under one `jit`.
+step differentiates it only with respect to the trained groups of `params`. `frozen` holds the
+language model, or is `{}`. All functions are pure and run under one `jit`.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class LossWeights:
 
     Attributes:
       cls, gen: weights of the two losses (eq. 14); the paper gives no values.
-      smoothing: share of the target that all classes have (label smoothing).
+      smoothing: share of the target that is spread over all classes (label smoothing).
       mixup: alpha of mixup's Beta(alpha, alpha); 0 = off. Captions cannot be mixed.
     """
 
@@ -49,7 +49,7 @@ def classify(
     """Strategy T0: cross-entropy on the class logits.
 
     Args:
-        smoothing: of the labels, see `losses.classification`.
+        smoothing: label smoothing, see `losses.classification`.
         mixup: alpha of `losses.mixup`; 0 = off.
         distill: share of the loss that is to follow the batch's `teacher`, whose probabilities are
             of this temperature; 0 = off.
@@ -92,15 +92,14 @@ def describe(
 
     Args:
         model: a `HocSLM`.
-        lm: whose parameters are `frozen["lm"]`; it gets no gradient.
-        weights: of "cls" and "gen"; a loss of weight 0 is not computed.
-        smoothing, mixup: of the classification, as for `classify`; mixup is for stages without
-            "gen", since captions cannot be blended.
+        lm: the language model with the parameters `frozen["lm"]`, which get no gradient.
+        weights: weights of "cls" and "gen"; a loss with weight 0 is not computed.
+        smoothing, mixup: as in `classify`; mixup is for stages without "gen", since captions cannot
+          be blended.
         train_encoder: False keeps the BatchNorm statistics and turns dropout off.
-        chunk: caption positions whose logits exist at one time.
-        grid: where the examples are packed into common rows; None gives each its own.
-        place: applied to the prefixes [B, 1 + P, H] on their way to the language model; says where
-            they lie.
+        chunk: number of caption positions whose logits are in memory at a time.
+        grid: the layout of examples packed into shared rows; None gives each its own row.
+        place: constrains the sharding of the prefixes [B, 1 + P, H] before the language model.
     """
 
     mixup = mixup if weights["cls"] and not weights["gen"] else 0.0
@@ -134,10 +133,10 @@ def describe(
 def caption_loss(
     lm: DecoderLM, params: dict, prefix: jax.Array, batch: dict, chunk: int, grid=None
 ):
-    """`losses.caption` of a batch's captions behind prefixes [B, 1 + P, H]; see `describe`.
+    """`losses.caption` of a batch's captions after prefixes [B, 1 + P, H]; see `describe`.
 
-    With a grid, a batch that does not fit it, which is rare, is read unpacked: nothing is left out.
-    The gradient is then one in `prefix` alone, and is made whether it is asked for or not.
+    A batch that does not fit the grid, which is rare, is processed unpacked, so nothing is left
+    out. With a grid, only the gradient with respect to `prefix` exists, and it is always computed.
     """
     tokens, lengths, head = batch["tokens"], batch["lengths"], head_matrix(params)
 
@@ -155,12 +154,12 @@ def caption_loss(
         read = packing.packed_states(lm, params, prefix, tokens, lengths, places, grid)
         clips = batch["mask"].reshape(grid.shards, -1)
         mask = jnp.take_along_axis(clips, read.example, axis=1) * read.real
-        # As many logits at one time as unpacked, in equal parts.
+        # As many logits at a time as unpacked, in equal parts.
         parts = -(-mask.shape[1] // (chunk * places.shape[1]))
         return losses.caption(read.hidden, head, read.tokens, mask, -(-mask.shape[1] // parts))
 
-    # Each branch makes its own gradient: else either would keep room for what the other saves for
-    # it. The last term is 0 and hands it on.
+    # Each branch computes its own gradient; otherwise each would reserve memory for the residuals
+    # of the other. The last term is 0 and passes the gradient on.
     branches = (jax.value_and_grad(way, has_aux=True) for way in (packed, whole))
     here = jax.lax.stop_gradient(prefix)
     (loss, metrics), slope = jax.lax.cond(fits, *branches, here)
@@ -177,11 +176,11 @@ def make_train_step(
     """`(state, frozen, batch) -> (state, metrics, finite)`.
 
     Args:
-        meters: losses of `hocslm.METERS` whose gradient at the encoder's feature is logged, as the
-            norm `grad_norm_NAME` of the batch's, the loss's weight included.
+        meters: losses of `hocslm.METERS` whose gradient at the encoder's feature is logged: the
+            norm over the batch, including the loss's weight, as `grad_norm_NAME`.
 
-    `metrics` are (sum, count) pairs on the device; `finite` is False when the loss or a gradient
-    is not, and the new state is then worthless.
+    `metrics` are (sum, count) pairs on the device. If the loss or a gradient is not finite,
+    `finite` is False and the new state must not be used.
     """
 
     def train_step(state: TrainState, frozen: dict, batch: dict):
@@ -199,8 +198,8 @@ def make_train_step(
         ema = state.ema
         if ema is not None:
             mean = optax.incremental_update(params, ema["params"], 1 - ema_decay)
-            # The activations of averaged weights are not those of the weights in training, nor the
-            # average of theirs: they get statistics of their own, for a forward pass a step.
+            # Averaged weights need their own BatchNorm statistics, since their activations differ
+            # from those of the trained weights. This costs a forward pass per step.
             seen = objective({**state.fixed, **mean}, ema["batch_stats"], frozen, batch, rng)
             ema = {"params": mean, "batch_stats": seen[1][0]}
         grad_norm = optax.tree.norm(grads)

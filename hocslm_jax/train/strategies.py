@@ -1,7 +1,7 @@
-"""The training strategies of the HocSLM paper (section 3.5, Table 6) and two controls it lacks.
+"""The training strategies of the HocSLM paper (section 3.5, Table 6) and two additional controls.
 
-`:strategy=T3` puts one of these lists into `config.stages`; a config file may hold a list of its
-own. The fields are those of `hocslm_jax.train.stages.Stage`. The language model is frozen in all.
+`:strategy=T3` puts one of these lists into `config.stages`; a config file may define its own list.
+The fields are those of `hocslm_jax.train.stages.Stage`. The language model is frozen in all.
 """
 
 _CLASSIFY = {"train": ("encoder", "classifier"), "losses": ("cls",)}
@@ -16,9 +16,9 @@ _FUSION = ("encoder", "projector", "prompt")
 STRATEGIES = {
     # Classification alone.
     "T0": (_CLASSIFY,),
-    # Control: T0 and as many more epochs as T3 has, without language.
+    # Control: T0 and as many further epochs as in T3, without language.
     "T0+": (_CLASSIFY, _CLASSIFY | _FROM_T0),
-    # The projector learns to describe a trained encoder; then both learn to classify by it.
+    # The projector learns to describe with a trained encoder; then both learn to classify.
     "T1": (
         _CLASSIFY,
         {
@@ -52,6 +52,6 @@ STRATEGIES = {
     "T3": (_CLASSIFY, _JOINT | _FROM_T0),
     # Both losses together, from a random encoder.
     "T4": (_JOINT,),
-    # Control: T3 with every clip's captions given to another clip.
+    # Control: T3 with the captions shuffled between clips.
     "shuffled": (_CLASSIFY, _JOINT | _FROM_T0 | {"captions": "shuffled"}),
 }

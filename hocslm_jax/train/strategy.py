@@ -1,8 +1,8 @@
-"""A whole strategy: its stages one after another, each going on from the one before.
+"""Runs a whole strategy: its stages one after another, each starting from the previous one.
 
 In: a config and a workdir. Out: the last stage's run in the workdir itself, the earlier ones in
-`stages/1`, `stages/2`, …, the language model in `lm/` where it was pretrained here. Every stage
-resumes on its own, so the same command resumes the strategy wherever it stopped.
+`stages/1`, `stages/2`, …, the language model in `lm/` if it is pretrained here. Every stage resumes
+by itself, so rerunning the command resumes the strategy.
 """
 
 import contextlib
@@ -47,7 +47,8 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     """Runs or resumes all stages; returns the exit status.
 
     Raises:
-        UserError: as `setup.build_run` and `loop.train`, or a stage that starts from no run.
+        UserError: as `setup.build_run` and `loop.train`, or the run that a stage starts from is
+          missing.
     """
     check_model(config, build)
     check_settings.check_values(config)
@@ -56,7 +57,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
     check_places(config, workdir)
     hosts.check_same("settings", lambda: settings(config, workdir, "train"))
     hosts.on_first(lambda: lineage.check_lengths(config, Path(workdir)))
-    with alone(Path(workdir)):
+    with locked(Path(workdir)):
         return _train(config, Path(workdir), build)
 
 
@@ -66,7 +67,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
     language, previous = None, None
     if names := config.data.streams:
         say(f"one program for {', '.join(names)} (not data.stream), in {workdir}/STREAM at the end")
-    # What is wrong with language or t0 shows now, not after a first stage of hours.
+    # Errors of the language model or t0 are reported now, not after hours of the first stage.
     if config.t0 and len(stages) > 1:
         check_t0(stages[0], config)
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
@@ -82,7 +83,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
         if len(stages) > 1:
             what = f"{'+'.join(stage.train)} by {'+'.join(stage.losses)}"
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
-        run = distill.taught(setup.build_run(now, folder, build, language, opener))
+        run = distill.add_teacher(setup.build_run(now, folder, build, language, opener))
         source = previous if stage.start == "previous" else stage.start
         initial = functools.cache(functools.partial(initial_weights, run, language, previous))
         if lineage.comparable(stage, folder):
@@ -100,8 +101,8 @@ def evaluate(config, workdir: str | Path, build: Callable = build_model) -> int:
     """Scores the test split with the last stage's checkpoint (`--mode=eval`)."""
     check_places(config, workdir)
     hosts.check_same("settings", lambda: settings(config, workdir, "eval"))
-    checkpoint.read_run(Path(workdir))  # before anything is made for a run that is not there
-    with alone(Path(workdir)):
+    checkpoint.read_run(Path(workdir))  # checks that the run exists before anything is built
+    with locked(Path(workdir)):
         return _evaluate(config, Path(workdir), build)
 
 
@@ -119,7 +120,7 @@ def _evaluate(config, workdir: Path, build: Callable) -> int:
 
 
 def check_places(config, workdir: str | Path) -> None:
-    """Raises UserError for a path that is none, before anything is made there."""
+    """Raises UserError for an invalid path, before anything is created there."""
     places = {"--workdir": workdir, "data.data_dir": config.data.data_dir}
     places |= {"t0": config.t0, "lm.folder": config.lm.folder}
     for name, place in places.items():
@@ -128,17 +129,17 @@ def check_places(config, workdir: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def alone(workdir: Path) -> Iterator[None]:
-    """Makes the workdir and keeps other runs out of it; process 0 holds the lock for all.
+def locked(workdir: Path) -> Iterator[None]:
+    """Creates the workdir and locks it against other runs; process 0 holds the lock for all.
 
     Raises:
-        UserError: on every process, where another run has it, or it cannot be written.
+        UserError: on every process, if another run uses it, or it is not writable.
     """
     with contextlib.ExitStack() as stack:
 
         def enter() -> None:
             if not workdir.exists():
-                stack.callback(_remove_if_empty, workdir)  # a refused run leaves nothing
+                stack.callback(_remove_if_empty, workdir)  # a refused run leaves no folder
             make_folder("--workdir", workdir)
             stack.enter_context(held(workdir / LOCK, f"works in --workdir {workdir}"))
 
@@ -147,7 +148,7 @@ def alone(workdir: Path) -> Iterator[None]:
 
 
 def check_model(config, build: Callable) -> None:
-    """Raises UserError for settings that the package's own network cannot have."""
+    """Raises UserError for impossible settings of the package's own network."""
     if build is build_model:
         encoder_config(config.model)
 
@@ -158,7 +159,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def last_steps(run: setup.Run, language: Language | None) -> Callable[[dict], dict] | None:
-    """What the config asks for once the run has trained: more scores, descriptions of clips."""
+    """The steps after training that the config selects: more scores, descriptions of clips."""
     steps = []
     if augmented_test.wanted(run.config):
         steps.append(functools.partial(augmented_test.score, run))
@@ -190,10 +191,10 @@ def _is_run(source: str | Path) -> bool:
 
 
 def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path:
-    """The folder of a run's language model: fetched, or pretrained where it is not there yet.
+    """The folder of a run's language model, which is downloaded or pretrained if missing.
 
     Raises:
-        UserError: as `open_language`, or captions that cannot be used.
+        UserError: as `open_language`, or unusable captions.
     """
     check_language(config.lm)
     setup.open_mesh(config)
@@ -209,10 +210,10 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
 
 
 def language_folder(config, workdir: Path) -> Path:
-    """Where a run's language model is, or will be pretrained."""
+    """The folder of a run's language model, which may not be pretrained yet."""
     if config.lm.init == "pretrain":
         return Path(config.lm.folder or workdir / "lm")
-    hosts.on_first(lambda: str(resolve(config.lm.name)))  # fetched once where hosts share a cache
+    hosts.on_first(lambda: str(resolve(config.lm.name)))  # downloaded once if hosts share a cache
     return resolve(config.lm.name)
 
 
@@ -220,7 +221,7 @@ def initial_weights(run: setup.Run, language: Language | None, previous: str | P
     """The groups that do not start at random, as {"params", "batch_stats"}.
 
     Raises:
-        UserError: the run to start from is not there, or is of another model or other classes.
+        UserError: the run to start from is missing, or has another model or other classes.
     """
     stage, state = run.stage, run.abstract_state
     every = {**state.fixed, **state.params}

@@ -1,9 +1,9 @@
-"""Several streams in one program: an axis of size S in front of all that a stream has for itself.
+"""Several streams in one program: a leading axis of size S on each stream's own arrays.
 
-In: `init`, `update` and `predict` of one stream. Out: those of S streams side by side, by `vmap`,
-or in turn, by `lax.map`. The step, the random key, labels and mask are shared, so each stream draws
-what it would draw alone; its loss, gradient clipping and BatchNorm see no other stream. With S = 0
-all stays as it is.
+In: `init`, `update` and `predict` of one stream. Out: those of S streams, side by side with `vmap`,
+or in turn with `lax.map`. The step, the random key, labels and mask are shared, so each stream
+draws the same numbers as alone; loss, gradient clipping and BatchNorm are independent for each
+stream. S = 0 changes nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,9 +27,9 @@ def stacked_init(init: Callable, size: int) -> Callable:
 
 
 def takes_turns(mesh: Mesh) -> bool:
-    """Whether a mesh computes its streams one after another: on CPUs, which one alone keeps busy.
+    """Whether a mesh computes its streams one after another: on CPUs, as one keeps them busy.
 
-    There it is twice as fast, and needs the temporary memory of one stream only.
+    This is twice as fast there, and needs the temporary memory of only one stream.
     """
     return mesh.devices.flat[0].platform == "cpu" and mesh.shape.get("stream", 1) == 1
 
@@ -37,8 +37,8 @@ def takes_turns(mesh: Mesh) -> bool:
 def stacked_update(update: Callable, size: int, in_turn: bool = False) -> Callable:
     """`(state, frozen, batch) -> (state, metrics, finite)`.
 
-    Of the batch only x has the streams, [B, S, M, T, V, C]. Each number of the metrics is [S], and
-    so is `finite`.
+    In the batch only x has an axis of streams, [B, S, M, T, V, C]. The metrics and `finite` have
+    shape [S].
     """
     if not size:
         return update
@@ -73,7 +73,7 @@ def stacked_predict(predict: Callable, size: int, in_turn: bool = False) -> Call
 
 
 def stacked_state(one: TrainState, size: int) -> TrainState:
-    """Shapes and shardings of S streams' state from those of one; S over the 'stream' axis."""
+    """Shapes and shardings of the state of S streams, split over 'stream', from those of one."""
 
     def side_by_side(a: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         split = NamedSharding(a.sharding.mesh, P("stream", *a.sharding.spec))
@@ -93,7 +93,7 @@ def single_state(stacked: TrainState) -> TrainState:
 
 
 def make_pick(like: TrainState) -> Callable:
-    """`(stacked state, place) -> TrainState` of one stream, placed as `like` says."""
+    """`(stacked state, place) -> TrainState` of one stream, sharded as `like`."""
     placed = jax.tree.map(lambda a: a.sharding, like)
 
     def pick(state: TrainState, place: int) -> TrainState:
@@ -103,7 +103,7 @@ def make_pick(like: TrainState) -> Callable:
 
 
 def named_metrics(metrics: dict, streams: Sequence[str]) -> dict:
-    """(sum, count) of all streams together as `loss`, of each as `loss/joint`, on the host."""
+    """(sum, count) on the host, of all streams together as `loss`, of each as `loss/joint`."""
     if not streams:
         return metrics
     named = {name: (total.sum(), count.sum()) for name, (total, count) in metrics.items()}
@@ -114,5 +114,5 @@ def named_metrics(metrics: dict, streams: Sequence[str]) -> dict:
 
 
 def _own(change: Callable, state: TrainState) -> TrainState:
-    """`change` on every leaf that is a stream's own."""
+    """Applies `change` to every leaf that each stream has."""
     return state.replace(**{name: jax.tree.map(change, getattr(state, name)) for name in OWN})

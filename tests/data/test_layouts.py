@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hocslm_jax.data.joint_names import MADE_OF, common_names
-from hocslm_jax.data.layouts import conversion, convert_layout, shared_joints
+from hocslm_jax.data.layouts import conversion, convert_layout
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import GRAPHS, NTU25, UCLA20, Graph, other_side, resolve_graph
 
@@ -24,6 +24,13 @@ SHARED = {
     "smpl22": (18, 17, 21, 12, 13, 12, 16, 22),
     "smpl24": (20, 19, 23, 12, 13, 12, 16, 24),
 }
+
+
+def shared_joints(source, target):
+    """The joints of `target` that `source` also has."""
+    known = {*source.joints, *common_names(source.joints)}
+    names = zip(target.joints, common_names(target.joints), strict=True)
+    return tuple(name for name, common in names if name in known or common in known)
 
 
 def clip(graph, channels=3, seed=0):

@@ -15,7 +15,6 @@ from hocslm_jax.train.step import caption_loss
 
 LM = LMConfig(64, 32, 64, 2, 4, 2, 8)
 BATCH, LONGEST, PROMPT, CHUNK = 16, 20, 3, 4
-WHOLE = PROMPT + LONGEST
 
 
 @pytest.fixture(scope="module")

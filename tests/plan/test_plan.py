@@ -187,7 +187,7 @@ def test_impossible_plans_are_one_line(settings, options, said, capsys):
 
 def test_it_says_what_it_does_and_for_how_long(monkeypatch, capsys):
     monkeypatch.setattr(command, "EVERY_S", 0.02)
-    with command.told("compiling for v5e:2x2"):
+    with command.announced("compiling for v5e:2x2"):
         time.sleep(0.1)
     first, *rest = capsys.readouterr().err.splitlines()
     assert "compiling for v5e:2x2" in first and "minutes" in first

@@ -11,14 +11,14 @@ from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.train import experiment, strategy
 from hocslm_jax.train.augmented_test import read_views
 
-LOOKS = {"test.views": 3, "test.crops": 2, "test.mirror": True}
+ATTEMPTS = {"test.views": 3, "test.crops": 2, "test.mirror": True}
 SHORT = {"train.epochs": 1, "train.eval_every": 0}
 
 
 def test_both_counts_are_reported_and_come_back(tmp_path):
     plain, looked = tmp_path / "plain", tmp_path / "looked"
     assert tiny_run.train_strategy(plain, "T0", SHORT) == 0
-    assert tiny_run.train_strategy(looked, "T0", SHORT | LOOKS) == 0
+    assert tiny_run.train_strategy(looked, "T0", SHORT | ATTEMPTS) == 0
     one, other = (json.loads((f / "result.json").read_text()) for f in (plain, looked))
     tta = other["tta"]
     assert "tta" not in one and tta["views_per_clip"] == 12 and tta["total"] == other["total"] == 16
@@ -28,7 +28,7 @@ def test_both_counts_are_reported_and_come_back(tmp_path):
     first = load_scores(looked / "scores_tta.npz")
     assert first.correct == tta["correct"] and not np.array_equal(first.logits, logits[0])
     (looked / "scores_tta.npz").unlink()
-    assert tiny_run.on_tiny_data(strategy.evaluate, looked, "T0", SHORT | LOOKS) == 0
+    assert tiny_run.on_tiny_data(strategy.evaluate, looked, "T0", SHORT | ATTEMPTS) == 0
     np.testing.assert_array_equal(load_scores(looked / "scores_tta.npz").logits, first.logits)
 
 

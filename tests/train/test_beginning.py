@@ -104,12 +104,14 @@ def test_layers_of_other_joints_start_new_where_that_is_asked_for(
     with pytest.raises(UserError, match=r"does not fit .*BatchNorm_0.* \(18,\) there, \(15,\) he"):
         train(tmp_path / "new", f"start={workdir}")
     assert not (tmp_path / "new").exists()
-    with pytest.raises(UserError, match="would start new and never train"):
+    with pytest.raises(UserError, match="would stay random"):
         train(tmp_path / "new", f"start={workdir},partial=true,freeze=encoder")
     capsys.readouterr()
     assert train(tmp_path / "new", f"start={workdir},partial=true", **{"optim.lr": 1e-9}) == 0
     told = capsys.readouterr().out
-    assert "1 of 6 arrays" in told and "start new: encoder/BatchNorm_0, encoder/Dense_0" in told
+    assert (
+        "1 of 6 arrays" in told and "start at random: encoder/BatchNorm_0, encoder/Dense_0" in told
+    )
     name = "params/encoder/Dense_0/bias"
     np.testing.assert_allclose(weights(tmp_path / "new")[name], weights(workdir)[name], atol=1e-6)
 
@@ -177,7 +179,7 @@ def test_other_class_counts_and_joints_of_a_real_network(capsys):
     found = beginning.take(source_of(SMALL, joints=9), wanted, config, graph, partial)
     lines = capsys.readouterr().out.splitlines()
     named = "encoder/block1/ctrgc, encoder/block2/ctrgc, encoder/data_bn"
-    assert lines[-1] == f"layers that do not fit and start new: {named}"
+    assert lines[-1] == f"layers that do not fit and start at random: {named}"
     assert "graph" not in found["params"]["encoder"]["block1"]["ctrgc"]
     assert found["params"]["encoder"]["block1"]["ltc"]["bn"]["scale"].sum() == 8
 

@@ -83,7 +83,7 @@ def test_a_first_stage_and_a_teacher_are_of_the_same_data(finished, tmp_path, mo
     assert not (tmp_path / "run/result.json").exists()
     run = tiny_run.make_run(tmp_path, {"distill.share": 0.5, "distill.teacher": str(finished)})
     with pytest.raises(UserError, match=r"trained on other data: other coordinates"):
-        distill.taught(with_data(run, content="prepared from others"))
+        distill.add_teacher(with_data(run, content="prepared from others"))
 
 
 def test_an_older_run_or_dataset_is_not_compared(finished):

@@ -188,7 +188,7 @@ def test_a_reader_follows_a_run_that_deletes_what_it_reads(workdir, program, mon
     def overtaken(path, step):
         meta = read_meta(path, step)
         read.append(step)
-        if len(read) < integrity.LOOKS:
+        if len(read) < integrity.ATTEMPTS:
             shutil.copytree(folder / str(step), folder / str(step + 1))
             new = folder / str(step + 1) / "meta/metadata"
             changed = json.loads(new.read_text()) | {"step": step + 1}
@@ -199,7 +199,7 @@ def test_a_reader_follows_a_run_that_deletes_what_it_reads(workdir, program, mon
     wanted = restored(workdir, program)
     monkeypatch.setattr(integrity, "_read_meta", overtaken)
     assert same(restored(workdir, program), wanted)
-    assert read == list(range(12, 12 + integrity.LOOKS)) and capsys.readouterr().err == ""
+    assert read == list(range(12, 12 + integrity.ATTEMPTS)) and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("keep", [0, -1])
@@ -213,6 +213,6 @@ def test_a_damaged_result_is_written_anew(workdir, capsys, text):
     whole = json.loads((workdir / "result.json").read_text())
     (workdir / "result.json").write_text(text)
     assert loop.train(tiny_run.make_run(workdir, CHANGES)).finished
-    assert "is damaged: evaluating once more" in capsys.readouterr().out
+    assert "is damaged: evaluating again" in capsys.readouterr().out
     found = json.loads((workdir / "result.json").read_text())
     assert (found["correct"], found["total"]) == (whole["correct"], whole["total"])

@@ -11,7 +11,7 @@ import tiny_run
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import Scores, load_scores, save_scores
 from hocslm_jax.train import loop, strategy
-from hocslm_jax.train.distill import taught
+from hocslm_jax.train.distill import add_teacher
 
 STORE = tiny_run.TinyStore()
 STREAMS = ("joint", "bone_motion")
@@ -75,7 +75,7 @@ def test_a_student_follows_its_teacher_against_the_labels(tmp_path):
 
 def test_a_batch_carries_the_mean_of_the_members(teacher, tmp_path):
     changes = {"distill.teacher": f"{teacher}/[jb]*", "distill.share": 0.5}
-    run = taught(tiny_run.make_run(tmp_path, changes))
+    run = add_teacher(tiny_run.make_run(tmp_path, changes))
     logits = np.mean([load_scores(f).logits for f in teacher.glob("*/scores_train.npz")], axis=0)
     batch = next(run.train_iterator())
     target = jax.nn.softmax(logits[batch["row"]] / 4)
@@ -84,7 +84,7 @@ def test_a_batch_carries_the_mean_of_the_members(teacher, tmp_path):
     np.testing.assert_array_equal(batch["x"], plain["x"])
     placed = run.put(batch)["teacher"]
     assert placed.addressable_shards[0].data.shape == (1, 4)  # of 8, on 8 devices
-    whole = taught(tiny_run.make_run(tmp_path, changes | {"distill.teacher": str(teacher)}))
+    whole = add_teacher(tiny_run.make_run(tmp_path, changes | {"distill.teacher": str(teacher)}))
     assert whole.config.distill.targets == run.config.distill.targets
 
 
@@ -133,13 +133,13 @@ def test_a_student_goes_on_bit_by_bit_and_with_no_other_teacher(tmp_path, monkey
 def test_a_teacher_of_other_clips_is_refused(tmp_path, told, text):
     run = tiny_run.make_run(tmp_path / "run", write_teacher(tmp_path / "sure", **told))
     with pytest.raises(UserError, match=text):
-        taught(run)
+        add_teacher(run)
 
 
 def test_a_run_without_scores_of_its_training_clips_says_how_to_make_them(tmp_path):
     changes = {"distill.teacher": str(tmp_path), "distill.share": 0.5}
     with pytest.raises(UserError, match=r"holds no scores_train\.npz.*train_clips"):
-        taught(tiny_run.make_run(tmp_path / "run", changes))
+        add_teacher(tiny_run.make_run(tmp_path / "run", changes))
 
 
 @pytest.mark.parametrize(
@@ -164,4 +164,4 @@ def test_what_cannot_be_is_named(tmp_path, changes, name, text):
 
 def test_a_run_without_a_teacher_is_left_alone(tmp_path):
     run = tiny_run.make_run(tmp_path)
-    assert taught(run) is run and "teacher" not in next(run.train_iterator())
+    assert add_teacher(run) is run and "teacher" not in next(run.train_iterator())

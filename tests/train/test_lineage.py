@@ -82,7 +82,7 @@ def test_a_stage_is_not_resumed_from_another_start(tmp_path):
     mark = result_of(second)["origin"]
     assert mark and tiny_run.train_strategy(second, "T0+", config) == 0  # finished, and says so
     assert tiny_run.train_strategy(first, "T0", SHORT | {"train.epochs": 2}) == 0
-    with pytest.raises(UserError, match=r"began from other weights than .*first") as error:
+    with pytest.raises(UserError, match=r"started from other weights than .*first") as error:
         tiny_run.train_strategy(second, "T0+", config)
     assert "checkpoints" in str(error.value) and result_of(second)["origin"] == mark
 

@@ -79,5 +79,5 @@ def test_the_command_line_is_read_as_it_is_given(monkeypatch):
     argument = "configs/nw_ucla.py:recipe=short,lr=0.2,strategy=T3"
     for given in ([f"--config={argument}"], ["--config", argument]):
         argv = ["launch.py", *given, "--config.lm.chunk=4", "--workdir=runs/a"]
-        found = command.asked(command.with_file(argv))
+        found = command.given_settings(command.with_config_path(argv))
         assert found == ["optim.lr", "lm.chunk"]

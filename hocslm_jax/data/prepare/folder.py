@@ -19,7 +19,14 @@ from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.prepare.archive import fingerprint
 from hocslm_jax.data.prepare.readers.clips import USUAL_READING, Reading, channels_in, read_clip
-from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Columns, OnBad, Protocols, Recipe, tell_bad
+from hocslm_jax.data.prepare.writer import (
+    SHARD_CLIPS,
+    Columns,
+    OnBad,
+    Protocols,
+    Recipe,
+    report_bad,
+)
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.text import find_inside, read_json, read_lines, read_table
 from hocslm_jax.graph import Graph, resolve_graph
@@ -132,7 +139,7 @@ def _read_clips(
                 **{key: int(row.get(key) or 0) for key in _NUMBERS},
             )
         except (ValueError, UserError) as error:
-            tell_bad(on_bad, where, error)
+            report_bad(on_bad, where, error)
 
 
 def _read_table(path: Path) -> list[tuple[str, dict[str, str]]]:

@@ -17,9 +17,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow_datasets as tfds
-from array_record.python.array_record_module import ArrayRecordWriter
-from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.clip import Clip, Nobody
@@ -103,6 +100,8 @@ def write_records(
     Raises:
       UserError: raised by a shard, or there is no clip at all.
     """
+    import tensorflow_datasets as tfds  # slow to import
+
     kept, records = data_dir / KEPT, data_dir / name / VERSION
     kept.mkdir(parents=True, exist_ok=True)
     records.mkdir(parents=True)
@@ -141,6 +140,9 @@ def write_shard(
     shard: Shard, point: tuple[int, int], folder: Path, number: int, note: Callable[[], dict] = dict
 ) -> Path:
     """The file of a shard in `folder`; it is written, with its note, unless it exists."""
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+
     path = folder / f"{number:05}.array_record"
     if path.with_suffix(NOTE).exists():
         return path
@@ -167,8 +169,10 @@ def read_notes(data_dir: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted((data_dir / KEPT).glob("*" + NOTE))]
 
 
-def make_features(point: tuple[int, int]) -> tfds.features.FeaturesDict:
-    """The TFDS features of a record with joints [T, M, V, C]; `point` is (V, C)."""
+def make_features(point: tuple[int, int]):
+    """The TFDS `FeaturesDict` of a record with joints [T, M, V, C]; `point` is (V, C)."""
+    import tensorflow_datasets as tfds
+
     joints = tfds.features.Tensor(  # TFDS needs encoding if two dimensions are unknown
         shape=(None, None, *point), dtype=np.float32, encoding="bytes"
     )
@@ -184,7 +188,7 @@ def bad_file(file: str, reason: str, empty: bool = False) -> BadFile:
     return found | {"empty": True} if empty else found
 
 
-def tell_bad(on_bad: OnBad, where: str, error: Exception) -> None:
+def report_bad(on_bad: OnBad, where: str, error: Exception) -> None:
     """Reports an unusable clip; if it only shows nobody, its file does not count as bad."""
     on_bad(where, str(error), *([True] if isinstance(error, Nobody) else []))
 

@@ -29,7 +29,14 @@ from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat, translate
 from hocslm_jax.data.prepare.ntu.classes import CLASSES
 from hocslm_jax.data.prepare.ntu.skeleton import Name
 from hocslm_jax.data.prepare.readers.clips import USUAL_READING, Reading, finished
-from hocslm_jax.data.prepare.writer import SHARD_CLIPS, Columns, OnBad, Protocols, Recipe, tell_bad
+from hocslm_jax.data.prepare.writer import (
+    SHARD_CLIPS,
+    Columns,
+    OnBad,
+    Protocols,
+    Recipe,
+    report_bad,
+)
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, Graph
 
@@ -164,7 +171,7 @@ def _clips(
             if reading is None:
                 on_bad(entry.where, str(error))
             else:
-                tell_bad(on_bad, entry.where, error)
+                report_bad(on_bad, entry.where, error)
 
 
 def _joints(entry: Entry, reading: Reading | None) -> np.ndarray:

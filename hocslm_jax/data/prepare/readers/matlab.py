@@ -10,7 +10,7 @@ import warnings
 import zlib
 from pathlib import Path
 
-import scipy.io
+import scipy  # loads scipy.io on first use
 
 from hocslm_jax.data.prepare.readers.arrays import from_array, pick
 from hocslm_jax.data.prepare.readers.recording import Recording, check_size

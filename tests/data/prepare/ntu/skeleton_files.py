@@ -6,8 +6,6 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-STEM = "S001C002P003R002A013"
-
 
 @functools.cache
 def sample(shared) -> dict[str, bytes]:
