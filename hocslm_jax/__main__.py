@@ -1,8 +1,7 @@
 """The command `hocslm-jax VERB …`, also `python -m hocslm_jax VERB …`: one verb for each task.
 
-A verb is a module with `add_arguments(parser)` and `run(args)`, imported only when it is asked for.
-`train` alone has flags of another kind, those of `--config`. A UserError is printed as one line and
-ends with status 2.
+A verb is a module with `add_arguments(parser)` and `run(args)`, imported only when it is used. Only
+`train` has other flags, those of `--config`. A UserError is printed as one line; the status is 2.
 """
 
 import argparse
@@ -19,21 +18,21 @@ VERBS = {
         "describe RGB videos with a vision-language model",
     ),
     "ablate": ("hocslm_jax.train.ablate", "run every row of a table with several seeds"),
-    "plan": ("hocslm_jax.plan.command", "memory and time of a train step on devices not at hand"),
+    "plan": ("hocslm_jax.plan.command", "memory and time of a train step on other devices"),
     "predict": ("hocslm_jax.predict.command", "classify, describe and draw skeleton files"),
-    "evaluate": ("hocslm_jax.predict.accuracy", "count the test clips that models get right"),
+    "evaluate": ("hocslm_jax.predict.accuracy", "test accuracy of models"),
     "ensemble": (
         "hocslm_jax.evaluate.ensemble_command",
         "fuse the scores of several runs, and test the gain",
     ),
     "convert": (
         "hocslm_jax.predict.convert",
-        "a release from the weights of a CTR-GCN in PyTorch",
+        "convert PyTorch CTR-GCN weights to a release",
     ),
-    "release": ("hocslm_jax.predict.release", "weights of runs as safetensors, with all they need"),
-    "export": ("hocslm_jax.export.command", "a trained model as one ONNX or StableHLO file"),
+    "release": ("hocslm_jax.predict.release", "export finished runs as folders of weights"),
+    "export": ("hocslm_jax.export.command", "export a trained model as one ONNX or StableHLO file"),
     "report": ("hocslm_jax.evaluate.report", "tables and figures of finished runs"),
-    "render": ("hocslm_jax.predict.render", "draw clips, and what a run predicted for them"),
+    "render": ("hocslm_jax.predict.render", "draw clips with the predictions of a run"),
 }
 
 
@@ -50,7 +49,10 @@ def _act(argv: list[str]) -> int | None:
         epilog="verbs:\n" + "\n".join(f"  {verb:10}{about}" for verb, (_, about) in VERBS.items()),
     )
     parser.add_argument(
-        "verb", choices=VERBS, metavar="VERB", help="one of those below; VERB --help says more"
+        "verb",
+        choices=VERBS,
+        metavar="VERB",
+        help="one of the verbs below; VERB --help lists its options",
     )
     verb = parser.parse_args(argv[:1]).verb
     module, about = VERBS[verb]

@@ -27,7 +27,7 @@ class Graph:
     Attributes:
       name: short name, used in messages and records.
       joints: joint names; their order is the order of the V axis.
-      edges: the bones as (child, parent) pairs, 0-based, one for every joint but the root.
+      edges: the bones as (child, parent) pairs, 0-based, one for every joint except the root.
       root: index of the joint that has no parent.
       centre: index of the joint that clips in a sensor's coordinates are moved to; -1 = the root.
       up: the axis that points up, of `UPWARDS`.
@@ -83,7 +83,7 @@ def resolve_graph(spec: str | Mapping | Graph) -> Graph:
 
     Raises:
       UserError: unknown name (with the nearest known one), a missing field, an unknown joint, or
-        edges that are no tree.
+        edges that do not form a tree.
     """
     if isinstance(spec, Graph):
         return spec

@@ -1,4 +1,4 @@
-"""Small files that claim or unpack to a lot are refused before it is there."""
+"""Small files that claim or unpack to much data are refused early."""
 
 import io
 import json
@@ -78,7 +78,7 @@ def test_skeletons_of_endless_lines(line):
         parse_skeleton(b"%d\n" % (2 * MAX_LINES) + line * (2 * MAX_LINES))
 
 
-def test_a_skeleton_that_unpacks_to_a_lot_is_left_out(tmp_path):
+def test_skeleton_that_unpacks_to_too_much_is_skipped(tmp_path):
     name = "S001C001P001R001A001.skeleton"
     path = pack(tmp_path / "x.zip", {name: b"0\n" * (MAX_BYTES // 2 + 1)})
     bad = []

@@ -1,4 +1,4 @@
-"""The config files: the protocol's constants, the arguments, and one line for every mistake."""
+"""The config files: constants of the protocols, arguments, and one line per error."""
 
 import dataclasses
 import importlib
@@ -176,7 +176,7 @@ def test_a_saved_config_is_read_back():
 
 
 @pytest.mark.parametrize(("key", "near"), [("lr", "optim.lr"), ("optim.lrr", "optim.lr")])
-def test_unknown_keys_are_answered_with_the_nearest(key, near):
+def test_unknown_keys_suggest_the_nearest(key, near):
     assert near in experiment.nearest(key, list(experiment.flatten(experiment.defaults())))
 
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; a lock goes with its process; names of any kind."""
+"""Files are written atomically; a lock ends with its process; any file names work."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_a_damaged_file_is_one_line(tmp_path, text):
     assert "run it again" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_second_process_is_refused_by_name_and_a_crash_frees_the_lock(tmp_path):
+def test_lock_refuses_a_second_process_and_is_freed_by_a_crash(tmp_path):
     path = tmp_path / "run.lock"
     command = [sys.executable, "-c", HOLD, str(path)]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""The losses against their definitions: padding, chunks, and what a compiled one holds."""
+"""The losses against their definitions: padding, chunks, and memory of a compiled one."""
 
 import functools
 
@@ -92,7 +92,7 @@ def test_chunks_save_memory_and_stay_on_their_device():
     assert "all-gather" not in small.as_text()
 
 
-def test_no_product_with_the_words_is_wider_than_the_states(captions):
+def test_no_vocabulary_product_is_wider_than_hidden_states(captions):
     """In bfloat16 the gradient of the logits must not make a float32 copy of the words."""
     hidden, head, tokens, mask = (jnp.asarray(a) for a in captions)
     narrow = hidden.astype(jnp.bfloat16), head.astype(jnp.bfloat16)

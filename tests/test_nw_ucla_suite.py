@@ -85,7 +85,7 @@ def test_the_whole_plan_is_run_once(launched, tmp_path):
     assert suite(tmp_path, *options) == 0 and done[count:] == ["report"]  # nothing is done again
 
 
-def test_what_needs_a_failed_step_is_left_out_and_the_rest_runs(launched, tmp_path, capsys):
+def test_steps_after_a_failed_one_are_skipped(launched, tmp_path, capsys):
     done, failing = launched
     failing.append("ctrgcn,streams=all")
     assert suite(tmp_path) == 1

@@ -1,4 +1,4 @@
-"""What a long loop reports, on a terminal and elsewhere."""
+"""Progress reports of a long loop, on a terminal and elsewhere."""
 
 import re
 import sys
@@ -35,7 +35,7 @@ def test_a_line_comes_at_least_every_so_many_seconds(clock, capsys):
     ]
 
 
-def test_the_rate_is_the_loops_own_if_the_caller_gives_none(clock, capsys):
+def test_rate_defaults_to_that_of_the_loop(clock, capsys):
     reporter = Progress(100, unit="clip", every_s=10)
     clock[0] += 200  # the first step compiles
     reporter.update(1)

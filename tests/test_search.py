@@ -29,7 +29,7 @@ def test_no_two_rows_are_the_same(name):
     assert len(set(configs)) == len(configs)
 
 
-def test_a_student_comes_after_the_row_that_teaches_it():
+def test_student_runs_after_its_teacher():
     seen = []
     for row, arg in TABLES["distill"].rows.items():
         config = nw_ucla.get_config(arg)

@@ -63,7 +63,7 @@ def test_inputs_are_spread_over_all_devices(mesh, rows, share):
     np.testing.assert_array_equal(spread, x)
 
 
-def test_gathering_leaves_the_model_axis_and_what_is_whole():
+def test_gathering_keeps_the_model_axis():
     mesh = sharding.make_mesh(model=2)
     tree = {"a": jnp.ones((8, 4)), "b": jnp.ones(8)}
     placed = {"a": NamedSharding(mesh, P("data", "model")), "b": NamedSharding(mesh, P("model"))}

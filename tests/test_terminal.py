@@ -1,4 +1,4 @@
-"""What reaches the terminal, and how a command ends."""
+"""Output that reaches the terminal, and the exit status of commands."""
 
 import errno
 import io
@@ -22,7 +22,7 @@ def ended(capsys, act):
     return status, found.out, found.err
 
 
-def test_a_mistake_is_one_bounded_line_that_keeps_its_advice(capsys):
+def test_error_is_one_short_line_with_its_advice(capsys):
     def act():
         raise UserError(f"weights.bin: {'tensor, ' * 4000}are missing; fetch the file again")
 

@@ -1,4 +1,4 @@
-"""Frames of videos as they should be seen: upright, of a bounded size, and not in the mirror."""
+"""Frames of videos are upright, of bounded size, and not mirrored."""
 
 import struct
 

@@ -197,7 +197,7 @@ def build_batch(
 
 
 def _stream(joints: np.ndarray, name: str, graph: Graph, feed: Feed) -> np.ndarray:
-    """A stream of the coordinates, with the confidence of the joints beside it."""
+    """A stream of the coordinates, followed by the confidence of the joints."""
     return on_coordinates(lambda x: make_stream(x, name, graph), joints, feed.coordinates)
 
 

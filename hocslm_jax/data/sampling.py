@@ -79,7 +79,7 @@ def nw_ucla(
     out. Frames are drawn without replacement from 100 copies of the clip and sorted; in test mode
     evenly spaced.
 
-    Args and result as in `ntu`, but for `rotation`: whole degrees, about x and y alone, None = 60;
+    Args and result as in `ntu`, except `rotation`: whole degrees, only about x and y, None = 60;
     in 2D about the view axis, None = 17 (0.3 rad). An axis on which every joint of every frame is
     equal becomes 0, the middle of the box, where the reference divides 0 by 0 and feeds NaN.
     One-frame clips repeat that frame.

@@ -17,7 +17,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 
 POSES = 7
-# Inches, but for the last two.
+# Inches, except the last two.
 CELL, GAP, TOP, BOTTOM = 5.7, 0.5, 0.65, 0.35
 HEAD, STRIP, LINE, LABEL = 0.35, 1.75, 0.185, 1.05
 LETTERS, MOST_LINES = 64, 3  # of a line, of a sentence

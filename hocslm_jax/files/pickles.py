@@ -168,7 +168,7 @@ class _Reader(pickle._Unpickler):
             self.check_size(values, dtype.resolve(), shape)
             target.__setstate__((1, shape, dtype.resolve(), bool(fortran), values))
         else:
-            raise _Refused("an object with a state of its own, which is refused")
+            raise _Refused("an object with its own state, which is refused")
 
     def load_setitem(self) -> None:
         self.check_items(self.stack[-3], [self.stack[-2]])

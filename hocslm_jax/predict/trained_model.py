@@ -147,10 +147,10 @@ class TrainedModel(Predictor):
             )
         lm, name = self.config.lm, self.lm
         if name is None and lm.init == "load" and not lm.name:
-            told = repr(self.metadata["config"].get("lm", {}).get("name", ""))[:80]
+            named = repr(self.metadata["config"].get("lm", {}).get("name", ""))[:80]
             raise UserError(
                 f"{self.folder} does not include its language model: give the one it was trained "
-                f"with as --lm (it names {told})"
+                f"with as --lm (it names {named})"
             )
         if name is None:
             name = lm.name if lm.init == "load" else self.folder / "lm"

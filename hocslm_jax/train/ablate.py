@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="replaces the config of the table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="rows to run; default: all")
-    parser.add_argument("--set", default="", metavar="k=v,k=v", help="for every run")
+    parser.add_argument("--set", default="", metavar="k=v,k=v", help="settings of every run")
     parser.add_argument("--out", type=Path, help="copy the finished runs' reports here")
     parser.add_argument("--summarise", action="store_true", help="train nothing, write the table")
 

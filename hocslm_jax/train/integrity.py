@@ -104,7 +104,7 @@ def _look(folder: Path, step: int) -> tuple[dict, str]:
 def _read_meta(folder: Path, step: int) -> dict:
     """`meta` of one checkpoint, verified. Raises Damaged, or UserError for a newer format."""
     try:
-        meta = read_json(folder / str(step) / "meta" / "metadata", "train anew")
+        meta = read_json(folder / str(step) / "meta" / "metadata", "train again")
     except UserError as error:
         raise Damaged(str(error).partition(": ")[0]) from None
     if {"format", "sums", "checksum"} & set(meta):

@@ -1,4 +1,4 @@
-"""The accelerator suite: a part leaves its file, and is not run again."""
+"""The accelerator suite: each part writes its file, and is not run again."""
 
 import json
 
@@ -6,7 +6,7 @@ from benchmarks import accelerator, joint_speed
 from benchmarks.joint_contestants import CONTESTANTS
 
 
-def test_a_part_leaves_its_file_and_is_not_run_again(tmp_path, monkeypatch):
+def test_finished_part_is_not_run_again(tmp_path, monkeypatch):
     monkeypatch.setattr(accelerator, "REPETITIONS", 2)
     command = ["--out", str(tmp_path), "--lm", "tiny", "--parts", "attention"]
     accelerator.main(command)
@@ -18,7 +18,7 @@ def test_a_part_leaves_its_file_and_is_not_run_again(tmp_path, monkeypatch):
     accelerator.main(command)
 
 
-def test_the_joint_step_is_asked_for_with_every_contestant(tmp_path, monkeypatch):
+def test_joint_step_is_measured_with_every_implementation(tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(
         accelerator, "command", lambda module, args, *options: asked.update({module: options})

@@ -1,4 +1,4 @@
-"""A short campaign of kills, and what it would report."""
+"""A short crash campaign, and its detection of errors."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ def outcome(workdir, state="a", loss=1.0):
     return workdir
 
 
-def test_the_campaign_sees_what_is_lost_or_wrong(tmp_path):
+def test_campaign_detects_lost_or_wrong_results(tmp_path):
     wanted = crash_compare.outcome(outcome(tmp_path / "whole"))
     assert not list(crash_compare.differences(outcome(tmp_path / "same"), wanted))
     (said,) = crash_compare.differences(outcome(tmp_path / "b", state="b"), wanted)

@@ -1,4 +1,4 @@
-"""Clips of one recording in other layouts: what is measured is what the table says."""
+"""The table of layouts: one recording converted to other layouts."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ RESULT = Path(__file__).resolve().parents[2] / "results/benchmarks/layouts.json"
 
 
 @pytest.mark.parametrize("name", GRAPHS)
-def test_a_clip_comes_back_but_for_the_joints_that_are_named(name):
+def test_round_trip_keeps_all_but_the_missing_joints(name):
     back = clip_of(layouts.in_layout(CLIP, GRAPHS[name]), UCLA20)
     equal = np.isclose(back, CLIP, atol=1e-5).all(axis=(0, 1, 3))
     (row,) = [
@@ -52,7 +52,7 @@ class Store:
         return np.array([("train", "test").index(split)])
 
 
-def test_a_dataset_in_another_layout_is_one_that_prepare_takes(tmp_path):
+def test_prepare_accepts_a_dataset_in_another_layout(tmp_path):
     layouts.write_folder(Store(), "xview", GRAPHS["coco17"], True, tmp_path)
     recipe = folder.recipe("mine", tmp_path, "coco17", lambda *bad: pytest.fail(str(bad)))
     clips = [clip for shard in recipe.shards for clip in shard()]

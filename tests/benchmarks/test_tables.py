@@ -1,4 +1,4 @@
-"""The tables in the documents are those of the results."""
+"""The tables in the documents match the results."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Random changes of a clip: what they may touch, how often, and that they never write in place."""
+"""Augmentation: what it changes, how often, and never in place."""
 
 import math
 
@@ -95,7 +95,7 @@ def test_probability_is_met(augmentation):
     assert augmentation(ONES, rng, 0.0) is ONES
 
 
-def test_drop_joints_takes_all_of_a_clip_smaller_than_the_draw():
+def test_drop_joints_on_a_small_clip_drops_everything():
     tiny = np.ones((1, 3, 2, 3), np.float32)
     assert not drop_joints(tiny, np.random.default_rng(0), 1.0).any()
 
@@ -137,7 +137,7 @@ def test_scale_stretches_each_axis_and_jitter_moves_each_joint():
     np.testing.assert_allclose((moved[0] - 1).std(), 0.05, rtol=0.05)
 
 
-def test_an_option_that_is_off_leaves_the_other_draws_alone():
+def test_disabled_options_do_not_change_other_draws():
     feed = Feed(drop_axis=0.5, drop_joints=0.5)
     for seed in range(20):
         x = drop_axis(ONES, rng := np.random.default_rng(seed), 0.5)
@@ -146,7 +146,7 @@ def test_an_option_that_is_off_leaves_the_other_draws_alone():
         np.testing.assert_array_equal(found, wanted)
 
 
-def test_views_are_all_combinations_and_one_is_the_plain_clip():
+def test_views_are_all_combinations_with_the_plain_clip():
     assert views_of(1, 30.0, 1, False) == (ClipView(),)
     views = views_of(3, 30.0, 2, True)
     assert len(set(views)) == 12

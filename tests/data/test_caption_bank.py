@@ -88,7 +88,7 @@ def test_the_bank_holds_nothing_but_known_classes(shared):
     assert set(bank()) <= known, f"no class is named {sorted(set(bank()) - known)}"
 
 
-def test_the_captions_of_the_quickstart_clips_name_their_class_too():
+def test_quickstart_captions_name_their_class():
     texts, rng = bank(quickstart.CLASSES, "quickstart"), np.random.default_rng(0)
     sides, paces, sizes = ("left", "right"), ("quickly", "slowly"), ("small", "big")
     wrong = set()

@@ -1,4 +1,4 @@
-"""Captions are checked on the way in, end up with the right clips, and name what they describe."""
+"""Captions are checked, assigned to the right clips, and name their class."""
 
 import json
 import re
@@ -144,7 +144,7 @@ def test_draws_come_from_the_rows_own_sentences(store, tokens):
     assert (first[0] == second[0]).all() and first[1] == second[1]
 
 
-def test_shuffling_moves_sentences_among_the_rows_asked_for(tmp_path, tokens):
+def test_shuffling_permutes_sentences_of_the_given_rows(tmp_path, tokens):
     store = make_store(tmp_path, labels=[i % 3 for i in range(60)])
     write(tmp_path, *(own(f"c{i}", f"Sentence {i}.") for i in range(60)))
     rows = np.arange(0, 60, 2)
@@ -174,7 +174,7 @@ def test_the_bank_alone_does_not_read_the_clips_captions(store, tokens):
         caption_table(store, tokens, 60)
 
 
-def test_the_clips_captions_alone_must_be_there_for_the_rows_asked_for(store, tokens):
+def test_source_clips_needs_captions_of_all_rows(store, tokens):
     with pytest.raises(UserError, match=r"captions\.jsonl does not exist"):
         caption_table(store, tokens, 60, "clips")
     write(store.path.parent, own("c0", "A."), own("c3", "B."))

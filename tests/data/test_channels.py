@@ -1,4 +1,4 @@
-"""Clips of two coordinates and clips with a confidence on their way to the network."""
+"""Clips in 2D and clips with a confidence, from file to network."""
 
 import dataclasses
 
@@ -50,7 +50,7 @@ def test_the_network_gets_the_channels_of_the_clips(channels, feeder, seed):
 
 @pytest.mark.parametrize("feeder", FEEDERS)
 @pytest.mark.parametrize("seed", [None, 3], ids=["test", "train"])
-def test_a_confidence_changes_no_coordinate_and_is_changed_by_none(feeder, seed):
+def test_confidence_and_coordinates_are_independent(feeder, seed):
     joints = clip("xyc")
     settings = {"feeder": feeder, "scale": 0.3, "jitter": 0.1, "drop_axis": 1.0}
     x = fed(joints, "xyc", seed, **settings)
@@ -81,7 +81,7 @@ def test_the_confidence_is_dropped_by_a_setting():
 
 
 @pytest.mark.parametrize("feeder", FEEDERS)
-def test_where_a_body_is_in_the_image_and_how_large_does_not_matter(feeder):
+def test_position_and_size_in_the_image_do_not_matter(feeder):
     joints = clip("xy")
     far = (joints / 3 + [100, -40]).astype(np.float32)
     np.testing.assert_allclose(
@@ -138,7 +138,7 @@ def test_a_mirror_exchanges_the_confidence_of_left_and_right_too():
     assert gone.any() and not lost[..., 2][gone].any()
 
 
-def test_what_is_missing_does_not_stretch_the_box():
+def test_missing_joints_do_not_stretch_the_box():
     joints = clip("xyc")
     whole = nw_ucla(joints[:, :, 1:], frames=40, coordinates=2)
     joints[:, :, 0] = 0

@@ -101,7 +101,7 @@ def test_ntu_test_crop_leaves_out_a_fortieth_at_each_end():
     np.testing.assert_allclose(x, 6 + (np.arange(64) + 0.5) * step - 0.5, atol=1e-4)
 
 
-def test_ntu_does_not_take_a_joint_at_the_origin_for_an_empty_frame():
+def test_ntu_joint_at_the_origin_is_no_empty_frame():
     clip = ramp(100)
     moved = clip.copy()
     moved[60:, :, 0] = 0
@@ -219,7 +219,7 @@ def test_nw_ucla_training_frames_are_sorted_uniform_draws():
     assert repeats.max() > 4  # drawn, not dealt out evenly
 
 
-def test_nw_ucla_draws_no_frame_more_than_a_hundred_times():
+def test_nw_ucla_draws_a_frame_at_most_a_hundred_times():
     rng = np.random.default_rng(0)
     assert np.bincount(picked_frames(2, 200, rng)).tolist() == [100, 100]
 

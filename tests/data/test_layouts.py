@@ -1,4 +1,4 @@
-"""Layouts by name, and clips that go from one to another."""
+"""Layouts by name, and conversion of clips between them."""
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ def test_joints_in_the_middle_of_others_are_made():
     assert not missing.any()
 
 
-def test_the_end_of_a_limb_that_is_not_tracked_is_where_the_limb_is_last_seen():
+def test_untracked_limb_end_takes_the_last_tracked_joint():
     coco, joints = GRAPHS["coco17"], clip(GRAPHS["coco17"])
     for target in (UCLA20, NTU25):
         made, _ = convert_layout(joints, coco, target)
@@ -138,7 +138,7 @@ def test_a_joint_without_a_rule_is_missing():
 
 
 @pytest.mark.parametrize("value", [0, np.nan])
-def test_what_a_clip_never_has_is_made_of_others_like_what_its_layout_lacks(value):
+def test_joint_missing_in_all_frames_is_made_from_others(value):
     blaze = GRAPHS["blazepose33"]
     joints = clip(blaze)
     fingers = [blaze.joints.index(f"left {name}") for name in ("index", "pinky", "thumb")]
@@ -203,7 +203,7 @@ def test_names_as_people_write_them(written, common):
     assert {common_names([name])[0] for name in written} == {common}
 
 
-def test_bones_of_animation_files_begin_at_their_joints():
+def test_animation_bones_are_named_by_their_start():
     bones = ("Hips", "LeftUpLeg", "LeftLeg", "LeftFoot", "LeftToeBase")
     arms = ("LeftShoulder", "mixamorig:LeftArm", "LeftForeArm", "LeftHand")
     assert common_names(bones + arms) == (

@@ -1,4 +1,4 @@
-"""Protocols split by metadata: nobody is on both sides, and nobody is forgotten."""
+"""Protocols split clips by metadata, without overlap or omission."""
 
 import numpy as np
 import pytest
@@ -87,7 +87,7 @@ def test_validation_never_sees_a_test_clip(dataset, name):
     assert not sides[0] & sides[1] and sides[1] == set(held.values)
 
 
-def test_validation_needs_its_protocol_and_gives_way_to_one_of_its_name():
+def test_validation_protocol_needs_its_base_and_yields_to_an_existing_one():
     columns = {"subject": np.arange(1, 11), "camera": np.ones(10, int)}
     own = {"xview_val": {"train": np.arange(3), "test": np.arange(3, 5)}}
     assert protocols.validation("nw_ucla", own, columns) == {}

@@ -74,7 +74,7 @@ def test_another_layout_is_left_to_tfds(data_dir, monkeypatch):
         assert joints.flags.writeable
 
 
-def test_pinned_joints_are_the_same_and_never_read_again(data_dir, monkeypatch):
+def test_pinned_joints_are_equal_and_read_once(data_dir, monkeypatch):
     pinned, disk = open_store("toy", data_dir, "ram"), open_store("toy", data_dir)
     expected = [disk.joints(row) for row in range(5)]
     monkeypatch.setattr(records, "parse_joints", None)
@@ -85,7 +85,7 @@ def test_pinned_joints_are_the_same_and_never_read_again(data_dir, monkeypatch):
         assert not joints.flags.writeable  # all epochs share it
 
 
-def test_a_pinned_store_travels_without_its_clips(data_dir):
+def test_pinned_store_is_pickled_without_clips(data_dir):
     pinned = open_store("toy", data_dir, "ram")
     copy = pickle.loads(pickle.dumps(pinned))
     assert len(pickle.dumps(pinned)) < 6000

@@ -1,4 +1,4 @@
-"""A prepared dataset opens fast, gives back exactly what was written, and tells what is wrong."""
+"""A prepared dataset opens fast, returns what was written, and reports damage."""
 
 import json
 import pickle
@@ -67,7 +67,7 @@ def test_protocol_rows(data_dir):
         store.rows("half", "val")
 
 
-def test_what_is_missing_is_told_with_the_command(tmp_path):
+def test_missing_dataset_message_has_the_command(tmp_path):
     with pytest.raises(UserError, match=r"not prepared; run: python -m hocslm_jax prepare nw_ucla"):
         open_store("nw_ucla", tmp_path)
     with pytest.raises(UserError, match=rf"prepare quickstart --data-dir {tmp_path}"):
@@ -81,7 +81,7 @@ def test_what_is_missing_is_told_with_the_command(tmp_path):
 @pytest.mark.parametrize(
     "damage", ["no index", "cut index", "odd index", "old index", "cut record", "no record"]
 )
-def test_half_prepared_and_damaged_datasets_are_told(data_dir, tmp_path, damage):
+def test_half_prepared_and_damaged_datasets_are_refused(data_dir, tmp_path, damage):
     shutil.copytree(data_dir / "toy", tmp_path / "toy")
     index, (record, *_) = tmp_path / "toy/index.json", (tmp_path / "toy/1.0.0").glob("*-of-*")
     if damage == "no index":

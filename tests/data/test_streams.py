@@ -73,7 +73,7 @@ def test_one_frame_has_no_motion():
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_streams_keep_shape_and_type_and_leave_the_clip_alone(name):
+def test_streams_keep_shape_and_type_and_do_not_change_the_clip(name):
     x = clip(NTU25)
     before = x.copy()
     out = make_stream(x, name, NTU25)

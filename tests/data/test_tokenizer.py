@@ -1,4 +1,4 @@
-"""Text survives the way to ids and back; limits and mismatched models are handled in the open."""
+"""Text is encoded and decoded without loss; limits and mismatched models are reported."""
 
 import json
 import unicodedata
@@ -73,7 +73,7 @@ def test_a_trained_tokenizer_gives_any_text_back(small, text):
     assert all(1 < token < small.size for token in ids)
 
 
-def test_decoding_leaves_out_padding_and_ids_nobody_knows(small):
+def test_decoding_skips_padding_and_unknown_ids(small):
     ids = np.array([small.pad_id, *small.encode("a hand"), small.size + 7, small.eos_id, 5])
     assert small.decode(ids) == "a hand"
     assert small.decode([]) == ""
@@ -86,7 +86,7 @@ def test_training_is_deterministic_and_learns_words(small):
     assert len(small.encode(SENTENCES[0])) < len(SENTENCES[0]) / 2
 
 
-def test_training_may_run_out_of_words_but_not_of_bytes():
+def test_vocabulary_needs_at_least_all_bytes():
     assert train_tokenizer(["a"], 4000).size == tokenizer.SMALLEST
     assert train_tokenizer([], tokenizer.SMALLEST).size == tokenizer.SMALLEST
     with pytest.raises(UserError, match="257 is too small; 258"):

@@ -40,7 +40,7 @@ def test_an_error_changes_the_picture(tmp_path, count):
     assert before.shape != after.shape or (before != after).any()
 
 
-def test_a_class_without_clips_is_no_division_by_zero(tmp_path):
+def test_class_without_clips_is_no_division_by_zero(tmp_path):
     matrix = make_matrix(4)
     matrix[2] = 0
     with np.errstate(all="raise"):

@@ -1,4 +1,4 @@
-"""Pictures of clips, predictions and descriptions: sizes, people, marks, errors of one line."""
+"""Pictures of clips, predictions and descriptions: sizes, people, marks, one-line errors."""
 
 import argparse
 import json
@@ -232,7 +232,7 @@ def test_verb_refuses_a_run_of_another_dataset(render):
             render.run(*what, "--workdir", render.workdir)
 
 
-def test_the_choice_looks_at_classes_and_not_at_success():
+def test_chosen_examples_do_not_depend_on_success():
     rows = [row(number, right=number % 2 == 0) for number in range(30)]
     chosen = verb.choose(rows, 3)
     assert {each["truth"] for each in chosen} == set(CLASSES[:3])

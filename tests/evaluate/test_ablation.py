@@ -30,7 +30,7 @@ def test_one_seed_has_no_significance():
     assert gain(row("b", 450, 450), row("a", 440, 440))[1] is None  # no spread at all
 
 
-def test_seeds_that_belong_together_are_compared_one_by_one():
+def test_paired_seeds_are_compared_one_by_one():
     reference, better = row("a", 400, 430, 415), row("b", 404, 433, 420)
     assert gain(better, reference)[1][0] < 0 < gain(better, reference, paired=True)[1][0]
     assert gain(row("b", 404, 433), reference, paired=True)[1] is None  # other seeds

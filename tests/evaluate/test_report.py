@@ -1,4 +1,4 @@
-"""The results document: numbers from the runs alone, ensembles that are found, never stale."""
+"""The results document: numbers come from the runs, ensembles are found, never stale."""
 
 import argparse
 import json
@@ -188,7 +188,7 @@ def test_check_notices_a_changed_run(tmp_path):
     assert [path.name for path in tmp_path.rglob("*.md")] == ["results.md"]
 
 
-def test_this_repositorys_document_is_up_to_date(monkeypatch):
+def test_committed_document_is_up_to_date(monkeypatch):
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
     assert main(["report", "--check"]) == 0
 

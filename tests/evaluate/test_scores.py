@@ -1,4 +1,4 @@
-"""Scores: every clip once, counts that mean what they say, files that can be trusted."""
+"""Scores: every clip once, correct counts, verified files."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def test_wrong_clips_are_named(rows, expected, message):
         collect_scores(predict_row, make_batches(rows), make_store(), np.array(expected))
 
 
-def test_logits_that_are_not_finite_are_never_an_accuracy():
+def test_non_finite_logits_are_refused():
     def diverged(x):
         logits = predict_row(x)
         logits[x[:, 0, 0, 0, 0] == 4] = np.nan

@@ -188,7 +188,7 @@ def test_a_formulation_for_onnx_computes_the_same(function):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
 
 
-def test_the_example_prepares_and_classifies_as_the_package_does(ort, shared, tmp_path):
+def test_example_prepares_and_classifies_like_the_package(ort, shared, tmp_path):
     """Real files of NTU: the same input to the last digits, the same class, without the package."""
     folder = make_release(
         tmp_path / "model",

@@ -32,7 +32,7 @@ def test_all_shipped_captions_pass():
         "I am unable to see a person who picks up something.",
     ],
 )
-def test_refusals_are_found_even_if_they_name_a_motion(text):
+def test_refusals_with_a_motion_are_recognised(text):
     assert problem(text) == "refusal"
 
 

@@ -70,7 +70,7 @@ def test_requests_in_flight_are_bounded_and_overlap(tmp_path):
 
 
 @pytest.mark.parametrize("trouble", [429, 503, "nonsense", "timeout"])
-def test_a_busy_server_is_asked_again_after_growing_pauses(tmp_path, trouble):
+def test_busy_server_is_retried_with_growing_pauses(tmp_path, trouble):
     clips(tmp_path / "videos", 1)
 
     def answer(_, number):
@@ -97,7 +97,7 @@ def test_the_pause_that_a_server_asks_for_is_kept(tmp_path):
     assert np.diff(server.times)[0] >= 0.5
 
 
-def test_a_clip_that_no_retry_helps_is_counted_and_the_rest_goes_on(tmp_path, capsys):
+def test_clip_that_fails_all_retries_is_counted(tmp_path, capsys):
     names = clips(tmp_path / "videos", 4)
     write_video(tmp_path / "videos/clip01_rgb.avi", level=150)
 
@@ -114,7 +114,7 @@ def test_a_clip_that_no_retry_helps_is_counted_and_the_rest_goes_on(tmp_path, ca
     assert [row["id"] for row in rows(tmp_path)] == [names[0], *names[2:]]
 
 
-def test_replicas_share_the_work_and_stand_in_for_each_other(tmp_path):
+def test_replicas_share_requests_and_replace_each_other(tmp_path):
     clips(tmp_path / "videos", 8)
     with serve(lambda *_: GOOD) as one, serve(lambda *_: GOOD) as two:
         more = ("--base-url", two.url + "/v1/", "--concurrency", "4")
@@ -126,7 +126,7 @@ def test_replicas_share_the_work_and_stand_in_for_each_other(tmp_path):
     assert len(rows(tmp_path)) == 12 and two.requests
 
 
-def test_servers_that_went_away_stop_the_run_with_one_line(tmp_path, capsys):
+def test_unreachable_servers_stop_the_run_with_one_line(tmp_path, capsys):
     clips(tmp_path / "videos", 20)
     with serve(lambda _, number: GOOD if number < 5 else (502, {"error": "gone"})) as server:
         more = ("--retries", "1", "--concurrency", "2")
@@ -167,7 +167,7 @@ def test_no_server_is_said_in_one_line(tmp_path, capsys):
     assert not out and time.monotonic() - started < 10 and not any((tmp_path / "out").iterdir())
 
 
-def test_the_model_must_be_named_where_there_are_several(tmp_path, capsys):
+def test_model_must_be_named_if_there_are_several(tmp_path, capsys):
     clips(tmp_path / "videos", 1)
     with serve(lambda *_: GOOD, models=("one", "two")) as server:
         assert main(command(tmp_path, server.url)) == 2
@@ -193,7 +193,7 @@ def test_the_key_comes_from_the_environment(tmp_path, monkeypatch):
         ((200, {"choices": []}), "empty"),
     ],
 )
-def test_what_is_no_caption_is_asked_again_differently(tmp_path, bad, reason):
+def test_rejected_answers_are_requested_again_with_changes(tmp_path, bad, reason):
     clips(tmp_path / "videos", 1)
     with serve(lambda _, number: bad if number == 1 else GOOD) as server:
         assert main(command(tmp_path, server.url)) == 0
@@ -204,7 +204,7 @@ def test_what_is_no_caption_is_asked_again_differently(tmp_path, bad, reason):
     assert second["temperature"] > first["temperature"] and second["seed"] != first["seed"]
 
 
-def test_a_clip_whose_every_answer_is_bad_is_counted_and_asked_again_later(tmp_path, capsys):
+def test_clip_with_only_bad_answers_is_counted_and_retried_later(tmp_path, capsys):
     clips(tmp_path / "videos", 2)
     with serve(lambda *_: "Unfortunately, nobody is seen.") as server:
         assert main(command(tmp_path, server.url, "--attempts", "2")) == 1

@@ -72,7 +72,7 @@ def test_a_malformed_reply_costs_its_clip_alone(tmp_path, capsys, kind):
 
 
 @pytest.mark.parametrize("more", [(), ("--no-check",)])
-def test_no_caption_is_endless_or_holds_control_characters(tmp_path, more):
+def test_captions_are_bounded_and_without_control_characters(tmp_path, more):
     clips(tmp_path / "videos", 2)
     long = "A person walks. " * 100_000
     escapes = "A person\x1b[2J walks\x00 to\u202e the\x9b door."

@@ -62,7 +62,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_stopped_keeps_its_lines_and_goes_on(tmp_path, number):
+def test_stopped_run_keeps_its_lines_and_resumes(tmp_path, number):
     clips(tmp_path / "videos", 8)
 
     def answer(_, count):

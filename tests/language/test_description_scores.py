@@ -76,7 +76,7 @@ def test_rouge_is_a_mean_over_clips():
     assert got["rouge_l"] == pytest.approx(1 / 3)
 
 
-def test_the_class_with_the_likeliest_sentences_on_average():
+def test_predicted_class_has_the_likeliest_sentences_on_average():
     loglik = np.array([
         [[-1.0, -5.0], [-2.0, -2.5]],  # one lucky sentence is not enough
         [[-1.0, -1.0], [-2.0, -0.5]],

@@ -38,7 +38,7 @@ def test_a_base_model_ends_captions_with_its_own_token_and_stops_at_both(tmp_pat
     assert tokenizer.decode([*tokenizer.encode("A person"), chat, 5]) == "A person"
 
 
-def test_an_end_that_is_an_ordinary_word_belongs_to_another_tokenizer(tmp_path):
+def test_ordinary_word_as_end_token_is_refused(tmp_path):
     saved(tmp_path, (40,))
     with pytest.raises(UserError, match="use the tokenizer of the same model"):
         read_language(tmp_path)

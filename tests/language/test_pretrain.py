@@ -81,7 +81,7 @@ def test_pairs_are_padded_and_end(trained):
     assert max(ends) + 1 == data["captions"].shape[1]
 
 
-def test_the_corpus_is_the_bank_and_the_training_clips_own(tmp_path):
+def test_corpus_is_the_bank_and_training_captions(tmp_path):
     class Store(tiny_run.TinyStore):
         path = tmp_path / "1.0.0"
         classes = ("throw", "walk around", "sit down", "carry")

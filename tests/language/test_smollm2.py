@@ -39,7 +39,7 @@ def real():
     return config, ids, tokens[0].tolist(), logits
 
 
-def test_the_file_states_the_published_sizes_and_tokenizer():
+def test_file_has_published_sizes_and_tokenizer():
     config, tokenizer = read_language(FILE)
     assert (config.family, config.num_layers, config.hidden_size) == ("llama", 30, 576)
     assert config.tie_embeddings and config.eos_token_ids == (tokenizer.eos_id,) == (2,)
@@ -53,7 +53,7 @@ def test_it_knows_english(real):
     assert tokenizer.decode(real[2]).startswith(" Paris")
 
 
-def test_logits_and_text_are_those_of_transformers_on_the_dequantised_weights(real):
+def test_logits_and_text_match_transformers_on_dequantised_weights(real):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
     config, ids, tokens, logits = real
     values = transformers.AutoConfig.for_model(**to_hf(config))

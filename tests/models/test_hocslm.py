@@ -1,4 +1,4 @@
-"""The fusion: eq. 12 against NumPy, eq. 13's positions, and what classification pays: nothing."""
+"""The fusion: eq. 12 against NumPy, positions of eq. 13, and no cost for classification."""
 
 import dataclasses
 
@@ -93,7 +93,7 @@ def test_the_classifier_may_see_the_visual_token(fused):
         dataclasses.replace(FUSION, classify_on="logits")
 
 
-def test_token_t_is_predicted_from_the_prefix_and_the_tokens_before_it():
+def test_token_is_predicted_from_prefix_and_earlier_tokens():
     """Eq. 13 under teacher forcing, against the model fed one token more at a time."""
     lm, params = DecoderLM(LM, "float32"), init_params(LM, jax.random.key(0))
     rng = np.random.default_rng(0)

@@ -157,7 +157,7 @@ def test_batch_norm_equals_flax(train):
     )
 
 
-def test_statistics_far_from_zero_keep_their_digits():
+def test_statistics_far_from_zero_keep_precision():
     """One pass over the data is enough where the running mean is near."""
     x = 1000.0 + jax.random.normal(jax.random.key(0), (64, 5, 3, 2))
     module = BatchNorm(True)

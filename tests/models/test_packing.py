@@ -1,4 +1,4 @@
-"""Packed examples: the loss and its gradients are those of a row for each, and padding is gone."""
+"""Packed examples have the loss and gradients of separate rows, without padding."""
 
 import functools
 
@@ -89,7 +89,7 @@ def test_eight_devices_pack_their_own_and_gather_nothing(model, batch, unpacked)
     assert not [name for name in ("all-gather", "all-to-all", "permute") if f" {name}(" in program]
 
 
-def test_an_example_sees_nothing_of_its_neighbours(model, batch):
+def test_packed_examples_are_independent(model, batch):
     lm, params = model
     grid = Grid(1, 1, 200)
     places = assign(batch["lengths"], PROMPT, grid)
@@ -133,7 +133,7 @@ def test_examples_do_not_overlap_and_the_longest_come_first():
 
 
 @pytest.mark.parametrize("examples", [2, 8, 64])
-def test_a_grid_fits_nearly_every_batch_and_is_smaller_than_the_padding(examples):
+def test_grid_fits_most_batches_and_is_smaller_than_padding(examples):
     rng = np.random.default_rng(0)
     sizes = 8 + np.clip(rng.normal(22, 6, size=400), 4, 64).astype(np.int32)
     grid = choose_grid(sizes, np.ones(400), examples, 8, whole=72)

@@ -45,7 +45,7 @@ def test_the_bytes_of_collectives_are_the_weights(layers):
     assert reduced.sent == 2 * 4 * (DEVICES - 1) / DEVICES
 
 
-def test_memory_traffic_is_of_slices_not_of_whole_stacks(layers):
+def test_memory_traffic_counts_slices(layers):
     costs = read_costs(layers.as_text(), DEVICES)
     activations = 4 * ROWS / DEVICES * WIDTH
     # Each layer reads its gathered weights and reads and writes the activations, a few times.
@@ -81,7 +81,7 @@ MOVES = """
 """
 
 
-def test_a_slice_after_another_layout_inside_a_fusion_is_all_that_is_read():
+def test_slice_after_a_layout_change_in_a_fusion_counts_alone():
     nested = "  %moved = f32[6,8]{0,1} fusion(%p1), kind=kLoop, calls=%move\n"
     for moving in (nested, "  %moved = f32[6,8]{0,1} copy(%p1)\n"):
         text = MOVES + SLICED.replace("  ROOT %slice", moving + "  ROOT %slice")
@@ -89,7 +89,7 @@ def test_a_slice_after_another_layout_inside_a_fusion_is_all_that_is_read():
         assert read_costs(text + AT_ONCE, 1).hbm_bytes == 4 + 2 * 32
 
 
-def test_a_fusion_beside_others_counts_as_any_other():
+def test_parallel_fusion_counts_as_fusion():
     one, other = read_costs(SLICED + AT_ONCE, 1), read_costs(SLICED + BESIDE_OTHERS, 1)
     assert one.hbm_bytes == 4 + 2 * 32  # the index; the slice is read and written
     assert other.hbm_bytes == one.hbm_bytes + 4  # its context
@@ -168,7 +168,7 @@ window={size=8x4x1 stride=7x3x1 lhs_dilate=8x4x1}, dim_labels=01bf2_01oi2->01bf2
 """
 
 
-def test_a_batched_product_written_as_a_convolution_is_one():
+def test_batched_product_as_convolution_counts_as_product():
     costs = read_costs(TPU, 4)
     assert costs.matrix_flops == 2 * (8 * 4) * 16 * 25 * 6
 
@@ -180,13 +180,13 @@ def test_a_loop_takes_its_length_from_its_state():
     assert read_costs(TPU, 4).cycles == 500
 
 
-def test_an_unknown_length_is_counted_once_and_said():
+def test_loop_of_unknown_length_counts_once_with_a_note():
     text = TPU.replace("direction=LT", "direction=NE")
     costs = read_costs(text, 4)
     assert (costs.unknown_loops, costs.cycles) == (1, 100)
 
 
-def test_pieces_of_one_collective_are_one_and_scattered_sums_are_named():
+def test_parts_of_a_collective_count_once():
     collectives = read_costs(TPU, 4).collectives
     assert set(collectives) == {"all-gather", "reduce-scatter"}
     gathered, scattered = collectives["all-gather"], collectives["reduce-scatter"]

@@ -1,4 +1,4 @@
-"""Programs compiled for NVIDIA GPUs that are not here, each in a process that a fault may end."""
+"""Programs compiled for absent NVIDIA GPUs, each in its own process."""
 
 import importlib.util
 import json
@@ -83,7 +83,7 @@ def test_numbers_of_gpus_that_cannot_be(count, capsys, monkeypatch):
     assert "write h100:1 to h100:8" in error and error.count("\n") == 1
 
 
-def test_without_the_cuda_compiler_it_says_what_to_install(capsys, monkeypatch):
+def test_missing_cuda_compiler_message_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["plan", f"--config={T0}", "--topology", "h100:1"]) == 2
     assert 'pip install "jax[cuda13]"' in capsys.readouterr().err

@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_said(row, made):
     assert "over 90% of the memory" in estimate.warnings(numbers, made, CHIP)[0]
 
 
-def test_weights_gathered_in_every_layer_are_said():
+def test_gathered_weights_give_a_warning():
     lm = SimpleNamespace(max_tokens=64, fsdp=True)
     frozen = {"lm": jax.ShapeDtypeStruct((4, 100), np.float32)}
     made = SimpleNamespace(frozen=frozen, lm=object(), config=SimpleNamespace(lm=lm))
@@ -199,7 +199,7 @@ def test_unknown_sizes_are_refused():
         planned_step.lm_sizes(SimpleNamespace(init="load", name="some/model-7B"))
 
 
-def test_without_the_tpu_compiler_it_says_what_to_install(monkeypatch, capsys):
+def test_missing_tpu_compiler_message_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["plan", f"--config={T0}", "--topology", "v5e:2x2"]) == 2
     assert "pip install libtpu" in capsys.readouterr().err
@@ -222,7 +222,7 @@ def test_several_slices_are_joined_along_data():
 
 
 @needs_libtpu
-def test_it_compiles_for_a_slice_that_is_not_here():
+def test_compiles_for_an_absent_tpu_slice():
     found = command.plan(f"{T0},{TINY}", "v5e:2x2", [ONE_BLOCK])
     assert found["devices"] == 4 and found["fits"] is True
     assert found["bound"] in ("arithmetic", "memory", "network")

@@ -25,7 +25,7 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert count(loop, (8, 4), (6, 4, 4)) == 6 * 2 * 8 * 4 * 4
 
 
-def test_what_is_made_again_for_the_gradient_counts_again():
+def test_rematerialised_products_count_again():
     def loss(x, w):
         return jnp.tanh(jnp.tanh(x @ w) @ w).sum()
 
@@ -43,7 +43,7 @@ def test_what_is_written_for_the_platform_counts(platform, products):
     assert count(function, (4, 4), platform=platform) == products * 2 * 4**3
 
 
-def test_of_any_other_condition_the_larger_branch_counts():
+def test_conditional_counts_as_its_larger_branch():
     def function(x):
         return lax.cond(x.sum() > 0, lambda x: x, lambda x: x @ x, x)
 

@@ -1,4 +1,4 @@
-"""People are found, followed, lost and found again; with the real models, on a real video."""
+"""People are detected, tracked, lost and found again, with the real models on a real video."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_one_person_is_looked_for_once():
     assert found == [[0]] * 40 and looks == [0]
 
 
-def test_who_is_lost_is_looked_for_until_they_are_back():
+def test_lost_person_is_searched_until_found():
     found, looks = tracks(lambda t: [100] if not 10 <= t < 14 else [], 1)
     assert found == [[0]] * 10 + [[]] * 4 + [[0]] * 26
     assert looks == [0, 11, 12, 13, 14]
@@ -74,7 +74,7 @@ def test_only_so_many_people_are_followed():
     assert tracks(lambda t: [100, 300, 500], 1)[0] == [[0]] * 40
 
 
-def test_bodies_become_arrays_with_gaps_and_without_passers_by():
+def test_poses_become_arrays_without_short_tracks():
     frames, look, measure, _ = scripted(lambda t: [100] if t < 30 else [100, 300])
     joints, pixels, sure = assemble(list(track(frames, look, measure, 2)))
     assert joints.shape == (40, 2, 33, 3) and sure.shape == pixels.shape[:3] == (40, 2, 33)

@@ -32,7 +32,7 @@ def test_raw_numbers_are_pixels_from_the_anchor():
     np.testing.assert_allclose(found.points[0], points, atol=1e-6)
 
 
-def test_boxes_of_one_person_become_one_weighted_by_score():
+def test_overlapping_boxes_are_merged_by_score():
     boxes = np.array([[0, 0, 1, 1], [0.1, 0, 1.1, 1], [5, 5, 6, 6]])
     points = np.stack([np.full((4, 2), v) for v in (0.0, 1.0, 7.0)])
     found = regions.merged(regions.Detections(np.array([0.9, 0.6, 0.5]), boxes, points))
@@ -66,7 +66,7 @@ def test_world_landmarks_turn_with_the_square():
 
 
 @pytest.mark.parametrize("side", [64, 300])
-def test_a_cut_out_square_shows_what_the_points_say(side):
+def test_cropped_square_matches_its_points(side):
     """Where a landmark lies in the picture, its pixel of the image is seen."""
     y, x = np.mgrid[:400, :500]
     image = Image.fromarray(np.stack([x / 2, y / 2, 0 * x], axis=-1).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Files for prediction: which are found, what is read from them, and why others are not."""
+"""Files for prediction: which are found, how they are read, and errors."""
 
 import json
 import os
@@ -144,7 +144,7 @@ def test_arrays_that_are_no_clips(joints):
         ("clip.npy", CLASSES["ntu60"], None),
     ],
 )
-def test_the_truth_is_in_names_of_the_runs_dataset_only(name, classes, expected):
+def test_true_class_is_read_only_from_names_of_the_dataset(name, classes, expected):
     assert true_class(Path(name), classes) == expected
 
 

@@ -1,4 +1,4 @@
-"""A CTR-GCN of PyTorch becomes a release with its logits, whatever file its weights are in."""
+"""A PyTorch CTR-GCN becomes a release with the same logits, from any type of file."""
 
 import sys
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_a_release_has_the_logits_of_the_original(torch, network, names, tmp_pat
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_the_public_weights_come_through_a_release_unchanged(shared, tmp_path):
+def test_released_public_weights_are_unchanged(shared, tmp_path):
     """Those behind the golden logits, with which the network gives these (test_ctrgcn.py)."""
     with np.load(shared / "golden/ctrgcn_ntu.npz", allow_pickle=False) as file:
         state = {k.removeprefix("state/"): file[k] for k in file if k.startswith("state/")}

@@ -65,7 +65,7 @@ def trained(tmp_path_factory):
     return folder
 
 
-def test_what_was_trained_predicts_the_files_as_it_was_tested(trained, capsys):
+def test_predictions_of_files_match_the_test(trained, capsys):
     loaded = load_run(trained / "run")
     assert loaded.reading.channels == loaded.feed.channels == "xyc"
     assert loaded.feed.clip_shape(loaded.graph) == (1, 4, 6, 3)

@@ -83,13 +83,13 @@ def test_broken_lines_are_named_and_skipped(capsys, monkeypatch):
     assert [line["end"] for line in found if line["kind"] == "segment"] == [20]
 
 
-def test_a_window_that_the_model_refuses_is_named(capsys, monkeypatch):
+def test_refused_window_is_reported(capsys, monkeypatch):
     lines = [json.dumps([person(500.0)])] * 8
     found, err = run(lines, capsys, monkeypatch)
     assert found == [] and "frames 0 to 8: too far" in err
 
 
-def test_segments_are_described_where_that_is_asked_for(capsys, monkeypatch):
+def test_segments_are_described_on_request(capsys, monkeypatch):
     lines = [json.dumps([person(-0.2)])] * 20
     found, _ = run(lines, capsys, monkeypatch, Decoding(8))
     assert found[-1]["description"] == "20 frames"
@@ -200,7 +200,7 @@ def test_confidence_may_be_given_or_not():
     assert (parse_frame(json.dumps([sure]).encode(), JOINTS, "xyc")[1][..., 2] == 0.5).all()
 
 
-def test_who_is_alone_in_a_video_keeps_their_place(monkeypatch):
+def test_single_person_in_a_video_keeps_index_0(monkeypatch):
     joints = np.random.default_rng(0).uniform(0.1, 0.9, size=(33, 3)).astype(np.float32)
     body = Body(1, joints, joints[:, :2], np.ones(33, np.float32))
     monkeypatch.setattr(live_frames, "bodies", lambda *_: (iter([[], [body]]), 30.0))

@@ -1,4 +1,4 @@
-"""`import hocslm_jax`: quick, and its names are found."""
+"""`import hocslm_jax` is fast, and its names are found."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def test_the_package_lists_its_names_and_imports_nothing():
     assert version[0].isdigit() and {"load_pretrained", "load_clip", "__version__"} <= set(names)
 
 
-def test_the_version_of_a_clone_is_that_of_the_project(monkeypatch):
+def test_version_of_a_clone_matches_pyproject(monkeypatch):
     def missing(name):
         raise metadata.PackageNotFoundError(name)
 

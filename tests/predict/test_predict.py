@@ -143,7 +143,7 @@ def test_sampling_follows_its_seed(trained, loaded):
     assert len(set(first)) == 1  # neither the batch nor the place in it changes a sentence
 
 
-def test_classifying_needs_neither_the_dataset_nor_the_language_model(trained, tmp_path):
+def test_classification_needs_no_dataset_or_language_model(trained, tmp_path):
     alone = tmp_path / "alone"
     shutil.copytree(trained.workdir, alone)
     shutil.rmtree(alone / "lm")
@@ -198,7 +198,7 @@ def predict(trained, *options):
     return __main__.main(["predict", "--checkpoint", str(trained.workdir), *map(str, options)])
 
 
-def test_verb_predicts_the_good_files_and_names_the_bad(trained, files, expected, capsys):
+def test_verb_predicts_good_files_and_reports_bad_ones(trained, files, expected, capsys):
     assert predict(trained, files, "--json", "--describe", "--top", 2, "--batch-size", 2) == 1
     output, errors = capsys.readouterr()
     lines = [json.loads(line) for line in output.splitlines()]

@@ -1,4 +1,4 @@
-"""Releases: the weights, count and predictions of the run come back, and nothing else is needed."""
+"""Releases: weights, count and predictions equal those of the run, without its files."""
 
 import argparse
 import json
@@ -282,7 +282,7 @@ def changed(card, change):
     return card | {k: changed(card.get(k), v) for k, v in change.items()} if nested else change
 
 
-def test_configs_of_releases_that_cannot_be_are_one_line(workdir, tmp_path):
+def test_impossible_release_configs_give_one_line(workdir, tmp_path):
     release.release(workdir, tmp_path / "good", "float32", tmp_path / "none")
     card = json.loads((tmp_path / "good/config.json").read_text())
     out = tmp_path / "out"

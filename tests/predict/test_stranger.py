@@ -1,4 +1,4 @@
-"""A release is from anyone: its files are what was written, and its config names no place."""
+"""Untrusted releases: files are verified, and their config cannot name paths."""
 
 import json
 import random
@@ -55,7 +55,7 @@ def test_a_flipped_bit_is_refused(folder):
         path.write_bytes(whole)
 
 
-def test_a_release_without_checksums_is_said_and_can_get_them(folder, capsys):
+def test_release_without_checksums_is_reported_and_sealed(folder, capsys):
     (folder / SUMS).unlink()
     weights = (folder / release_files.WEIGHTS).read_bytes()
     release_files.read_card(folder)
@@ -105,7 +105,7 @@ def test_a_release_names_no_place(card):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("key", ["data.dataset", "model.encoder", "model.new", "lm.captions"])
-def test_a_place_in_the_name_of_a_choice_is_refused(card, key, place):
+def test_path_in_place_of_a_choice_is_refused(card, key, place):
     section, _, name = key.partition(".")
     card["config"][section][name] = place
     with pytest.raises(UserError, match=rf"{name} cannot be") as error:

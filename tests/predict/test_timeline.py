@@ -27,14 +27,14 @@ def test_a_short_recording_is_one_window(count):
     assert spans(enumerate([NOBODY] * count)) == spans([]) == []
 
 
-def test_a_jump_and_a_long_absence_end_a_scene_and_a_short_one_does_not():
+def test_jump_and_long_absence_end_a_scene():
     frames = [BODY] * 5 + [NOBODY] * 3 + [BODY] * 5 + [BODY + 9] * 2 + [NOBODY] * 20 + [BODY] * 2
     assert spans(enumerate(frames), 16, 16) == [[(0, 13)], [(13, 15)], [(35, 37)]]
     alone = [BODY] * 3 + [NOBODY] * 30
     assert spans(enumerate(alone), 16, 16) == [[(0, 3)]]
 
 
-def test_numbers_that_are_left_out_are_frames_without_anybody():
+def test_skipped_frame_numbers_are_empty_frames():
     assert spans([(3, BODY), (5, BODY), (40, BODY)], 16, 16) == [[(3, 6)], [(40, 41)]]
 
 
@@ -120,7 +120,7 @@ def test_neighbours_of_one_class_are_one_segment():
     assert [s[:3] for s in merged(parts)] == [(0, 9, 0), (9, 12, 1), (14, 15, 1)]
 
 
-def test_joined_clips_go_on_where_the_last_one_ended():
+def test_joined_clips_continue_at_the_last_position():
     clips = [np.full((4, 1, 2, 3), v, np.float32) for v in (0, 7)]
     frames, true = recording(clips, [0, 1], 0, joined=True)
     assert not frames.any() and [s[:3] for s in true] == [(0, 4, 0), (4, 8, 1)]

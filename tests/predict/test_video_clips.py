@@ -1,4 +1,4 @@
-"""Videos given to `predict`: what is checked before anything long, and the skeletons kept."""
+"""Videos given to `predict`: early checks, and saved skeletons."""
 
 import argparse
 from types import SimpleNamespace
@@ -56,7 +56,7 @@ def test_without_videos_no_models_are_needed(clips):
     assert open_videos(options("--pose-model", "nowhere"), [clips / "b/skeleton.npy"]) is None
 
 
-def test_a_kept_skeleton_predicts_as_its_video_did(clips, monkeypatch):
+def test_saved_skeleton_predicts_like_its_video(clips, monkeypatch):
     rng = np.random.default_rng(0)
     joints = rng.uniform(-0.5, 0.5, size=(9, 2, 33, 3)).astype(np.float32) + np.float32([0, 0, 3])
     joints[0, 1] = np.nan

@@ -1,4 +1,4 @@
-"""Two processes of two CPU devices each, as on two hosts, for the tests that look at both."""
+"""Two processes of two CPU devices each, as on two hosts, for tests of both."""
 
 import contextlib
 import json

@@ -78,7 +78,7 @@ def test_a_row_may_name_the_run_of_another(launched, tmp_path):
     assert (tmp_path / "runs/first_seed3").is_dir()
 
 
-def test_a_row_run_alone_goes_on_from_a_finished_t0(launched, tmp_path):
+def test_single_row_starts_from_a_finished_t0(launched, tmp_path):
     commands, _ = launched
     for rows in ("T1", "T0", "T3"):
         ablate.run(arguments(tmp_path, "--seeds", "0", "--rows", rows))
@@ -135,7 +135,7 @@ def test_every_row_of_every_table_is_a_run(path, config):
     assert len({str(load(arg)) for arg in table.rows.values()}) == len(table.rows)
 
 
-def test_the_table_of_streams_adds_the_ensembles(tmp_path):
+def test_table_of_streams_includes_ensembles(tmp_path):
     for seed, stream in itertools.product((0, 1), PAPER_STREAMS[:2]):
         folder = tmp_path / f"{stream}_seed{seed}"
         folder.mkdir()

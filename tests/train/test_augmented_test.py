@@ -1,4 +1,4 @@
-"""Test-time augmentation stands beside the plain count, is repeatable, and changes nothing else."""
+"""Test-time augmentation is repeatable and does not change the plain count."""
 
 import json
 

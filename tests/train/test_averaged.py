@@ -1,4 +1,4 @@
-"""Averaged weights are evaluated with BatchNorm statistics of their own."""
+"""Averaged weights are evaluated with their own BatchNorm statistics."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def loss(model, variables):
     return float(optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean())
 
 
-def test_their_statistics_are_as_good_as_those_of_a_pass_over_the_training_clips(trained):
+def test_averaged_statistics_match_a_pass_over_training_clips(trained):
     model, now = trained
     ours = state.eval_variables(now)
     seen = [
@@ -69,7 +69,7 @@ def test_without_averaging_nothing_is_added():
     assert state.eval_variables(now) == {"params": now.params, "batch_stats": now.batch_stats}
 
 
-def test_a_checkpoint_gives_the_averaged_weights_with_their_statistics(tmp_path, monkeypatch):
+def test_checkpoint_restores_averaged_weights_and_statistics(tmp_path, monkeypatch):
     deep = lambda *_, **__: Deep()  # noqa: E731
     monkeypatch.setattr(tiny_run, "build", deep)
     run = tiny_run.make_run(tmp_path, {"optim.ema": 0.9, "train.epochs": 1})

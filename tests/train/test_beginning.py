@@ -1,4 +1,4 @@
-"""A run begins with another run, a release or a CTR-GCN of PyTorch; what does not fit is named."""
+"""Runs start from another run, a release or a PyTorch CTR-GCN; misfits are listed."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ def test_a_frozen_encoder_stays_as_it_was(workdir, released, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", ["run", "release"])
-def test_a_first_stage_is_taken_from_a_run_or_a_release(workdir, released, tmp_path, kind):
+def test_first_stage_is_taken_from_a_run_or_a_release(workdir, released, tmp_path, kind):
     source = {"run": workdir, "release": released}[kind]
     arg = f"strategy=T0+,t0={source},freeze=encoder"
     assert train(tmp_path / "new", arg, **{"finetune.epochs": 1}) == 0
@@ -82,13 +82,13 @@ def test_a_first_stage_is_taken_from_a_run_or_a_release(workdir, released, tmp_p
     assert not (tmp_path / "new/stages").exists()
 
 
-def test_a_first_stage_of_other_classes_is_refused(released, tmp_path, monkeypatch):
+def test_first_stage_of_other_classes_is_refused(released, tmp_path, monkeypatch):
     monkeypatch.setattr(tiny_run.TinyStore, "classes", ("a", "b", "d", "c"))
     with pytest.raises(UserError, match="other classes"):
         train(tmp_path / "new", f"strategy=T0+,t0={released}")
 
 
-def test_what_a_release_says_of_a_start_is_no_path(workdir, tmp_path):
+def test_release_start_setting_is_not_used_as_a_path(workdir, tmp_path):
     assert train(tmp_path / "new", f"start={workdir}") == 0
     release.release(tmp_path / "new", tmp_path / "out", "float32", tmp_path, build=tiny_run.build)
     card = json.loads((tmp_path / "out/config.json").read_text())
@@ -96,9 +96,7 @@ def test_what_a_release_says_of_a_start_is_no_path(workdir, tmp_path):
     assert str(tmp_path.parent) not in json.dumps(card["config"])
 
 
-def test_layers_of_other_joints_start_new_where_that_is_asked_for(
-    workdir, tmp_path, monkeypatch, capsys
-):
+def test_layers_of_other_joints_start_at_random_if_partial(workdir, tmp_path, monkeypatch, capsys):
     five = Graph("five", ("a", "b", "c", "d", "e"), ((1, 0), (2, 0), (3, 0), (4, 0)), 0)
     monkeypatch.setattr(tiny_run.TinyStore, "graph", five)
     with pytest.raises(UserError, match=r"does not fit .*BatchNorm_0.* \(18,\) there, \(15,\) he"):
@@ -116,7 +114,7 @@ def test_layers_of_other_joints_start_new_where_that_is_asked_for(
     np.testing.assert_allclose(weights(tmp_path / "new")[name], weights(workdir)[name], atol=1e-6)
 
 
-def test_same_shapes_of_other_joints_are_not_taken_silently(workdir, tmp_path, monkeypatch):
+def test_equal_shapes_of_other_joints_are_refused(workdir, tmp_path, monkeypatch):
     joints = ("right foot", *tiny_run.GRAPH.joints[1:-1], "hip centre")
     renamed = Graph("renamed", joints, tiny_run.GRAPH.edges, 0)
     monkeypatch.setattr(tiny_run.TinyStore, "graph", renamed)
@@ -125,7 +123,7 @@ def test_same_shapes_of_other_joints_are_not_taken_silently(workdir, tmp_path, m
     assert train(tmp_path / "new", f"start={workdir},partial=true") == 0
 
 
-def test_a_start_that_is_none_shows_before_anything_is_made(released, tmp_path):
+def test_invalid_start_is_refused_before_anything_is_created(released, tmp_path):
     shutil.copytree(released, tmp_path / "damaged")
     (tmp_path / "damaged/model.safetensors").write_bytes(b"nothing")
     (tmp_path / "notes.pt").write_text("nothing")
@@ -184,7 +182,7 @@ def test_other_class_counts_and_joints_of_a_real_network(capsys):
     assert found["params"]["encoder"]["block1"]["ltc"]["bn"]["scale"].sum() == 8
 
 
-def test_weights_that_the_model_has_no_place_for_are_a_misfit(capsys):
+def test_weights_that_the_model_lacks_are_refused(capsys):
     """A deeper network is not cut to the first of its blocks unless that is asked for."""
     deep = SMALL | {"stages": (2, 1)}
     (graph, wanted), config = variables_of(SMALL), config_of(SMALL)

@@ -1,4 +1,4 @@
-"""A run is bound to its data and has its workdir for itself."""
+"""A run is bound to its data, and its workdir is locked."""
 
 import dataclasses
 import json
@@ -65,7 +65,7 @@ def test_other_data_is_named(changes, said):
     assert "runs/x" in str(error.value) and len(str(error.value)) < 300
 
 
-def test_neither_training_nor_evaluation_touches_a_run_of_other_data(finished):
+def test_run_with_other_data_is_not_changed(finished):
     before = {path: path.read_bytes() for path in finished.glob("*.*")}
     for act, epochs in ((loop.train, 1), (loop.train, 2), (loop.evaluate, 1)):
         run = tiny_run.make_run(finished, {"train.epochs": epochs})
@@ -74,7 +74,7 @@ def test_neither_training_nor_evaluation_touches_a_run_of_other_data(finished):
     assert {path: path.read_bytes() for path in finished.glob("*.*")} == before
 
 
-def test_a_first_stage_and_a_teacher_are_of_the_same_data(finished, tmp_path, monkeypatch):
+def test_first_stage_and_teacher_must_have_the_same_data(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(setup, "open_store", lambda *_: Other(content="prepared from others"))
     config = tiny_run.make_config({"t0": str(finished), "train.epochs": 1, "finetune.epochs": 1})
     config.update(strategy="T0+", stages=experiment.STRATEGIES["T0+"])
@@ -92,7 +92,7 @@ def test_an_older_run_or_dataset_is_not_compared(finished):
     check_data({"dataset": old}, Other(), "split", "x")
 
 
-def test_missing_zero_and_false_are_three_things(tmp_path):
+def test_missing_zero_and_false_differ(tmp_path):
     here = {"optim": {"ema": 0.0, "decay_mask": False}, "loss": {"smoothing": 0.0}}
     checkpoint.check_config({"optim": {"ema": 0, "decay_mask": False}}, here, tmp_path)
     for optim in ({"ema": 0.0}, {"ema": False, "decay_mask": False}, {"decay_mask": False}):
@@ -131,7 +131,7 @@ def test_a_run_in_a_folder_of_any_name_can_be_read(finished, tmp_path, name):
 
 
 @pytest.mark.parametrize("flag", ["--workdir=gs://bucket/x", "--workdir=a\\b"])
-def test_launch_refuses_what_is_no_folder_in_one_line(tmp_path, flag):
+def test_launch_refuses_invalid_folders_in_one_line(tmp_path, flag):
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, str(root / "launch.py"), "--config=configs/quickstart.py", flag]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Which epoch is the best, by which split, and settings that are no usable numbers."""
+"""Selection of the best epoch, and settings that are not usable numbers."""
 
 import json
 
@@ -11,7 +11,7 @@ from hocslm_jax.train.check_settings import check_values
 from hocslm_jax.train.metrics import Totals
 
 
-def test_the_val_split_chooses_where_there_is_one():
+def test_val_split_selects_the_best_epoch():
     totals = Totals()
     totals.note_best(1, 7, {"joint": 7}, (3, {"joint": 3}))
     totals.note_best(2, 9, {"joint": 9}, (3, {"joint": 2}))

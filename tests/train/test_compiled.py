@@ -1,4 +1,4 @@
-"""What a step's program moves between devices when what trains is split over them."""
+"""Communication in the compiled step when trained parameters are split."""
 
 import jax
 import pytest

@@ -1,4 +1,4 @@
-"""Damaged checkpoints: found at every load, passed over for the last good one, never trained on."""
+"""Damaged checkpoints are detected at every load, and the last intact one is used."""
 
 import json
 import random
@@ -79,7 +79,7 @@ DAMAGE = [
 
 
 @pytest.mark.parametrize("spoil", DAMAGE)
-def test_the_last_good_checkpoint_is_taken_and_said(workdir, program, capsys, spoil):
+def test_last_intact_checkpoint_is_used_and_reported(workdir, program, capsys, spoil):
     wanted = restored(workdir, program)
     spoil(workdir / "checkpoints/12")
     earlier = restored(workdir, program)
@@ -91,7 +91,7 @@ def test_the_last_good_checkpoint_is_taken_and_said(workdir, program, capsys, sp
 
 
 @pytest.mark.parametrize("spoil", DAMAGE[:3])
-def test_a_run_goes_on_from_the_last_good_checkpoint(workdir, program, capsys, spoil):
+def test_run_resumes_from_the_last_intact_checkpoint(workdir, program, capsys, spoil):
     wanted = restored(workdir, program)
     (workdir / "result.json").unlink()
     spoil(workdir / "checkpoints/12")
@@ -117,7 +117,7 @@ def test_a_stray_folder_is_no_checkpoint(workdir, program, capsys):
     assert (workdir / "damaged/99").is_dir()
 
 
-def test_a_run_without_a_good_checkpoint_is_one_line(workdir):
+def test_run_without_intact_checkpoints_gives_one_line(workdir):
     for step in STEPS:
         shutil.rmtree(workdir / f"checkpoints/{step}/meta")
     for act in (checkpoint.read_run, lambda w: loop.train(tiny_run.make_run(w, CHANGES))):
@@ -169,7 +169,7 @@ def test_a_newer_format_asks_for_an_update(workdir):
         checkpoint.read_run(workdir)
 
 
-def test_a_checkpoint_of_an_older_version_is_taken_with_a_warning(workdir, program, capsys):
+def test_older_checkpoint_is_loaded_with_a_warning(workdir, program, capsys):
     wanted = restored(workdir, program)
     path = workdir / "checkpoints/12/meta/metadata"
     new = ("format", "sums", "checksum", "dataset")
@@ -179,7 +179,7 @@ def test_a_checkpoint_of_an_older_version_is_taken_with_a_warning(workdir, progr
     assert "without checksums" in capsys.readouterr().err
 
 
-def test_a_reader_follows_a_run_that_deletes_what_it_reads(workdir, program, monkeypatch, capsys):
+def test_reader_retries_while_a_run_deletes_checkpoints(workdir, program, monkeypatch, capsys):
     """With keep=1 the run has a newer checkpoint each time that the reader has begun with one."""
     folder, read_meta, read = workdir / "checkpoints", integrity._read_meta, []
     for step in STEPS[1:]:

@@ -1,4 +1,4 @@
-"""A student and its teachers: what is written of training clips, learnt from, and refused."""
+"""A student and its teachers: files, training, and refusals."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ def test_a_run_scores_its_training_clips(teacher):
     assert result["train_clips"]["correct"] == together
 
 
-def test_a_student_follows_its_teacher_against_the_labels(tmp_path):
+def test_student_follows_its_teacher_over_the_labels(tmp_path):
     changes = write_teacher(tmp_path / "sure") | {"train.epochs": 12, "test.train_clips": True}
     assert tiny_run.train_strategy(tmp_path / "student", "T0", changes) == 0
     scores = load_scores(tmp_path / "student/scores_train.npz")
@@ -99,7 +99,7 @@ def test_streams_side_by_side_have_one_teacher(teacher, tmp_path):
         np.testing.assert_allclose(both, losses(tmp_path / "one", key), rtol=1e-4)
 
 
-def test_a_student_goes_on_bit_by_bit_and_with_no_other_teacher(tmp_path, monkeypatch):
+def test_student_resumes_exactly_and_only_with_its_teacher(tmp_path, monkeypatch):
     changes = write_teacher(tmp_path / "sure") | {"train.log_every": 1, "distill.share": 0.6}
     assert tiny_run.train_strategy(tmp_path / "whole", "T0", changes) == 0
     with monkeypatch.context() as patch:
@@ -136,7 +136,7 @@ def test_a_teacher_of_other_clips_is_refused(tmp_path, told, text):
         add_teacher(run)
 
 
-def test_a_run_without_scores_of_its_training_clips_says_how_to_make_them(tmp_path):
+def test_missing_training_scores_message_says_how_to_make_them(tmp_path):
     changes = {"distill.teacher": str(tmp_path), "distill.share": 0.5}
     with pytest.raises(UserError, match=r"holds no scores_train\.npz.*train_clips"):
         add_teacher(tiny_run.make_run(tmp_path / "run", changes))

@@ -1,4 +1,4 @@
-"""A group that does not train stays as it is: its statistics too, and without dropout."""
+"""A frozen group keeps its weights and statistics, and has no dropout."""
 
 import jax
 import numpy as np
@@ -51,7 +51,7 @@ def test_dropout_is_for_what_trains(train, drops):
     assert (float(one) != float(two)) == drops
 
 
-def test_an_objective_keeps_the_statistics_where_it_is_told_to():
+def test_frozen_encoder_keeps_its_statistics_in_the_objective():
     model, batch = tiny_run.Tiny(4, 0.5), random_batch()
     variables = model.init(jax.random.key(0), batch["x"], train=False)
     objective = step.classify(model, mixup=0.2, train_encoder=False)

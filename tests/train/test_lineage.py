@@ -1,4 +1,4 @@
-"""A stage knows what it began from, and a result is that of the training that it names."""
+"""A stage records its initial weights, so that results are never of mixed origin."""
 
 import json
 
@@ -28,7 +28,7 @@ def result_of(folder):
     return json.loads(path.read_text()) if path.exists() else None
 
 
-def test_raising_the_first_stage_never_leaves_the_second_finished(two_stages, capsys):
+def test_longer_first_stage_invalidates_the_second(two_stages, capsys):
     before = (result_of(two_stages), result_of(two_stages / "stages/1"))
     capsys.readouterr()
     with pytest.raises(UserError, match=r"after 1 epochs, not 2: set train\.epochs=1") as error:
@@ -43,7 +43,7 @@ def test_the_last_stage_can_be_trained_on(two_stages):
     assert result_of(two_stages)["epochs"] == 2 and result_of(two_stages / "stages/1") == first
 
 
-def test_an_interrupted_extension_has_no_result_and_starts_no_stage(tmp_path, monkeypatch):
+def test_interrupted_extension_has_no_result_and_starts_no_stage(tmp_path, monkeypatch):
     """A first stage that is trained on and stopped must not pass for one that is finished."""
     stop_at(monkeypatch, 5)  # in the second epoch of 4 steps
     first = tmp_path / "first"
@@ -73,7 +73,7 @@ def test_sigterm_in_an_extended_first_stage_starts_no_second(tmp_path, monkeypat
     assert result_of(tmp_path / "stages/1") is None and not (tmp_path / "checkpoints").exists()
 
 
-def test_a_stage_is_not_resumed_from_another_start(tmp_path):
+def test_stage_does_not_resume_from_another_start(tmp_path):
     """The run that a stage began from was trained on, or exchanged, meanwhile."""
     first, second = tmp_path / "first", tmp_path / "second"
     assert tiny_run.train_strategy(first, "T0", SHORT) == 0

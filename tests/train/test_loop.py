@@ -1,4 +1,4 @@
-"""The loop: what it learns, reports and refuses, on one device and on eight."""
+"""The loop: learning, reports and refusals, on one device and on eight."""
 
 import functools
 import json
@@ -67,7 +67,7 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path, monkeypatch):
     np.testing.assert_allclose(whole, moved, rtol=1e-5)
 
 
-def test_an_evaluation_that_follows_its_checkpoint_is_reported_once(tmp_path, monkeypatch):
+def test_evaluation_after_its_checkpoint_is_reported_once(tmp_path, monkeypatch):
     """A signal during an evaluation saves without it; the next process makes up for it."""
     loop.train(tiny_run.make_run(tmp_path / "whole"))
     with monkeypatch.context() as patch:
@@ -101,7 +101,7 @@ def test_a_checkpoint_without_a_weight_of_the_model_is_refused(tmp_path):
         checkpoint.restore_variables(tmp_path, wanted)
 
 
-def test_non_finite_loss_names_the_clip_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_non_finite_loss_names_the_clip_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("hocslm_jax.data.feeder.FARTHEST", 1e35)  # else the feeder refuses the clip
     loop.train(tiny_run.make_run(tmp_path, {"train.epochs": 1}))
     with pytest.raises(UserError) as error:
@@ -115,7 +115,7 @@ def test_non_finite_loss_names_the_clip_and_keeps_the_last_good_checkpoint(tmp_p
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
 
 
-def test_the_state_of_a_step_is_freed_and_the_ema_follows(tmp_path):
+def test_step_donates_its_state_and_updates_ema(tmp_path):
     run = tiny_run.make_run(tmp_path, {"optim.ema": 0.75})
     state = run.init(jax.random.key(0), {})
     before = jax.tree.map(jnp.copy, state.params)  # a NumPy view would keep the state alive
@@ -147,13 +147,13 @@ def test_impossible_settings_are_named(tmp_path, changes, text):
         tiny_run.make_run(tmp_path, changes)
 
 
-def test_a_missing_dataset_is_not_prepared_unless_asked(tmp_path):
+def test_missing_dataset_is_not_prepared_by_default(tmp_path):
     config = tiny_run.make_config({"data.data_dir": str(tmp_path)})
     with pytest.raises(UserError, match="prepare nw_ucla"):
         setup.build_run(config, tmp_path / "run")
 
 
-def test_a_self_contained_dataset_is_prepared_first(tmp_path, capsys):
+def test_self_contained_dataset_is_prepared_first(tmp_path, capsys):
     changes = {"data.data_dir": str(tmp_path), "data.dataset": "quickstart"}
     config = tiny_run.make_config(changes | {"data.auto_prepare": True})
     store = setup.open_data(config.data)

@@ -1,4 +1,4 @@
-"""Reports: lines beyond the restored step go, sums survive a checkpoint."""
+"""Reports: lines after the restored step are dropped, totals survive a checkpoint."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ def steps(workdir):
     ]
 
 
-def test_writer_drops_what_the_resumed_run_reports_again(tmp_path):
+def test_writer_drops_lines_that_a_resumed_run_repeats(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f'{{"step": {step}}}\n' for step in (2, 4, 6, 8)) + '{"step": 1')
     writer = MetricWriter(tmp_path, 5)

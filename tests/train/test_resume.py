@@ -1,4 +1,4 @@
-"""A run that is killed, terminated and interrupted ends exactly as one that was left alone."""
+"""A run that is killed, terminated and interrupted ends like an undisturbed one."""
 
 import contextlib
 import json

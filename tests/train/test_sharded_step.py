@@ -157,7 +157,7 @@ def collectives(joint):
     return read_costs(step.as_text(), joint.mesh.size).collectives
 
 
-def test_fsdp_moves_the_language_model_s_weights_and_no_activations(split):
+def test_fsdp_gathers_weights_and_moves_no_activations(split):
     """In the loops over layers and over pieces of the caption; a layer's twice, a head's never."""
     layers = sum(leaf.nbytes for leaf in jax.tree.leaves(split["fsdp"][0].lm["blocks"]))
     norms = LM.num_layers * 4 * (2 * LM.hidden_size + 2 * LM.head_dim)  # never split
@@ -211,7 +211,7 @@ def test_decoding_is_the_same_with_gathered_layers(split):
     close(decode(gathering), decode(plain))
 
 
-def test_a_checkpoint_goes_on_in_any_other_layout(split, whole, tmp_path):
+def test_checkpoint_resumes_on_any_mesh(split, whole, tmp_path):
     joint, now, _ = split["both"]
     with checkpoint.open_manager(tmp_path) as manager:
         checkpoint.save(manager, STEPS, now, {})

@@ -1,4 +1,4 @@
-"""Several streams in one program: each is its separate run, and leaves what that leaves."""
+"""Several streams in one program equal separate runs, including their files."""
 
 import functools
 import json
@@ -78,7 +78,7 @@ def test_each_stream_is_its_separate_run(together, tmp_path, stream):
     assert models[0] | {"train_step_flops": 0} == models[1] | {"train_step_flops": 0}
 
 
-def test_a_streams_folder_goes_on_alone_and_is_evaluated_alone(together):
+def test_stream_folder_resumes_and_is_evaluated_alone(together):
     alone = CHANGES | {"data.stream": "joint"}
     before = load_scores(together / "joint" / "scores.npz")
     assert loop.evaluate(tiny_run.make_run(together / "joint", alone)) == 0
@@ -87,7 +87,7 @@ def test_a_streams_folder_goes_on_alone_and_is_evaluated_alone(together):
     assert loop.train(tiny_run.make_run(together / "joint", alone)).finished  # is finished
 
 
-def test_a_streams_folder_predicts_and_the_workdir_says_which_there_are(together):
+def test_stream_folder_predicts_and_workdir_lists_streams(together):
     store = tiny_run.TinyStore()
     loaded = load_run(together / "bone_motion", build=tiny_run.build)
     said = loaded.predict([store.joints(row) for row in store.rows("", "test")])
@@ -154,7 +154,7 @@ def test_one_device_and_a_stream_axis_give_the_same(together, tmp_path, monkeypa
         assert counts[0]["streams"] == counts[1]["streams"]
 
 
-def test_with_a_stream_axis_a_device_holds_its_streams_only(tmp_path):
+def test_stream_axis_splits_streams_over_devices(tmp_path):
     run = tiny_run.make_run(tmp_path, TOGETHER | {"mesh.stream": 2})
     state = run.init(jax.random.key(0), {})
     kernel = jax.tree.leaves(state.params)[0]
@@ -226,7 +226,7 @@ def test_later_stages_start_each_stream_from_its_own(tmp_path):
     assert len({load_scores(tmp_path / name / "scores.npz").logits.sum() for name in STREAMS}) == 2
 
 
-def test_a_run_older_than_the_setting_goes_on_as_one_stream(tmp_path):
+def test_run_older_than_streams_resumes_as_one_stream(tmp_path):
     saved = checkpoint.plain(tiny_run.make_config({}))
     del saved["data"]["streams"]
     checkpoint.check_config(saved, checkpoint.plain(tiny_run.make_config({})), tmp_path)

@@ -14,7 +14,7 @@ def test_every_setting_of_a_config_says_what_it_needs():
 
 
 @pytest.mark.parametrize("strategy", experiment.STRATEGIES)
-def test_what_a_config_file_sets_for_other_strategies_is_no_mistake(strategy):
+def test_unused_values_of_config_files_are_accepted(strategy):
     check_settings.check_used(nw_ucla.get_config(f"strategy={strategy}"))
     check_settings.check_used(nw_ucla.get_config(f"strategy={strategy},recipe=long"))
 
@@ -65,13 +65,13 @@ def test_a_setting_that_some_stage_uses_passes(arg):
     check_settings.check_used(config, experiment.named(config, arg))
 
 
-def test_a_switch_that_a_config_file_turns_on_is_checked_too(tmp_path):
+def test_switches_enabled_in_config_files_are_checked(tmp_path):
     with pytest.raises(UserError, match=r"loss\.mixup=0\.2 .*none of which describes"):
         tiny_run.train_strategy(tmp_path, "T3", {"loss.mixup": 0.2})
     assert not list(tmp_path.iterdir())
 
 
-def test_the_command_line_is_read_as_it_is_given(monkeypatch):
+def test_command_line_is_parsed(monkeypatch):
     class Flag:
         value = nw_ucla.get_config("recipe=short,lr=0.2,strategy=T3")
 

@@ -1,4 +1,4 @@
-"""`prepare --check` passes what was prepared and finds whatever was changed since."""
+"""`prepare --check` accepts a prepared dataset and detects later changes."""
 
 import dataclasses
 import functools

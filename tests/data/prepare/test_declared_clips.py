@@ -136,7 +136,7 @@ def test_axes_and_layout_are_declared(tmp_path, capsys):
         (["--missing", "nan"], "NaN is missing anyway"),
     ],
 )
-def test_what_cannot_be_told_is_refused_in_one_line(tmp_path, capsys, more, message):
+def test_ambiguous_files_are_refused_in_one_line(tmp_path, capsys, more, message):
     array = np.repeat(METRES, 25, axis=0)[:25, 0]  # [25, 25, 3]
     assert prepare(tmp_path, {"a.npy": array}, *more, graph="ucla20") == 2
     told = [line for line in capsys.readouterr().err.splitlines() if message in line]
@@ -244,7 +244,7 @@ def test_an_array_of_another_layout_in_python():
         check_clip(METRES, UCLA20, None, reading)
 
 
-def test_what_another_layout_lacks_is_not_moved_away_from_the_body(tmp_path):
+def test_missing_joints_are_not_moved_by_centring(tmp_path):
     """For a model of NTU the sensor's coordinates are centred; missing joints stay 0."""
     clip = METRES + np.float32([0.5, 0.2, 3])
     clip[:, :, NTU25.joints.index("left thumb")] = 0

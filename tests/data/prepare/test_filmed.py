@@ -104,7 +104,7 @@ def test_what_cannot_be_used_is_named(tmp_path, estimator, capsys):
     assert "no video 'absent.mp4'" in err and "a second row of 'a'" in err
 
 
-def test_mistakes_are_found_before_anything_is_filmed(tmp_path, estimator, capsys):
+def test_errors_are_found_before_videos_are_processed(tmp_path, estimator, capsys):
     assert prepare(tmp_path) == 2 and "no such folder" in capsys.readouterr().err
     films(tmp_path / "films", "a.mp4")
     assert prepare(tmp_path) == 2 and "or give --labels" in capsys.readouterr().err
@@ -117,7 +117,7 @@ def test_mistakes_are_found_before_anything_is_filmed(tmp_path, estimator, capsy
     assert "--skeletons" in capsys.readouterr().err
 
 
-def test_every_fifth_video_of_a_class_tests_if_nobody_says_so():
+def test_every_fifth_video_of_a_class_tests_by_default():
     rows = [
         {"id": f"{c}{n:02}", "label": c} for c, many in (("a", 12), ("b", 3)) for n in range(many)
     ]
@@ -140,13 +140,13 @@ def test_saved_skeletons_come_back_as_they_were(tmp_path):
 
 
 @pytest.mark.parametrize("field", ["layout", "unit", "up", "axes"])
-def test_a_saved_skeleton_that_says_nonsense_is_refused(tmp_path, field):
+def test_inconsistent_saved_skeleton_is_refused(tmp_path, field):
     np.savez(tmp_path / "clip.npz", joints=poses().joints, **{field: "nonsense"})
     with pytest.raises(Exception, match=f"{field} is 'nonsense', expected one of"):
         read_recording(tmp_path / "clip.npz")
 
 
-def test_who_faces_the_camera_faces_it_as_in_kinects_coordinates():
+def test_facing_direction_matches_kinect_coordinates():
     """There x grows to the sensor's left, y up and z away, so that faces look along -z."""
     names = GRAPHS["blazepose33"].joints
     joints = poses().joints

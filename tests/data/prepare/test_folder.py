@@ -1,4 +1,4 @@
-"""One's own dataset: from a table and .npy files to a store, each bad row told by line."""
+"""Own datasets: from a table and .npy files to a store; bad rows are reported with their line."""
 
 import json
 import os
@@ -110,7 +110,7 @@ def test_bad_arrays(source, capsys, case):
 
 
 @pytest.mark.parametrize("value", [np.nan, 0, -1])
-def test_clips_in_which_nobody_is_are_named_and_left_out(source, capsys, value):
+def test_empty_clips_are_reported_and_left_out(source, capsys, value):
     np.save(source / "x.npy", np.full((2, 3, 3), value))
     assert run(source, "--missing", "-1") == 0
     said = capsys.readouterr()
@@ -239,6 +239,6 @@ def test_a_label_that_the_list_of_classes_lacks(source, capsys):
     assert "label 'wave' is not in classes.txt" in capsys.readouterr().err
 
 
-def test_persons_who_are_never_there_are_dropped():
+def test_absent_persons_are_dropped():
     clip = np.stack([np.zeros_like(WALK), WALK, np.zeros_like(WALK)], axis=1)
     np.testing.assert_array_equal(as_clip(clip, 3), WALK[:, None].astype(np.float32))

@@ -1,4 +1,4 @@
-"""What `prepare` and `--check` say of a dataset that can be used but may not be what was meant."""
+"""Notes of `prepare` and `--check` on datasets that are usable but unusual."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""NW-UCLA files: the real set is read whole, every kind of bad file is named with its reason."""
+"""NW-UCLA files: the real set is read, and every kind of bad file is reported."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Clips of any origin, with empty frames and several persons: what reaches the network of them."""
+"""Clips of any origin, with empty frames and several persons, as the network sees them."""
 
 import types
 
@@ -46,14 +46,14 @@ def test_an_origin_that_is_kept():
 
 
 @pytest.mark.parametrize("feeder", FEEDERS)
-def test_clips_made_for_a_feeder_go_in_as_they_are(feeder):
+def test_clips_prepared_for_a_feeder_are_not_centred(feeder):
     store = Memory([body() + CAMERA], feeder=feeder)
     assert Feed.from_config({"feeder": feeder}, store).origin == ""
     (other,) = set(FEEDERS) - {feeder}
     assert Feed.from_config({"feeder": other}, store).origin == "body"
 
 
-def test_persons_follow_the_dataset_unless_they_are_set():
+def test_num_persons_defaults_to_the_dataset():
     store = Memory([], num_persons=3)
     assert Feed.from_config({"feeder": "ntu", "num_persons": 0}, store).num_persons == 3
     assert Feed.from_config({"feeder": "ntu", "num_persons": 1}, store).num_persons == 1
@@ -92,7 +92,7 @@ def test_what_is_missing_stays_missing():
     np.testing.assert_array_equal(moved[there], (clip - clip[0, 0, UCLA20.centre])[there])
 
 
-def test_the_centre_is_looked_for_where_it_is_missing():
+def test_missing_centre_joint_is_taken_from_a_later_frame():
     clip = body() + CAMERA
     clip[:3, 0, UCLA20.centre] = 0
     moved = centred(clip, UCLA20.centre)
@@ -102,7 +102,7 @@ def test_the_centre_is_looked_for_where_it_is_missing():
     np.testing.assert_allclose(pose.max(axis=0), -pose.min(axis=0), atol=1e-5)
 
 
-def test_a_second_person_is_the_centre_where_the_first_never_comes():
+def test_second_person_is_the_centre_if_the_first_is_absent():
     clip = np.concatenate([np.zeros_like(body()), body() + CAMERA], axis=1)
     np.testing.assert_allclose(centred(clip, 0)[:, 1], body()[:, 0], atol=1e-6)
 

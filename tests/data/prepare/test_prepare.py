@@ -1,4 +1,4 @@
-"""`prepare`: safe against being killed, repeated or given bad files; one line for each mistake."""
+"""`prepare` may be killed, repeated or given bad files; each error is one line."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_no_clip_at_all_is_told(tmp_path, shards):
         prepare(make_recipe([], shards=shards), tmp_path, [])
 
 
-def test_an_empty_shard_among_others_is_no_problem(tmp_path):
+def test_empty_shard_among_others(tmp_path):
     recipe = make_recipe(make_clips(2), shards=4)
     assert "2 clips" in prepare(recipe, tmp_path, [])
     store = open_store("toy", tmp_path)
@@ -154,7 +154,7 @@ def test_two_prepares_at_once(tmp_path):
     assert len(open_store("toy", tmp_path)) == 7
 
 
-def test_quickstart_is_what_the_generator_makes_and_has_captions(tmp_path):
+def test_prepared_quickstart_equals_generated_clips(tmp_path):
     assert run("quickstart", "--data-dir", tmp_path, "--seed", 3) == 0
     store = open_store("quickstart", tmp_path)
     clip = quickstart.clip(3, 17)

@@ -168,7 +168,7 @@ def test_classes_are_separable_but_not_trivially(dataset):
     assert 0.4 < accuracy < 0.95
 
 
-def test_length_and_place_tell_nothing_about_the_class(dataset):
+def test_length_and_place_are_independent_of_the_class(dataset):
     solo = [c for c in dataset if CLASSES[c.label] not in TWO_PERSON]
     labels = np.array([c.label for c in solo])
     train = np.isin([c.subject for c in solo], TRAIN_SUBJECTS)

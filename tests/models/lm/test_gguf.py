@@ -116,7 +116,7 @@ def test_other_families_keep_their_order(config, tmp_path):
     )
 
 
-def test_the_scaling_of_llama_3_is_read_from_its_factors(tmp_path):
+def test_llama_3_rope_scaling_is_read(tmp_path):
     scaled = dataclasses.replace(
         SIZES, rope_theta=5e5, rope_scaling=RopeScaling(32.0, 1.0, 4.0, 8192)
     )
@@ -131,7 +131,7 @@ def test_the_scaling_of_llama_3_is_read_from_its_factors(tmp_path):
         read_config(other)
 
 
-def test_what_is_not_supported_or_damaged_is_one_line(tmp_path):
+def test_unsupported_or_damaged_files_give_one_line(tmp_path):
     def refused(message, config=SIZES, **how):
         path = tmp_path / f"{len(list(tmp_path.iterdir()))}.gguf"
         write(path, config, **how)

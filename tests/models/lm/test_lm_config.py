@@ -62,7 +62,7 @@ def test_transformers_reads_the_written_config_of_other_families(config):
     assert from_hf(json.loads(theirs.to_json_string(use_diff=False))) == config
 
 
-def test_sizes_that_follow_from_others_may_be_left_out():
+def test_derived_sizes_may_be_left_out():
     for config in (LLAMA, QWEN2):
         values = to_hf(dataclasses.replace(config, head_dim=8, num_kv_heads=4, rope_theta=1e4))
         for key in ("head_dim", "num_key_value_heads", "rope_theta"):
@@ -125,7 +125,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
         ({"rope_theta": 10**400}, "too large a number"),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(change, reason):
+def test_unsupported_features_are_refused_by_name(change, reason):
     with pytest.raises(UserError, match=r"config\.json") as caught:
         from_hf(to_hf(TINY) | change)
     assert reason in str(caught.value)

@@ -60,7 +60,7 @@ def test_prefixes_are_whole_by_default(params, prefix):
     np.testing.assert_array_equal(plain[0], given[0])
 
 
-def test_what_stands_in_the_padding_does_not_matter(params, prefix):
+def test_content_of_padding_does_not_matter(params, prefix):
     lengths = np.array([5, 2, 6])
     other = np.where(np.arange(6)[:, None] < lengths[:, None, None], prefix, 9.0)
     one = generate(MODEL, params, prefix, max_new_tokens=8, prefix_lengths=lengths, **FREE)
@@ -173,7 +173,7 @@ def test_a_low_temperature_is_greedy_and_a_key_decides_the_rest(params, prefix):
     assert any(len(set(row)) > 4 for row in hot.tolist())  # every step draws anew
 
 
-def test_a_sampled_text_does_not_depend_on_its_place_in_the_batch(params, prefix):
+def test_sampled_text_does_not_depend_on_batch_position(params, prefix):
     def sampled(rows):
         options = {"temperature": 1.5, "top_k": 9, "key": jax.random.key(5), **FREE}
         return generate(MODEL, params, rows, max_new_tokens=8, **options)[0].tolist()

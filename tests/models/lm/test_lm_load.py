@@ -258,7 +258,7 @@ def test_names_of_another_model_are_one_short_line(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_weights_that_are_no_numbers_are_refused(value, dtype, tmp_path):
+def test_non_finite_weights_are_refused(value, dtype, tmp_path):
     params = random_params(TIED, dtype)
     save_params(params, TIED, tmp_path)
 
@@ -271,7 +271,7 @@ def test_weights_that_are_no_numbers_are_refused(value, dtype, tmp_path):
         load_params(tmp_path, TIED, dtype="bfloat16")
 
 
-def test_a_tied_config_beside_another_head_is_read_as_transformers_reads_it(tmp_path):
+def test_tied_config_with_another_head_matches_transformers(tmp_path):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
     params = random_params(TIED)
     save_params(params, TIED, tmp_path)

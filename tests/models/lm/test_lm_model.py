@@ -85,7 +85,7 @@ def test_the_head_matrix_makes_the_logits(config):
     assert (head_matrix(params) is params["embed"]["embedding"]) == config.tie_embeddings
 
 
-def test_later_tokens_and_padding_change_nothing_before_them():
+def test_later_tokens_and_padding_do_not_change_earlier_ones():
     params, x = random_params(TIED), embeddings()
     other = x.copy()
     other[:, 4:] = 5.0

@@ -22,7 +22,7 @@ def test_a_file_of_an_installed_package(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "qwen", "../a/b", "a/b/c"])
-def test_what_is_neither_folder_nor_id_is_refused(name):
+def test_neither_folder_nor_id_is_refused(name):
     with pytest.raises(UserError, match="neither a folder nor a hub id"):
         resolve(name)
 
@@ -43,7 +43,7 @@ def test_hub_ids_without_a_connection(offline):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("proxy said no\nat length"), OSError()])
-def test_whatever_fails_in_the_download_is_one_line(error, monkeypatch):
+def test_download_errors_give_one_line(error, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
 
     def fail(name, allow_patterns):

@@ -109,8 +109,8 @@ def recipe(
       centre: move the origin to the first person's mid spine, as the NTU feeder expects.
 
     Raises:
-      UserError: no such file, not such a pickle (see `read_pickle`), 2D key points, or the clips of
-        another dataset.
+      UserError: the file is missing, not such a pickle (see `read_pickle`), or has 2D key points or
+        clips of another dataset.
     """
     if dataset not in CLASSES:
         raise UserError(f"{dataset}: pyskl pickles are read for {' and '.join(CLASSES)} only")

@@ -30,7 +30,7 @@ SUBJECTS = 12
 TRAIN_SUBJECTS: tuple[int, ...] = (1, 2, 4, 5, 7, 8, 10, 11)
 CAMERA_YAW = {1: 0.0, 2: np.pi / 4, 3: -np.pi / 4}  # each camera sees a 45-degree sector
 SENSOR_HEIGHT = {1: 0.8, 2: 1.0, 3: 1.2}  # metres above the ground, by setup
-HANDSHAKE = "shake hands"  # always with the right hand, whatever the subject's habit
+HANDSHAKE = "shake hands"  # always with the right hand, also for left-handed subjects
 HAND_DRIFT = np.array([0.03, 0.012, 0.03])  # arm lengths; a hanging arm hardly shortens
 SUBJECT_STREAM = 7919  # keeps the subjects' random streams apart from the clips'
 

@@ -1,4 +1,4 @@
-"""InfoGCN's orientation step: what it must bring about, and what it must leave alone."""
+"""InfoGCN's orientation step: what it changes, and what it keeps."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_lengths_angles_and_the_origin_stay(joints, mirror):
 
 
 @pytest.mark.parametrize("mirror", [True, False])
-def test_how_the_clip_was_turned_before_does_not_matter(joints, mirror):
+def test_initial_orientation_does_not_matter(joints, mirror):
     turned = joints @ random_rotation(np.random.default_rng(1)).T
     expected = align(joints, mirror=mirror)
     np.testing.assert_allclose(align(turned, mirror=mirror), expected, atol=1e-5)

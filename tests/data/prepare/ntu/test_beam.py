@@ -1,4 +1,4 @@
-"""`prepare ntu60 --beam`: the local runner leaves the bytes that the process pool leaves."""
+"""`prepare ntu60 --beam`: the local runner writes the same bytes as the process pool."""
 
 import builtins
 import json

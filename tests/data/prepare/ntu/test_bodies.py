@@ -1,4 +1,4 @@
-"""Selecting, denoising and translating: equal to the reference, and each switch does its thing."""
+"""Selecting, denoising and translating bodies: equal to the reference, and every switch."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""`prepare ntu120_mini`: 120 and 60 real clips of 60 classes, whatever else the source holds."""
+"""`prepare ntu120_mini`: 120 and 60 real clips of 60 classes, from a larger source."""
 
 import numpy as np
 from skeleton_files import solo

@@ -1,4 +1,4 @@
-"""`prepare ntu60|ntu120`: as the reference from file to tensor, and safe to kill at any point."""
+"""`prepare ntu60|ntu120`: equal to the reference from file to tensor, and safe to kill."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Sources of any kind give the same clips, whoever parses them; what is wrong is told by name."""
+"""All kinds of sources give the same clips, with any workers; errors name the file."""
 
 import io
 import multiprocessing
@@ -142,7 +142,7 @@ def test_bad_names(tmp_path):
     assert str(first) in bad[-1][1]
 
 
-def test_damaged_members_are_told_and_the_others_read(tmp_path, monkeypatch):
+def test_damaged_members_are_reported_and_others_read(tmp_path, monkeypatch):
     names = list(FILES)
     path = packed(tmp_path / "x.zip", FILES, zipfile.ZIP_STORED)
     data = bytearray(path.read_bytes())

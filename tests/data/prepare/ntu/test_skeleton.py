@@ -1,4 +1,4 @@
-"""The parser reads what is right, and says in which line the rest is wrong."""
+"""The parser reads valid files, and reports the line of an error."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Damaged files: a clip that a naive reading gives too, or a ValueError; soon, and in bounds."""
+"""Damaged files give the clip of a simple parser, or a ValueError, within bounds."""
 
 import random
 import tracemalloc

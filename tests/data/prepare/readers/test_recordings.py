@@ -1,4 +1,4 @@
-"""What all readers share: messages, units, axes, layouts, and the places of persons."""
+"""Common to all readers: messages, units, axes, layouts, and the order of persons."""
 
 import numpy as np
 import pytest
