@@ -52,7 +52,7 @@ def _act(argv: list[str]) -> int | None:
         "verb",
         choices=VERBS,
         metavar="VERB",
-        help="one of the verbs below; VERB --help lists its options",
+        help="a verb below; VERB --help lists its options",
     )
     verb = parser.parse_args(argv[:1]).verb
     module, about = VERBS[verb]

@@ -90,7 +90,7 @@ def _number_axes(axes: Axes, num_classes: int) -> None:
 
 
 def _list_confusions(axes: Axes, matrix: np.ndarray, classes: Sequence[str]) -> None:
-    """Lists the largest off-diagonal cells by name, since names of 120 classes do not fit on an axis."""
+    """Lists the largest off-diagonal cells by name, since 120 names do not fit on an axis."""
     wrong = matrix - np.diag(matrix.diagonal())
     largest = np.argsort(-wrong, axis=None, kind="stable")[:MAX_CONFUSIONS]
     place = {"transform": axes.transAxes, "va": "top", "fontsize": 9, "parse_math": False}
