@@ -53,7 +53,7 @@ def read_members(
 
     Raises:
         UserError: a file is missing, damaged or given twice, or scores do not belong together; the
-          message names both files and the first clip.
+            message names both files and the first clip.
     """
     entries = [entry for source in sources for entry in _entries(source, name)]
     paths = [path for _, path in entries]

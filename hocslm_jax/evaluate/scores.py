@@ -89,7 +89,7 @@ def collect_logits(
         batches: this host's padded batches; all hosts must have the same number and size.
         store: provides ids and labels.
         rows: the rows that must be scored, e.g. `store.rows(protocol, "test")`. Without it, missing
-          clips are not detected.
+            clips are not detected.
 
     Raises:
         UserError: a clip is scored twice or not at all.
@@ -169,7 +169,7 @@ def check_scores(scores: Scores, where: object) -> None:
 
     Raises:
         UserError: no clips, a repeated clip, a label outside the classes, or a logit that is not
-          finite.
+            finite.
     """
     num_classes = scores.logits.shape[1]
     if not scores.total or len(set(scores.ids)) != scores.total:

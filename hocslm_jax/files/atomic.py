@@ -79,7 +79,7 @@ def held(path: Path, doing: str) -> Iterator[None]:
 
     Raises:
         UserError: another process holds it (the message has its pid and host), or it cannot be
-          created.
+            created.
     """
     handle = _lock(path, doing)
     try:

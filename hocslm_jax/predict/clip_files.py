@@ -127,9 +127,9 @@ def check_clip(
     Args:
         graph: the model's skeleton.
         compat: how NTU's files were read for a model trained on them, None for other models. If the
-          clip is in sensor coordinates, its actors are selected and centred in the same way.
+            clip is in sensor coordinates, its actors are selected and centred in the same way.
         reading: the channels, and how missing joints are marked and filled, as in the training set.
-          If it names a layout, the joints have that layout and are mapped to `graph` by name.
+            If it names a layout, the joints have that layout and are mapped to `graph` by name.
 
     Raises:
         ValueError: with the reason, if it cannot be a clip of this skeleton.

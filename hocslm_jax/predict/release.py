@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
 
     Raises:
         UserError: a run is not finished, two have the same name, or weights exceed the type's
-          range.
+            range.
     """
     logging.set_verbosity(logging.ERROR)
     if args.seal:

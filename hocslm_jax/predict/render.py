@@ -92,7 +92,7 @@ def draw_examples(workdir: str | Path, store: Store, count: int, path: Path) -> 
 
     Raises:
         UserError: no descriptions, or they belong to other clips than `store`, or as
-          `render_descriptions`.
+            `render_descriptions`.
     """
     rows = read_descriptions(Path(workdir) / DESCRIPTIONS)
     chosen, place = choose(rows, count), {clip: row for row, clip in enumerate(store.ids)}

@@ -138,7 +138,7 @@ class TrainedModel(Predictor):
 
         Raises:
             UserError: the run has no projector, or the language model is missing or has another
-              width.
+                width.
         """
         if self.fusion is None:
             raise UserError(

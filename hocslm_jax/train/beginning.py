@@ -127,7 +127,7 @@ def take(source: Source, wanted: dict, config, graph: Graph, stage: Stage) -> di
 
     Raises:
         UserError: layers, joints or model settings do not fit; if the stage is partial: no layer
-          fits, or one would start at random and never train.
+            fits, or one would start at random and never train.
     """
     expected = flat(wanted)
     groups = {name.split("/")[1] for name in expected}

@@ -158,7 +158,7 @@ def resume_variables(
 
     Args:
         abstract_variables: {"params", "batch_stats"} of `jax.ShapeDtypeStruct` with shardings; it
-          need not have all groups of the checkpoint.
+            need not have all groups of the checkpoint.
         check: called with `meta` before the arrays are read.
 
     Raises:

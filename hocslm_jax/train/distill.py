@@ -116,7 +116,7 @@ def probabilities(teacher: Scores, store: Store, config) -> np.ndarray:
 
     Raises:
         UserError: the teacher lacks scores of a training clip, has other labels or classes, or was
-          trained on a test clip.
+            trained on a test clip.
     """
     protocol, where = config.data.protocol, f"distill.teacher={config.distill.teacher}"
     if teacher.logits.shape[1] != len(store.classes) or teacher.classes not in ((), store.classes):

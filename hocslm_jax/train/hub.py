@@ -16,7 +16,7 @@ def find_folder(name: str | Path) -> Path:
 
     Args:
         name: a folder, or an id of the hub: `owner/name`, or `owner/name/model` if the repository
-          has several models. huggingface_hub caches downloads.
+            has several models. huggingface_hub caches downloads.
 
     Raises:
         UserError: there is no such folder, repository or model.

@@ -33,8 +33,7 @@ from hocslm_jax.train.signals import Ending, Interrupted, Stop, catch_signals, u
 from hocslm_jax.train.state import eval_variables
 from hocslm_jax.train.stream_axis import named_metrics
 
-# Steps that the host runs ahead of the numbers it has checked; two keep the device busy.
-AHEAD = 2
+AHEAD = 2  # steps that the host runs ahead of checked numbers; two keep the device busy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +64,12 @@ def train(
 
     Args:
         initial: called if the run does not resume; returns {"params", "batch_stats"} of the groups
-          that do not start at random.
+            that do not start at random.
         finish: called with the final weights; returns more entries of `result.json`.
 
     Raises:
         UserError: the workdir holds another experiment, a loss or gradient is not finite, or the
-          processes of the run have different settings or data.
+            processes of the run have different settings or data.
     """
     hosts.check_same("settings or data", lambda: fingerprint(run))
     make_folder(run.workdir)

@@ -44,8 +44,7 @@ class Source:
       dataset: its name, as prepared.
       data_dir: folder of prepared datasets.
       protocol: which clips train and which test, e.g. "xsub".
-      threads: number of threads that prefetch batches; more than one rarely helps, since they wait
-        for each other.
+      threads: number of threads that prefetch batches; more than one rarely helps.
       cache: "ram" keeps all clips in memory (3 GB for NTU120), "" reads them from the disk.
       auto_prepare: True builds a missing dataset that needs no download before training.
     """
@@ -167,8 +166,7 @@ def build_run(
     """Builds one stage, without its weights, from a config of `stages.stage_config`.
 
     Args:
-        build: `(config.model, graph=, num_classes=) -> nn.Module`; with a language model it also
-          receives `fusion=`.
+        build: `(config.model, graph=, num_classes=[, fusion=]) -> nn.Module`.
         language: needed from the first stage that describes on.
         opener: returns the dataset; by default it is opened here.
 
@@ -191,17 +189,15 @@ def build_run(
     fusion = {}
     if fused(stages, config.stage):
         fusion["fusion"] = fusion_config(config.lm, language, stage.classify_on)
-    settings = model_settings(config)
-    model = build(settings, graph=graph, num_classes=len(store.classes), **fusion)
+    model = build(model_settings(config), graph=graph, num_classes=len(store.classes), **fusion)
     spe = pipeline.steps_per_epoch(store, config.data.protocol, feed, config.train.batch_size)
-    describes = "gen" in stage.losses
-    captions = grid = None
-    if describes:
+    captions = grid = frozen = None
+    if "gen" in stage.losses:
+        frozen = language
         captions = training_captions(config, store, language, stage.captions == "shuffled")
         grid = packing_grid(config, store, language, captions, mesh)
     schedule = optim.make_schedule(config.optim, config.train.epochs, spe)
     objective = make_objective(config, stage, model, mesh, language, grid)
-    frozen = language if describes else None
     return Run(
         config=config,
         stage=stage,

@@ -95,7 +95,7 @@ def describe(
         lm: the language model with the parameters `frozen["lm"]`, which get no gradient.
         weights: weights of "cls" and "gen"; a loss with weight 0 is not computed.
         smoothing, mixup: as in `classify`; mixup is for stages without "gen", since captions cannot
-          be blended.
+            be blended.
         train_encoder: False keeps the BatchNorm statistics and turns dropout off.
         chunk: number of caption positions whose logits are in memory at a time.
         grid: the layout of examples packed into shared rows; None gives each its own row.

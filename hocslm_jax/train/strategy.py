@@ -48,7 +48,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
 
     Raises:
         UserError: as `setup.build_run` and `loop.train`, or the run that a stage starts from is
-          missing.
+            missing.
     """
     check_model(config, build)
     check_settings.check_values(config)
