@@ -62,7 +62,7 @@ def test_a_run_can_start_with_another_runs_encoder():
     config = load("nw_ucla", "start=runs/ntu,width=32")
     (stage,) = read_stages(config)
     assert stage == Stage(start="runs/ntu", take=("encoder",)) and config.model.width == 32
-    with pytest.raises(UserError, match="for T3 give that run as t0="):
+    with pytest.raises(UserError, match="with T3, give that run as t0="):
         load("nw_ucla", "start=runs/ntu,strategy=T3")
 
 

@@ -178,7 +178,7 @@ def test_source_clips_needs_captions_of_all_rows(store, tokens):
     with pytest.raises(UserError, match=r"captions\.jsonl does not exist"):
         caption_table(store, tokens, 60, "clips")
     write(store.path.parent, own("c0", "A."), own("c3", "B."))
-    with pytest.raises(UserError, match="4 of 6 clips have no caption, c1 for one; "):
+    with pytest.raises(UserError, match="4 of 6 clips have no caption, c1 for example; "):
         caption_table(store, tokens, 60, "clips")
     table = caption_table(store, tokens, 60, "clips", rows=np.array([0, 3]))
     assert table.count.tolist() == [1, 0, 0, 1, 0, 0] and table.texts == ("A.", "B.")

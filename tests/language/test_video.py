@@ -117,5 +117,5 @@ def test_folders_and_lists_that_cannot_be_used(tmp_path):
     with pytest.raises(UserError, match=r"absent\.txt: no such file"):
         find_videos(tmp_path, tmp_path / "absent.txt")
     (tmp_path / "a.mp4").touch()
-    with pytest.raises(UserError, match="both clip a;"):
+    with pytest.raises(UserError, match="both have the id a;"):
         find_videos(tmp_path)
