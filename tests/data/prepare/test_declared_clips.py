@@ -238,7 +238,7 @@ def test_an_array_of_another_layout_in_python():
     found = check_clip(METRES[:, 0, :17], UCLA20, None, reading)
     wanted, _ = convert_layout(METRES[:, :, :17] * np.float32([-1, -1, 1]), COCO, UCLA20)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
-    with pytest.raises(ValueError, match="17 joints, .* ucla20 20; name their layout"):
+    with pytest.raises(ValueError, match=r"17 joints, .* ucla20 20; name their layout"):
         check_clip(METRES[:, :, :17], UCLA20)
     with pytest.raises(ValueError, match="25 joints, coco17 has 17"):
         check_clip(METRES, UCLA20, None, reading)
