@@ -22,6 +22,10 @@ VERBS = {
     "plan": ("hocslm_jax.plan.command", "memory and time of a train step on devices not at hand"),
     "predict": ("hocslm_jax.predict.command", "classify, describe and draw skeleton files"),
     "evaluate": ("hocslm_jax.predict.accuracy", "count the test clips that models get right"),
+    "zero-shot": (
+        "hocslm_jax.predict.zero_shot",
+        "recognise classes that a run was never trained on",
+    ),
     "ensemble": (
         "hocslm_jax.evaluate.ensemble_command",
         "fuse the scores of several runs, and test the gain",

@@ -67,6 +67,7 @@ class Store:
       measured: what the clips measure, see `measure.Census`; {} where the index does not say.
       content: sha256 of all clips' joints; "" where an older version prepared the dataset.
       cache: where the joints are; "" for on disk, "ram" for in memory.
+      unseen: labels of the classes that nothing trains on, see `class_splits.hold_out`.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Store:
     measured: dict = dataclasses.field(default_factory=dict)
     content: str = ""
     cache: str = ""
+    unseen: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

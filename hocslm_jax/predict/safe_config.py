@@ -16,7 +16,7 @@ from hocslm_jax.graph import Graph
 
 # Settings that are kept, with a value of their type. `data.graph` is taken from model.json.
 TOP = {"seed": 0, "strategy": "", "stage": 0}
-DATA = {"dataset": "", "protocol": ""} | {
+DATA = {"dataset": "", "protocol": "", "unseen": ""} | {
     field.name: field.default for field in dataclasses.fields(Feed) if field.name != "graph"
 }
 LANGUAGE = {  # what a text is and how it enters; not `name` and `folder`, which are places

@@ -125,7 +125,7 @@ def commands(
 
 def starts_with_t0(config: str, arg: str) -> bool:
     """Whether the first of several stages is strategy T0."""
-    stages = read_stages(runpy.run_path(experiment.config_file(config))["get_config"](arg))
+    stages = read_stages(experiment.load(config, arg))
     return len(stages) > 1 and stages[0] == Stage()
 
 

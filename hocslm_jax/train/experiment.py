@@ -13,6 +13,7 @@ lets layers of it that do not fit start new, and `freeze=encoder`, which keeps i
 
 import dataclasses
 import difflib
+import runpy
 import shlex
 from pathlib import Path
 
@@ -76,6 +77,11 @@ def config_file(name: str) -> Path:
             return path
     known = sorted(path.stem for folder in CONFIGS for path in folder.glob("*.py"))
     raise UserError(f"there is no config file {name}: give a path, or one of {', '.join(known)}")
+
+
+def load(name: str, arg: str = "") -> ConfigDict:
+    """The config that a file makes of an argument; the name is as for `config_file`."""
+    return runpy.run_path(str(config_file(name)))["get_config"](arg)
 
 
 def defaults() -> ConfigDict:

@@ -17,6 +17,7 @@ from hocslm_jax import hosts, sharding
 from hocslm_jax.data import pipeline
 from hocslm_jax.data.augment import ClipView
 from hocslm_jax.data.captions import CaptionTable
+from hocslm_jax.data.class_splits import hold_out
 from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.language.open import Language, fusion_config, packing_grid, training_captions
@@ -30,6 +31,7 @@ from hocslm_jax.train.jitted import gathered, gathering, jit_step, make_predict
 from hocslm_jax.train.stages import (
     Stage,
     fused,
+    model_settings,
     position_of,
     read_stages,
     trained_groups,
@@ -44,6 +46,8 @@ class Source:
       dataset: its name, as `prepare` wrote it.
       data_dir: folder of prepared datasets.
       protocol: which clips train and which test, e.g. "xsub".
+      unseen: classes that are left out of training and test, to be recognised without any: a
+        name in `class_splits.SPLITS`, e.g. "55_5", or labels from 0, e.g. "3+8"; "" = none.
       threads: that prefetch batches; more than one seldom helps, they wait for each other.
       cache: "ram" keeps all clips in memory (3 GB for NTU120), "" reads them from the disk.
       auto_prepare: True builds a missing dataset that needs no download before training.
@@ -52,6 +56,7 @@ class Source:
     dataset: str = "nw_ucla"
     data_dir: str = "data"
     protocol: str = "xview"
+    unseen: str = ""
     threads: int = 1
     cache: str = ""
     auto_prepare: bool = False
@@ -78,7 +83,8 @@ class Run:
     train_step: Callable  # jitted (state, frozen, batch) -> (state, metrics, finite)
     predict: Callable  # (variables, x of this host) -> global logits [B, C] or [B, S, C]
     teacher: np.ndarray | None = None  # probabilities [clips of the store, C], see `distill`
-    origin: str = ""  # a mark of the weights that it starts from, see `origin`
+    origin: str = ""  # a mark of the weights that it starts from, see `lineage.marked`
+    before: tuple[str, ...] | None = ()  # classes that these were trained on, None: not known
 
     @property
     def frozen(self) -> dict:
@@ -245,14 +251,6 @@ def make_programs(
     }
 
 
-def model_settings(config) -> ConfigDict:
-    """`config.model`, without dropout in front of a classifier that the stage keeps as it is."""
-    settings = ConfigDict(config.model.to_dict())
-    if "classifier" not in trained_groups(config):
-        settings.dropout = 0.0
-    return settings
-
-
 def make_objective(
     config, stage: Stage, model, mesh, language: Language | None, grid: Grid | None = None
 ) -> Callable:
@@ -286,11 +284,12 @@ def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.shardi
 
 
 def open_data(data) -> Store:
-    """The prepared dataset; with `data.auto_prepare` process 0 first builds it where missing."""
+    """The prepared dataset, which process 0 builds with `auto_prepare`; without `data.unseen`."""
     if data.auto_prepare:
         hosts.on_first(lambda: build_missing(data))
         hosts.wait_to_see(dataset_folder(data.dataset, data.data_dir), inside=True)
-    return open_store(data.dataset, data.data_dir, data.get("cache", ""))
+    store = open_store(data.dataset, data.data_dir, data.get("cache", ""))
+    return hold_out(store, data.get("unseen", ""))
 
 
 def build_missing(data) -> None:
