@@ -50,6 +50,7 @@ EXAMPLES: dict[tuple[str, str], tuple[str, ...]] = {
         f"S{1 if label < 60 else 18:03}C003P008R001A{label + 1:03}" for label in ONE_SHOT
     ),
 }
+NOBODY = np.zeros(0, np.int32)
 _LABELS = re.compile(r"\d{1,6}(\+\d{1,6})*")
 
 
@@ -102,7 +103,7 @@ def hold_out(store: Store, text: str) -> Store:
     for name, splits in store.protocols.items():
         kept = {split: rows[~unseen[rows]] for split, rows in splits.items()}
         left = {split: rows[unseen[rows]] for split, rows in splits.items()}
-        examples, tested = left["train"], left["test"]
+        examples, tested = (left.get(split, NOBODY) for split in ("train", "test"))
         if (store.name, text) in EXAMPLES:  # all other clips of these classes are tested
             examples = np.flatnonzero(published & unseen).astype(np.int32)
             tested = np.flatnonzero(~published & unseen).astype(np.int32)

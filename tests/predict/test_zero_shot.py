@@ -34,7 +34,7 @@ SENTENCES = [f"A person is performing the action: {name}." for name in "abcd"]  
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "t3"
-    short = {"finetune.epochs": 3, "finetune.lr": 0.03, "lm.describe": 0}
+    short = {"lm.ln_gain": "one", "lm.describe": 0}  # a visual token that is heard
     assert unseen_run.train(folder, UNSEEN | short, "T4") == 0
     return folder
 
@@ -100,7 +100,7 @@ def test_counts_are_those_of_a_direct_computation(trained, command, capsys):
     model = load_run(trained, build=tiny_run.build)
     store = hold_out(unseen_run.SplitStore(), "1+3")
     (unseen, seen, base), (labels, others, _) = direct(model, store, ("unseen", "test", "train"))
-    assert np.ptp(unseen - base.mean(axis=0), axis=0).min() > 1e-3  # clips do differ
+    assert np.ptp(unseen - base.mean(axis=0), axis=0).min() > 1e-2  # clips do differ
     for name, less in (("likelihood", 0), ("calibrated", base.mean(axis=0))):
         counts = found["methods"][name]
         two = np.where((unseen - less)[:, 1] >= (unseen - less)[:, 3], 1, 3)
@@ -119,7 +119,7 @@ def test_counts_are_those_of_a_direct_computation(trained, command, capsys):
         unseen_ranking.sentence_likelihoods, model.language.model, model.language.params
     )
     given = ask(read("unseen", -1).visual, np.asarray(prompt), sentences)
-    np.testing.assert_allclose(given[..., 0], unseen, rtol=1e-4)
+    np.testing.assert_allclose(given[..., 0], unseen, atol=2e-5)
     # Two classes with each other's sentence: what was right is wrong.
     calibrated = found["methods"]["calibrated"]
     assert found["controls"]["shuffled"]["correct"] == 8 - calibrated["correct"]
