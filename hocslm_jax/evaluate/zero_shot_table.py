@@ -31,7 +31,7 @@ YES = (False, True)
 COUNTS = ("unseen_correct", "unseen_total", "seen_correct", "seen_total")
 NOTE = """\
 Test clips of classes that the run was never trained on, ranked among these classes alone
-([docs/zero_shot.md](zero_shot.md)): by the language model's likelihood of their sentences, raw and
+(see `docs/zero_shot.md`): by the language model's likelihood of their sentences, raw and
 calibrated; by the cosine with their sentences' embeddings; by one example of each class (the first
 draw, and mean ± sample standard deviation of all draws). Controls: a language model with random
 weights, and each class with the sentences of another. In bold: more than chance, p < 1 %. The
