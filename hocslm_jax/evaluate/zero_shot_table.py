@@ -127,6 +127,7 @@ def zero_shot_section(results: Path, docs: Path) -> list[str]:
             rows.append([f"these {len(own)} together", "", "", *_cells([one for _, one in own])])
     header = ("run", "language model", "unseen classes", *METHODS.values(), *CONTROLS.values())
     first = found[0][1]
+    commands = filter(None, (first["training"]["command"], first["command"]))
     return [
         *NOTE.splitlines(),
         "",
@@ -136,7 +137,7 @@ def zero_shot_section(results: Path, docs: Path) -> list[str]:
         "",
         *markdown_table(("run", *METHODS.values()), wide),
         "",
-        f"One of these runs: `{first['training']['command']}`, then `{first['command']}`; "
+        f"One of these runs: {' then '.join(f'`{command}`' for command in commands)}; "
         f"{machines([first])}.",
     ]
 

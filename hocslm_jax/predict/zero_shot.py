@@ -19,7 +19,7 @@ from hocslm_jax.data.class_splits import hold_out, unseen_classes
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError, few
 from hocslm_jax.evaluate.zero_shot_table import ZERO_SHOT, run_table
-from hocslm_jax.files.atomic import write_json
+from hocslm_jax.files.atomic import make_folder, write_json
 from hocslm_jax.predict.load_model import load_run
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.predict.unseen_ranking import Options, rank
@@ -52,12 +52,12 @@ def run(args: argparse.Namespace) -> None:
     logging.set_verbosity(logging.ERROR)
     options = read_options(args)
     use_compilation_cache()
+    out = args.out or args.run / ZERO_SHOT
     model, store = open_run(args.run, args.data_dir, args.lm)
+    make_folder("--out", out.parent)
     start = time.monotonic()
     found = about(model, store, options) | rank(model, store, options)
     found["seconds"] = round(time.monotonic() - start, 1)
-    out = args.out or args.run / ZERO_SHOT
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_json(out, found)
     print(f"{store.name}, {found['protocol']}, never trained: {', '.join(found['classes'])}")
     print("\n".join(run_table(found)))

@@ -20,6 +20,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from hocslm_jax.data.feeder import Feed
+from hocslm_jax.data.source import Source
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.language.open import LanguageSettings
@@ -33,7 +34,6 @@ from hocslm_jax.train.distill import Distillation
 from hocslm_jax.train.loop import Schedule
 from hocslm_jax.train.optim import Finetune, Optimizer
 from hocslm_jax.train.recipes import RECIPES
-from hocslm_jax.train.setup import Source
 from hocslm_jax.train.stages import Stage, read_stages
 from hocslm_jax.train.step import LossWeights
 from hocslm_jax.train.strategies import STRATEGIES
