@@ -21,6 +21,10 @@ VERBS = {
     "plan": ("hocslm_jax.plan.command", "memory and time of a train step on other devices"),
     "predict": ("hocslm_jax.predict.command", "classify, describe and draw skeleton files"),
     "evaluate": ("hocslm_jax.predict.accuracy", "test accuracy of models"),
+    "zero-shot": (
+        "hocslm_jax.predict.zero_shot",
+        "recognise classes that a run was never trained on",
+    ),
     "ensemble": (
         "hocslm_jax.evaluate.ensemble_command",
         "fuse the scores of several runs, and test the gain",

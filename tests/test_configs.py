@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from hocslm_jax.data.class_splits import SPLITS
 from hocslm_jax.data.pipeline import Feed
 from hocslm_jax.errors import UserError
 from hocslm_jax.models import build_model
-from hocslm_jax.train import experiment
+from hocslm_jax.train import check_settings, experiment
 from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.stages import Stage, read_stages
 from hocslm_jax.train.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
+ZERO_SHOT = sorted(path.stem for path in (ROOT / "configs/zero_shot").glob("*.py"))
 
 
 def load(name, arg=""):
@@ -34,6 +36,17 @@ def test_every_config_describes_a_run(name):
     build_model(config.model, graph=graph, num_classes=10)
     text = importlib.import_module(f"configs.{name}").__doc__
     assert f"--config=configs/{name}.py" in text and "Hardware:" in text and "Expected:" in text
+
+
+@pytest.mark.parametrize("name", ZERO_SHOT)
+def test_zero_shot_configs_are_their_datasets_with_a_split(name):
+    config = experiment.load(f"zero_shot/{name}")
+    assert config.data.unseen in SPLITS[config.data.dataset] and config.strategy == "T3"
+    for other in SPLITS[config.data.dataset]:
+        assert experiment.load(f"zero_shot/{name}", f"unseen={other}").data.unseen == other
+    check_settings.check_used(config, ["data.unseen"])
+    text = (ROOT / f"configs/zero_shot/{name}.py").read_text()
+    assert f"--config=configs/zero_shot/{name}.py" in text and "zero-shot runs/" in text
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,7 @@ class Store:
       measured: measurements of the clips, see `measure.Census`; {} if the index has none.
       content: sha256 of the joints of all clips; "" if an older version prepared the dataset.
       cache: where the joints are; "" for on disk, "ram" for in memory.
+      unseen: labels of the classes that nothing trains on, see `class_splits.hold_out`.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Store:
     measured: dict = dataclasses.field(default_factory=dict)
     content: str = ""
     cache: str = ""
+    unseen: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)

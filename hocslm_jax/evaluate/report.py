@@ -30,6 +30,7 @@ from hocslm_jax.evaluate.results import (
     run_name,
     setting,
 )
+from hocslm_jax.evaluate.zero_shot_table import zero_shot_section
 from hocslm_jax.files.atomic import write_text
 from hocslm_jax.files.text import read_json
 
@@ -96,6 +97,7 @@ def render(runs: dict[Path, dict], command: str, results: Path, docs: Path) -> s
     ablations = [line for path in tables for line in _ablation(path, docs)]
     sections["What are the parts and training strategies worth?"] = ablations
     sections["How good are the descriptions?"] = _descriptions(runs, results)
+    sections["Which classes does a run know without training?"] = zero_shot_section(results, docs)
     sections = {title: lines for title, lines in sections.items() if lines}
     lines = [PREAMBLE.format(command=command)]
     for title in sections:

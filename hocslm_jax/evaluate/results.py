@@ -94,15 +94,17 @@ def run_name(folder: Path, results: Path) -> str:
 
 
 def setting(run: Path, result: dict) -> str:
-    """`10 epochs, strategy T0, width 32, 32 frames`; the last two only if they are recorded."""
+    """`10 epochs, strategy T0, width 32, 32 frames`, from width on if the run's files record it."""
     said = dict(re.findall(r"\b(width|frames)=(\d+)", result.get("command") or ""))
     if (run / "config.json").is_file():
         config = read_json(run / "config.json")
         said = {"width": config.get("model", {}).get("width")}
         said["frames"] = config.get("data", {}).get("frames")
+        said["unseen"] = config.get("data", {}).get("unseen")
     parts = [f"{result['epochs']} epochs", f"strategy {result['strategy']}"]
     parts += [f"width {said['width']}"] if said.get("width") else []
     parts += [f"{said['frames']} frames"] if said.get("frames") else []
+    parts += [f"seen classes of {said['unseen']} alone"] if said.get("unseen") else []
     return ", ".join(parts + ["distilled"] * ("distill" in result))
 
 

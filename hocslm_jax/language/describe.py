@@ -92,6 +92,23 @@ def log_likelihoods(lm, params, prefix, tokens, lengths, chunk: int = 16) -> jax
     return jax.lax.map(one, (tokens, lengths)).T
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def sentence_embeddings(lm, params, tokens, lengths) -> jax.Array:
+    """The mean of the last hidden states over the words of each sentence [S, L]: [S, H].
+
+    The language model reads the sentence alone; its EOS is left out. NaN for an empty sentence.
+    """
+
+    def one(sentence):
+        ids, length = sentence
+        words = lm.apply({"params": params}, ids[None], method="embed")  # [1, L, H]
+        hidden = lm.apply({"params": params}, words)[0].astype(jnp.float32)  # [L, H]
+        real = jnp.arange(len(ids)) < length - 1
+        return (hidden * real[:, None]).sum(axis=0) / real.sum()
+
+    return jax.lax.map(one, (tokens, lengths))
+
+
 def describe_clips(
     language,
     prefixes: Callable[[dict], jax.Array],

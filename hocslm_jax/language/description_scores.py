@@ -52,13 +52,24 @@ def score_descriptions(
 def class_from_likelihood(loglik: np.ndarray) -> np.ndarray:
     """Reads the class off the language model: whose sentences it finds likeliest for the clip.
 
+    Args and errors as of `class_likelihoods`.
+
+    Returns:
+      int64 [N]: the class with the greatest mean over its sentences; of equals the first.
+    """
+    return class_likelihoods(loglik).argmax(axis=1)
+
+
+def class_likelihoods(loglik: np.ndarray) -> np.ndarray:
+    """How likely the sentences of each class are for each clip.
+
     Args:
       loglik: [N, C, K], for every clip, class and sentence of the class the mean log-likelihood of
         the sentence's tokens with EOS, so that long sentences are not punished; NaN where a class
         has fewer than K sentences.
 
     Returns:
-      int64 [N]: the class with the greatest mean over its sentences; of equals the first.
+      float64 [N, C]: the mean over the sentences of a class.
 
     Raises:
       ValueError: another shape, or a clip and class without any sentence.
@@ -71,7 +82,7 @@ def class_from_likelihood(loglik: np.ndarray) -> np.ndarray:
     if not count.all():
         clip, label = np.argwhere(count == 0)[0]
         raise ValueError(f"class {label} has no likelihood for clip {clip}")
-    return (np.where(given, loglik, 0).sum(axis=2) / count).argmax(axis=1)
+    return np.where(given, loglik, 0).sum(axis=2) / count
 
 
 def write_descriptions(path: str | Path, rows: Iterable[Mapping]) -> None:

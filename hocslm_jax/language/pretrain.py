@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import jax
@@ -23,7 +23,8 @@ from hocslm_jax import losses
 from hocslm_jax.data.caption_bank import bank
 from hocslm_jax.data.captions import CAPTIONS, read_captions
 from hocslm_jax.data.tokenizer import Tokenizer, encode_caption, save_tokenizer, train_tokenizer
-from hocslm_jax.files.atomic import held, write_json
+from hocslm_jax.errors import UserError, few
+from hocslm_jax.files.atomic import held, read_json, write_json
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.hosts import say
 from hocslm_jax.models.hocslm import caption_states
@@ -39,11 +40,15 @@ from hocslm_jax.progress import Progress
 
 NAME_TOKENS = 16  # of a class name that are summarised
 NOISE = 0.3  # in the summary, relative to its own length
+REPORT = "pretrain.json"
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainSettings:
-    """`config.lm.pretrain`: size and training of the small language model."""
+    """`config.lm.pretrain`: size and training of the small language model.
+
+    With `unseen` its text also has the sentences of the classes that `data.unseen` leaves out.
+    """
 
     vocab_size: int = 1024
     hidden_size: int = 128
@@ -54,6 +59,7 @@ class PretrainSettings:
     steps: int = 800
     batch_size: int = 64
     lr: float = 3e-3
+    unseen: bool = False
 
 
 def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) -> None:
@@ -85,12 +91,13 @@ def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> 
     params, numbers = fit(model, data, np.asarray(tokenizer.encode(lm.prompt)), size, seed)
     numbers |= {"sentences": len(pairs), "seconds": round(time.monotonic() - start, 1)}
     numbers["parameters"] = num_params(config)
+    numbers["classes"] = list(dict.fromkeys(name for name, _ in pairs))
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     save_params(params, config, partial)
     save_tokenizer(tokenizer, partial)
-    write_json(partial / "pretrain.json", numbers)
+    write_json(partial / REPORT, numbers)
     seal(partial, (path.name for path in partial.iterdir()))
     partial.rename(folder)
     say(
@@ -99,21 +106,41 @@ def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> 
     )
 
 
-def corpus(store, protocol: str, source: str) -> list[tuple[str, str]]:
+def corpus(
+    store, protocol: str, source: str, unseen: Collection[str] = ()
+) -> list[tuple[str, str]]:
     """(class name, caption) of the bank, and of the training clips that have captions of their own.
 
     Args:
         source: `config.lm.captions`; "bank" leaves the clips' own out.
+        unseen: classes of which there is to be no sentence.
     """
-    texts = bank(store.classes, store.name)
+    texts = bank([name for name in store.classes if name not in unseen], store.name)
     pairs = [(name, sentence) for name, text in texts.items() for sentence in text.captions]
     path = store.path.parent / CAPTIONS
     if source != "bank" and path.is_file():
         own = read_captions(path)
-        for row in store.rows(protocol, "train"):
+        for row in store.rows(protocol, "train"):  # which has no clip of an unseen class
             name = store.classes[store.labels[row]]
             pairs += [(name, caption.caption) for caption in own.get(store.ids[row], ())]
     return pairs
+
+
+def check_unseen(folder: Path, unseen: Collection[str]) -> None:
+    """Raises UserError where a language model was pretrained on sentences of unseen classes.
+
+    Args:
+        folder: of a language model, perhaps one that another run pretrained.
+        unseen: their names.
+    """
+    if not unseen or not (folder / REPORT).is_file():  # a language model from elsewhere
+        return
+    report = read_json(folder / REPORT, "pretrain it again, in another lm.folder")
+    if known := [name for name in unseen if name in report.get("classes", unseen)]:
+        raise UserError(
+            f"{folder} was pretrained on sentences about {few(known, most=3)}, which data.unseen "
+            "leaves out: name another lm.folder, or allow it by lm.pretrain.unseen=true"
+        )
 
 
 def lm_config(size, tokenizer: Tokenizer) -> LMConfig:

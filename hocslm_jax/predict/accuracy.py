@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from hocslm_jax.data import pipeline
+from hocslm_jax.data.class_splits import hold_out
 from hocslm_jax.data.store import Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import fuse
@@ -61,6 +62,8 @@ def evaluate(
 ) -> Scores:
     """Scores of all test clips; for an ensemble, of the sum of its members' logits, with `parts`.
 
+    Clips of classes that a model left out of its training (`data.unseen`) are not among them.
+
     Args:
         data_dir: where `python -m hocslm_jax prepare` put the dataset.
         protocol: its test clips are scored; None for the protocol of the training.
@@ -85,6 +88,7 @@ def evaluate(
 
 
 def _score(model: TrainedModel, store: Store, protocol: str) -> Scores:
+    store = hold_out(store, model.config.data.get("unseen", ""))
     own, rows = model.config.data.protocol, store.rows(protocol, "test")
     if store.classes != model.classes:
         raise UserError(

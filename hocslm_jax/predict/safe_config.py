@@ -16,7 +16,7 @@ from hocslm_jax.graph import Graph
 
 # Settings that are kept, each with a value of its type. `data.graph` comes from model.json.
 TOP = {"seed": 0, "strategy": "", "stage": 0}
-DATA = {"dataset": "", "protocol": ""} | {
+DATA = {"dataset": "", "protocol": "", "unseen": ""} | {
     field.name: field.default for field in dataclasses.fields(Feed) if field.name != "graph"
 }
 LANGUAGE = {  # how text enters the model; not `name` and `folder`, which are paths
@@ -49,7 +49,7 @@ MAX_BLOCKS, MAX_STAGES = 200, 10
 MAX_POINTS = 1_000_000  # of a clip: frames x persons x joints; NTU's longest have 15,000
 MAX_CLASSES = 100_000
 MAX_ITEMS = 64  # of a list in the config
-_CHOICE = re.compile(r"[A-Za-z0-9_+-]{0,60}")
+_CHOICE = re.compile(r"[A-Za-z0-9_+-]{0,400}")  # data.unseen may list many classes
 
 
 def safe_config(config: dict, where: object) -> dict:

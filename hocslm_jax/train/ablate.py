@@ -20,6 +20,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ablation import ablation_table, read_rows
 from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import replaced, write_json, write_text
+from hocslm_jax.train import experiment
 from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.stages import Stage, read_stages
 
@@ -125,7 +126,7 @@ def commands(
 
 def starts_with_t0(config: str, arg: str) -> bool:
     """Whether the first of several stages is strategy T0."""
-    stages = read_stages(runpy.run_path(config_file(config))["get_config"](arg))
+    stages = read_stages(experiment.load(config, arg))
     return len(stages) > 1 and stages[0] == Stage()
 
 

@@ -66,6 +66,9 @@ CONDITIONS: dict[str, Callable] = {
     "a stage that trains encoder and classifier": (
         _any_stage(lambda s: {"encoder", "classifier"} <= set(s.train))
     ),
+    "data.unseen and a stage with language": (
+        lambda config, stages: config.data.unseen and any(s.language for s in stages)
+    ),
     "a strategy of several stages": lambda config, stages: len(stages) > 1,
     "a stage with schedule=step": _optim("schedule", "step"),
     "a stage with the optimiser sgd": _optim("name", "sgd"),
@@ -86,6 +89,7 @@ _SCRATCH = "a stage that trains from scratch (others take finetune.*)"
 _FINETUNE = "a stage that starts from trained weights or uses language"
 _BY_CONDITION = {
     ALWAYS: """seed strategy stages compilation_cache data.dataset data.data_dir data.protocol
+        data.unseen
         data.streams data.feeder data.frames data.num_persons data.channels data.repeat
         data.rotation data.crop
         data.mirror data.scale data.jitter data.drop_axis data.drop_joints data.threads data.cache
@@ -120,6 +124,7 @@ _BY_CONDITION = {
     "a stage with language and lm.init=pretrain": """lm.pretrain.vocab_size lm.pretrain.hidden_size
         lm.pretrain.num_layers lm.pretrain.num_heads lm.pretrain.num_kv_heads
         lm.pretrain.intermediate_size lm.pretrain.steps lm.pretrain.batch_size lm.pretrain.lr""",
+    "data.unseen and a stage with language": "lm.pretrain.unseen",
     "a strategy of several stages": "t0",
     "distill.share": "distill.teacher distill.temperature",
     "test.views > 1": "test.angle",

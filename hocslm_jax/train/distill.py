@@ -65,6 +65,11 @@ def check(config) -> None:
             f"distill.share={distill.share} and distill.teacher={distill.teacher!r} go together: "
             "set both, e.g. distill.share=0.5"
         )
+    if distill.share and config.data.unseen:
+        raise UserError(
+            f"data.unseen={config.data.unseen} leaves classes out, which a teacher may know: "
+            "train it without distill.share"
+        )
     if distill.share and any(stage.language for stage in read_stages(config)):
         raise UserError(
             f"strategy={config.strategy} cannot use distillation: train the student "

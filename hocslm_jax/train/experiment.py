@@ -13,12 +13,14 @@ random), and `freeze=encoder` (it is not trained).
 
 import dataclasses
 import difflib
+import runpy
 import shlex
 
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from hocslm_jax.data.feeder import Feed
+from hocslm_jax.data.source import Source
 from hocslm_jax.data.streams import PAPER_STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.language.open import LanguageSettings
@@ -27,11 +29,11 @@ from hocslm_jax.models.encoder import EncoderConfig
 from hocslm_jax.models.hocslm import GROUPS
 from hocslm_jax.sharding import MeshSettings
 from hocslm_jax.train.augmented_test import ViewSettings
+from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.distill import Distillation
 from hocslm_jax.train.loop import Schedule
 from hocslm_jax.train.optim import Finetune, Optimizer
 from hocslm_jax.train.recipes import RECIPES
-from hocslm_jax.train.setup import Source
 from hocslm_jax.train.stages import Stage, read_stages
 from hocslm_jax.train.step import LossWeights
 from hocslm_jax.train.strategies import STRATEGIES
@@ -57,6 +59,11 @@ ALIASES = {
 }
 # Sections whose last words are too general for short names, or already used.
 DOTTED_ONLY = ("mesh.", "test.", "optim.name", "finetune.", "lm.", "loss.", "distill.")
+
+
+def load(name: str, arg: str = "") -> ConfigDict:
+    """The config of a file, which `config_file` finds, with an argument."""
+    return runpy.run_path(str(config_file(name)))["get_config"](arg)
 
 
 def defaults() -> ConfigDict:

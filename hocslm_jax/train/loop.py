@@ -21,7 +21,7 @@ from hocslm_jax.evaluate.scores import Scores, write_report
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
 from hocslm_jax.progress import Progress
-from hocslm_jax.train import checkpoint, environment, multi_stream
+from hocslm_jax.train import checkpoint, environment, lineage, multi_stream
 from hocslm_jax.train.identity import check_data, checksum, fingerprint, identity
 from hocslm_jax.train.jitted import compile_step
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means
@@ -138,7 +138,7 @@ class Trainer:
         self.clock, self.lap = Stopwatch(), Stopwatch()
         self.recent: deque = deque(maxlen=20)  # (step, start time)
         self.timed = 0
-        self.dataset = identity(run.store, run.config.data.protocol)
+        self.dataset = identity(run.store, run.config.data.protocol) | lineage.trained(run)
 
     def go(self, state, train_step, finish=None) -> Ending:
         """The loop; `state.step` updates have been done before."""

@@ -17,6 +17,7 @@ from hocslm_jax import hosts, sharding
 from hocslm_jax.data import pipeline
 from hocslm_jax.data.augment import ClipView
 from hocslm_jax.data.captions import CaptionTable
+from hocslm_jax.data.class_splits import hold_out
 from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.language.open import Language, fusion_config, packing_grid, training_captions
@@ -30,31 +31,11 @@ from hocslm_jax.train.jitted import gathered, gathering, jit_step, make_predict
 from hocslm_jax.train.stages import (
     Stage,
     fused,
+    model_settings,
     position_of,
     read_stages,
     trained_groups,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """The part of `config.data` that selects the clips of a run and how they are read.
-
-    Attributes:
-      dataset: its name, as prepared.
-      data_dir: folder of prepared datasets.
-      protocol: which clips train and which test, e.g. "xsub".
-      threads: number of threads that prefetch batches; more than one rarely helps.
-      cache: "ram" keeps all clips in memory (3 GB for NTU120), "" reads them from the disk.
-      auto_prepare: True builds a missing dataset that needs no download before training.
-    """
-
-    dataset: str = "nw_ucla"
-    data_dir: str = "data"
-    protocol: str = "xview"
-    threads: int = 1
-    cache: str = ""
-    auto_prepare: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +60,7 @@ class Run:
     predict: Callable  # (variables, x of this host) -> global logits [B, C] or [B, S, C]
     teacher: np.ndarray | None = None  # probabilities [clips of the store, C], see `distill`
     origin: str = ""  # fingerprint of the initial weights, see `lineage`
+    before: tuple[str, ...] | None = ()  # classes that these were trained on, None: not known
 
     @property
     def frozen(self) -> dict:
@@ -242,14 +224,6 @@ def make_programs(
     }
 
 
-def model_settings(config) -> ConfigDict:
-    """`config.model`, without dropout in front of a classifier that the stage does not train."""
-    settings = ConfigDict(config.model.to_dict())
-    if "classifier" not in trained_groups(config):
-        settings.dropout = 0.0
-    return settings
-
-
 def make_objective(
     config, stage: Stage, model, mesh, language: Language | None, grid: Grid | None = None
 ) -> Callable:
@@ -283,11 +257,12 @@ def open_mesh(config, devices: Sequence[jax.Device] | None = None) -> jax.shardi
 
 
 def open_data(data) -> Store:
-    """The prepared dataset; with `data.auto_prepare`, process 0 first builds it if missing."""
+    """The prepared dataset, without `data.unseen`; built first if `auto_prepare` says so."""
     if data.auto_prepare:
         hosts.on_first(lambda: build_missing(data))
         hosts.wait_to_see(dataset_folder(data.dataset, data.data_dir), inside=True)
-    return open_store(data.dataset, data.data_dir, data.get("cache", ""))
+    store = open_store(data.dataset, data.data_dir, data.get("cache", ""))
+    return hold_out(store, data.get("unseen", ""))
 
 
 def build_missing(data) -> None:

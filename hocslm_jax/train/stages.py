@@ -110,6 +110,14 @@ def trained_groups(config) -> tuple[str, ...]:
     return tuple(g for g in stage.train if not (keeps_words and g == "prompt"))
 
 
+def model_settings(config) -> ConfigDict:
+    """`config.model`, without dropout in front of a classifier that the stage keeps as it is."""
+    settings = ConfigDict(config.model.to_dict())
+    if "classifier" not in trained_groups(config):
+        settings.dropout = 0.0
+    return settings
+
+
 def fixed_groups(config) -> tuple[str, ...]:
     """Groups of the model that the stage of this config does not train."""
     return tuple(g for g in GROUPS if g not in trained_groups(config))

@@ -14,6 +14,7 @@ import jax
 
 from hocslm_jax import hosts
 from hocslm_jax.data.captions import caption_table
+from hocslm_jax.data.class_splits import unseen_classes
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import LOCK, check_folder, held, make_folder
@@ -25,7 +26,7 @@ from hocslm_jax.language.open import (
     open_without_weights,
     read_language,
 )
-from hocslm_jax.language.pretrain import corpus, pretrain
+from hocslm_jax.language.pretrain import check_unseen, corpus, pretrain
 from hocslm_jax.models import build_model, encoder_config
 from hocslm_jax.models.lm import resolve
 from hocslm_jax.train import (
@@ -70,6 +71,8 @@ def _train(config, workdir: Path, build: Callable) -> int:
     # Errors of the language model or t0 are reported now, not after hours of the first stage.
     if config.t0 and len(stages) > 1:
         check_t0(stages[0], config)
+    if config.data.unseen:
+        lineage.check_sources(config, opener())
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
@@ -85,6 +88,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
             say(f"stage {position + 1} of {len(stages)}: {what}, in {folder}")
         run = distill.add_teacher(setup.build_run(now, folder, build, language, opener))
         source = previous if stage.start == "previous" else stage.start
+        run = lineage.informed(run, source)
         initial = functools.cache(functools.partial(initial_weights, run, language, previous))
         if lineage.comparable(stage, folder):
             run = lineage.marked(run, initial(), source)
@@ -201,8 +205,10 @@ def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path
     store, lm, protocol = opener(), config.lm, config.data.protocol
     folder = language_folder(config, workdir)
     if lm.init == "pretrain":
-        pairs = corpus(store, protocol, lm.captions)
+        unseen = [] if lm.pretrain.unseen else unseen_classes(store)
+        pairs = corpus(store, protocol, lm.captions, unseen)
         hosts.on_first(lambda: pretrain(lm, pairs, folder, config.seed))
+        hosts.on_first(lambda: check_unseen(folder, unseen))
         hosts.wait_to_see(folder, inside=True)
     _, tokenizer = read_language(folder)
     caption_table(store, tokenizer, lm.max_tokens, lm.captions, rows=store.rows(protocol, "train"))
