@@ -51,7 +51,7 @@ def test_interrupted_extension_has_no_result_and_starts_no_stage(tmp_path, monke
     assert result_of(first)["epochs"] == 1
     assert tiny_run.train_strategy(first, "T0", SHORT | {"train.epochs": 2}) == 0
     assert result_of(first) is None
-    with pytest.raises(UserError, match="holds no finished run"):
+    with pytest.raises(UserError, match="not finished"):
         tiny_run.train_strategy(tmp_path / "two", "T0+", SHORT | {"t0": str(first)})
 
 
