@@ -151,7 +151,8 @@ def _start(campaign, config, workdir: Path, cache: Path, processes: int, kill: K
     for other in (process for process in started if process is not started[victim]):
         other.join(120)
         if other.exitcode is None or (other.exitcode == 0) == hit:
-            campaign.fault(f"{what}: the other process ended with {other.exitcode}")
+            said = Path(other.name).read_text()[-1500:]
+            campaign.fault(f"{what}: the other process ended with {other.exitcode}: {said}")
             other.kill()
 
 
