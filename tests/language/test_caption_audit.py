@@ -114,3 +114,33 @@ def test_clips_of_no_known_class_are_said(tmp_path, capsys):
     assert "name it with --labels" in capsys.readouterr().err
     assert main(["caption", "--audit", str(tmp_path / "absent.jsonl")]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_an_audit_never_replaces_captions(tmp_path, capsys):
+    path = write(tmp_path / "captions.jsonl", [record(CLAP, "A person claps.")])
+    plain = write(tmp_path / "captions.txt", [record(CLAP, "A person claps.")])
+    for given, out in ((path, path), (plain, plain), (plain, path), (path, tmp_path / "new.jsonl")):
+        assert main(["caption", "--audit", str(given), "--out", str(out)]) == 2
+        assert "name a file like audit.json" in capsys.readouterr().err
+    assert json.loads(path.read_text())["id"] == json.loads(plain.read_text())["id"] == CLAP
+    assert main(["caption", "--audit", str(path), "--out", str(tmp_path / "new/audit.json")]) == 0
+    assert (tmp_path / "new/audit.json").is_file()
+
+
+def test_what_cannot_be_audited_is_said(tmp_path, capsys):
+    path = write(tmp_path / "captions.jsonl", [])
+    write(tmp_path / "captions.rejected.jsonl", [record(CLAP, "", reason="empty")])
+    assert main(["caption", "--audit", str(path)]) == 2
+    assert "has no captions" in capsys.readouterr().err
+    write(path, [record("a", "A person claps.")])
+    (tmp_path / "labels.csv").write_text("id,label\na,\nb,throw\n")
+    assert main(["caption", "--audit", str(path), "--labels", str(tmp_path / "labels.csv")]) == 2
+    assert "labels.csv has none of their ids" in capsys.readouterr().err
+
+
+def test_class_names_of_signs_alone_are_classes_as_others_are():
+    texts = bank(["(.*)", "[a-z]+\\", "throw"])
+    captions = {"a": ["A person throws a ball (.*)."], "b": ["[a-z]+\\"], "c": ["..."]}
+    rows = audit(captions, {"a": "(.*)", "b": "[a-z]+\\", "c": "throw"}, texts)
+    assert rows["(.*)"].named == 0 and rows["(.*)"].named_other == 1
+    assert rows["[a-z]+\\"].named == 1 and table(rows)

@@ -1,5 +1,8 @@
 """The verb `caption`: several captions, further fields, tokens, answers refused before."""
 
+import json
+import os
+
 import pytest
 from caption_server import GOOD, chat, clips, command, no_proxy, rows, serve  # noqa: F401
 
@@ -174,3 +177,63 @@ def test_replies_without_a_count_are_said_to_have_none(usage):
 def test_what_a_run_needs_is_said(tmp_path, capsys):
     assert main(["caption", "--out", str(tmp_path / "x.jsonl")]) == 2
     assert "--videos" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("field", ["top_p=NaN", "top_p=1e999", 'stop="\\ud800"'])
+def test_fields_that_no_request_can_hold_are_refused_before_any(tmp_path, capsys, field):
+    clips(tmp_path / "videos", 1)
+    assert main(command(tmp_path, "http://127.0.0.1:9", "--request", field)) == 2
+    assert "expected KEY=JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "option", ["--prices -1 2", "--prices 1 nan", "--temperature nan", "--backoff inf"]
+)
+def test_amounts_that_are_none_are_refused(tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        main(command(tmp_path, "http://127.0.0.1:9", *option.split()))
+    assert "is negative or no finite number" in capsys.readouterr().err
+
+
+def test_a_device_or_a_pipe_is_no_captions_file_and_stays(tmp_path, capsys):
+    clips(tmp_path / "videos", 1)
+    os.mkfifo(tmp_path / "pipe")
+    paths = ("--videos", str(tmp_path / "videos"), "--out", str(tmp_path / "pipe"))
+    assert main(["caption", *paths, "--estimate"]) == 2
+    assert "is not a plain file" in capsys.readouterr().err
+    assert (tmp_path / "pipe").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("captions.jsonl", {"id": "clip00"}),
+        ("captions.jsonl", {"id": "clip00", "caption": ["A person claps."]}),
+        ("captions.rejected.jsonl", {"id": "clip00", "way": ["a"]}),
+    ],
+)
+def test_a_line_that_is_no_caption_is_named(tmp_path, capsys, file, line):
+    clips(tmp_path / "videos", 1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / file).write_text(json.dumps(line) + "\n")
+    assert main(command(tmp_path, "http://127.0.0.1:9")) == 2
+    assert f"{file}:1: not a caption" in capsys.readouterr().err
+
+
+def test_rejected_answers_of_an_older_version_do_not_count(tmp_path):
+    clips(tmp_path / "videos", 1)
+    (tmp_path / "out").mkdir()
+    old = json.dumps({"id": "clip00", "caption": "", "reason": "empty"}) + "\n"
+    (tmp_path / "out/captions.rejected.jsonl").write_text(old * 3)
+    with serve(lambda *_: GOOD) as server:
+        assert main(command(tmp_path, server.url)) == 0
+    assert [row["caption"] for row in rows(tmp_path)] == [GOOD]
+
+
+def test_skeletons_of_other_clips_are_refused_before_any_request(tmp_path, capsys):
+    clips(tmp_path / "videos", 1)
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others/S001C001P001R001A001.skeleton").write_text("1\n")
+    more = ("--skeletons", str(tmp_path / "others"))
+    assert main(command(tmp_path, "http://127.0.0.1:9", *more)) == 2
+    assert "none of its files belongs to a video" in capsys.readouterr().err

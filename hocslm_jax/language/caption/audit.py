@@ -23,7 +23,7 @@ from hocslm_jax.data.prepare.ntu.classes import NTU120
 from hocslm_jax.data.prepare.ntu.skeleton import parse_name
 from hocslm_jax.data.store import INDEX, open_store
 from hocslm_jax.errors import UserError, few
-from hocslm_jax.files.atomic import write_json
+from hocslm_jax.files.atomic import make_folder, write_json
 from hocslm_jax.files.text import parse_json, read_lines, read_table
 from hocslm_jax.language.caption.answers import problem
 from hocslm_jax.language.caption.caption_files import rejected_file
@@ -67,21 +67,28 @@ def run(path: str, labels: str | None, out: str | None) -> int:
     """Audits the file `path`, prints the table, and writes JSON to `out`; returns the exit status.
 
     Raises:
-      UserError: no such file, a damaged one, or clips whose classes are not known.
+      UserError: no such file, a damaged one, clips whose classes are not known, or an `out` that
+        would replace captions.
     """
+    if out and (Path(out).suffix == ".jsonl" or Path(out).resolve() == Path(path).resolve()):
+        raise UserError(f"--out {out} of an audit is one JSON object; name a file like audit.json")
     captions = {clip: [c.caption for c in found] for clip, found in read_captions(path).items()}
     rejected = rejected_file(path)
     refused = set(_ids(rejected)) - set(captions) if rejected.is_file() else set()
     class_of, texts = _classes(Path(path), labels, {*captions, *refused})
     unknown = sorted((set(captions) | refused) - set(class_of))
+    if not captions:
+        raise UserError(f"{path} has no captions; name the file that a captioning run wrote")
     if not set(captions) - set(unknown):
-        raise UserError(f"{path}: the class of none of its clips is known; name it with --labels")
+        advice = f"{labels} has none of their ids" if labels else "name it with --labels"
+        raise UserError(f"{path}: the class of none of its clips is known; {advice}")
     rows = audit(captions, class_of, texts, refused)
     print("\n".join(table(rows)))
     if unknown:
         print(f"left out, of unknown class: {len(unknown):,} ({few(unknown, most=3)})")
     if out:
         found = [{"class": name, "agreement": r.agreement, **vars(r)} for name, r in rows.items()]
+        make_folder("--out", Path(out).parent)
         write_json(Path(out), {"captions": str(path), "unknown": len(unknown), "classes": found})
     return 0
 
@@ -191,7 +198,7 @@ def _classes(
     folder = path.resolve().parent
     if labels:
         rows = read_table(labels, ("id", "label"))
-        class_of = {cells["id"]: cells["label"] for _, cells in rows}
+        class_of = {cells["id"]: cells["label"] for _, cells in rows if cells["label"]}
         return class_of, bank(dict.fromkeys(class_of.values()))
     if (folder / INDEX).is_file():
         store = open_store(folder.name, folder.parent)

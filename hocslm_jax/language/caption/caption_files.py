@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,14 +33,20 @@ def way_of(settings: dict) -> str:
 
 
 @contextlib.contextmanager
-def appending(path: Path, key: str) -> Iterator[tuple[Write, list[tuple[str, object]]]]:
+def appending(
+    path: Path, key: str, missing: str | None = None
+) -> Iterator[tuple[Write, list[tuple[str, str]]]]:
     """A file to add to: a function that writes a record at once, and what is in it.
 
-    Of every record that is there, its id and the value of `key`, None where it has none.
+    Args:
+      key: of a text that is given, with the id, of every record that is there.
+      missing: stands for it where a record has none; None: such a line is damaged.
 
     Raises:
       UserError: the file cannot be written, another run writes it, or a line is damaged.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is not a plain file: name another one for the captions")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab", buffering=0)
@@ -53,21 +60,24 @@ def appending(path: Path, key: str) -> Iterator[tuple[Write, list[tuple[str, obj
         except OSError:
             pass  # some network file systems cannot lock
         try:
-            found = _records(path, file, key)
+            found = _records(path, file, key, missing)
             yield lambda record: file.write(json.dumps(record).encode() + b"\n"), found
         finally:
-            if not path.stat().st_size:
-                path.unlink()
+            if not os.fstat(file.fileno()).st_size:
+                path.unlink(missing_ok=True)
 
 
-def _records(path: Path, file, key: str) -> list[tuple[str, object]]:
+def _records(path: Path, file, key: str, missing: str | None) -> list[tuple[str, str]]:
     """See `appending`; a last line that a killed run left unfinished is removed."""
     data, found = path.read_bytes(), []
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         try:
             if line.strip():
                 record = parse_json(line)
-                found.append((str(record["id"]), record.get(key)))
+                value = record.get(key, missing)
+                if not isinstance(value, str):
+                    raise TypeError(key)
+                found.append((str(record["id"]), value))
         except (ValueError, TypeError, KeyError, AttributeError):
             if line.endswith(b"\n"):
                 raise UserError(f"{path}:{number}: not a caption; fix or delete the line") from None

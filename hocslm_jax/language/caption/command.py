@@ -11,6 +11,8 @@ import argparse
 import asyncio
 import collections
 import importlib.util
+import json
+import math
 import os
 from pathlib import Path
 
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", type=_positive, default=512, help="their longer side, pixels (default 512)")
     add("--as-video", action="store_true", help="send the frames as one video (vLLM only)")
     add("--max-tokens", type=_positive, default=128, help="limit of an answer (default 128)")
-    add("--temperature", type=float, default=0.0, help="of the first answer (default 0)")
+    add("--temperature", type=_amount, default=0.0, help="of the first answer (default 0)")
     add("--seed", type=int, default=0, help="of the first answer")
     add(
         "--request",
@@ -71,14 +73,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--retry-refused", action="store_true", help="ask again where all answers were rejected")
     add("--concurrency", type=_positive, default=16, help="requests in flight (default 16)")
     add("--decoders", type=_positive, default=os.cpu_count(), help="threads that decode videos")
-    add("--timeout", type=float, default=300.0, help="seconds for a whole answer")
+    add("--timeout", type=_amount, default=300.0, help="seconds for a whole answer")
     add("--retries", type=_natural, default=8, help="when a server is busy or away (default 8)")
-    add("--backoff", type=float, default=1.0, help="seconds before the first; then doubled")
+    add("--backoff", type=_amount, default=1.0, help="seconds before the first; then doubled")
     add("--ids", help="file with the ids to caption, one a line")
     add("--limit", type=_positive, help="caption at most so many clips now")
     add(
         "--prices",
-        type=float,
+        type=_amount,
         nargs=2,
         metavar=("IN", "OUT"),
         help="of a million prompt and completion tokens, to say what a run costs",
@@ -104,9 +106,14 @@ def run(args: argparse.Namespace) -> int:
     extra, out = read_fields(args.request), Path(args.out)
     videos = find_videos(args.videos, args.ids)
     skeletons = find_skeletons(args.skeletons) if args.skeletons else {}
+    if args.skeletons and not skeletons.keys() & videos.keys():
+        raise UserError(
+            f"--skeletons {args.skeletons}: none of its files belongs to a video of {args.videos}; "
+            "they need the videos' ids as names"
+        )
     with (
         appending(out, "caption") as (write, captions),
-        appending(rejected_file(out), "way") as (reject, rejected),
+        appending(rejected_file(out), "way", "") as (reject, rejected),
     ):
         said: dict[str, list[str]] = {}
         for clip, caption in captions:
@@ -170,12 +177,19 @@ def read_fields(given: list[str]) -> dict[str, object]:
             if not key or not equals:
                 raise ValueError("no KEY=")
             fields[key] = parse_json(value)
+            json.dumps(fields[key], allow_nan=False, ensure_ascii=False).encode()
         except ValueError:
             raise UserError(
                 f"--request {text}: expected KEY=JSON, such as top_p=0.9 or 'stop=[\"\\n\"]'; "
                 "texts need double quotes"
             ) from None
     return fields
+
+
+def _amount(text: str) -> float:
+    if not 0 <= (number := float(text)) < math.inf:  # NaN is neither
+        raise argparse.ArgumentTypeError(f"{text} is negative or no finite number")
+    return number
 
 
 def _natural(text: str) -> int:
