@@ -21,6 +21,7 @@ from hocslm_jax.files.text import parse_json, read_lines
 
 CAPTIONS = "captions.jsonl"
 SOURCES = ("auto", "bank", "clips")
+MAX_BYTES = 1 << 30  # four captions of each clip of NTU120, prompts included, have 0.3 GB
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ def read_captions(path: str | Path) -> dict[str, list[Caption]]:
       UserError: the file does not exist, or a line (given by its number) is not a caption.
     """
     captions: dict[str, list[Caption]] = {}
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, limit=MAX_BYTES):
         try:
             caption = _caption(line)
         except ValueError as error:

@@ -63,13 +63,13 @@ def decode(data: bytes, where: object) -> str:
         ) from None
 
 
-def read_lines(path: str | Path, advice: str = "") -> list[tuple[int, str]]:
+def read_lines(path: str | Path, advice: str = "", limit: int = MAX_BYTES) -> list[tuple[int, str]]:
     """(number from 1, text without outer blanks) of every line that is not empty.
 
     Raises:
       UserError: as `read_bytes` and `decode`.
     """
-    lines = io.StringIO(decode(read_bytes(path, advice=advice), path), newline=None)
+    lines = io.StringIO(decode(read_bytes(path, limit, advice), path), newline=None)
     return [(number, text) for number, line in enumerate(lines, 1) if (text := line.strip())]
 
 

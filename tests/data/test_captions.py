@@ -6,12 +6,15 @@ import re
 import numpy as np
 import pytest
 
+from hocslm_jax.data import captions
 from hocslm_jax.data.caption_bank import bank, named_class
 from hocslm_jax.data.captions import Caption, caption_table, read_captions
 from hocslm_jax.data.store import Store
 from hocslm_jax.data.tokenizer import train_tokenizer
 from hocslm_jax.errors import UserError
+from hocslm_jax.files import text
 from hocslm_jax.graph import UCLA20
+from hocslm_jax.language.caption import command
 
 CLASSES = ("walk around", "moonwalk", "throw")  # the second is in no bank
 ENTRY = {"id": "c0", "caption": "A person walks.", "model": "m", "prompt": "p", "time": "t"}
@@ -97,6 +100,17 @@ def test_unreadable_files_are_user_errors(tmp_path):
         read_captions(tmp_path / "latin.jsonl")
 
 
+def test_a_file_may_hold_four_captions_of_each_clip_of_ntu120(tmp_path, monkeypatch):
+    caption = "A person raises the right hand to the mouth and drinks from a cup." * 2
+    record = own("S001C001P001R001A001", caption) | {"model": "Qwen/Qwen3-VL-8B-Instruct"}
+    record |= {"prompt": command.PROMPT, "time": "2026-01-31T12:00:00+00:00"}
+    size = len(write(tmp_path, record).read_bytes())
+    assert text.MAX_BYTES < 4 * 114_480 * size < captions.MAX_BYTES  # more than of other texts
+    monkeypatch.setattr(captions, "MAX_BYTES", size - 1)
+    with pytest.raises(UserError, match="too many"):
+        read_captions(tmp_path / "captions.jsonl")
+
+
 def test_classes_share_their_sentences_and_clips_have_their_own(store, tokens):
     folder = store.path.parent
     write(
@@ -118,9 +132,9 @@ def test_rows_of_ids_are_the_sentences_in_full_with_eos_and_padding(store, token
     table = caption_table(store, tokens, 300)
     assert table.tokens.dtype == table.lengths.dtype == table.start.dtype == np.int32
     assert table.tokens.shape == (len(table.texts), table.lengths.max())
-    for row, length, text in zip(table.tokens, table.lengths, table.texts, strict=True):
+    for row, length, sentence in zip(table.tokens, table.lengths, table.texts, strict=True):
         assert row[length - 1] == tokens.eos_id and (row[length:] == tokens.pad_id).all()
-        assert tokens.decode(row[: length - 1]) == text
+        assert tokens.decode(row[: length - 1]) == sentence
 
 
 def test_sentences_beyond_the_limit_are_cut_at_a_word_and_counted(store, tokens):
