@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def find_gguf(name: str | Path) -> Path:
     """
     package, _, file = str(name).partition(":")
     if not file or not package.isidentifier() or Path(name).exists():
-        return Path(name)
+        return Path(os.path.expanduser(name))
     found = importlib.util.find_spec(package)  # which does not run the package
     if found is None or not found.submodule_search_locations:
         wanted = package.replace("_", "-")
@@ -75,7 +76,7 @@ def _contents(path: Path) -> tuple[dict, dict[str, Any]]:
     """Name -> tensor, and key -> value."""
     try:
         return _parsed(path, path.stat().st_mtime_ns)
-    except FileNotFoundError:
+    except (OSError, ValueError):  # ValueError: a null character in the path
         raise UserError(f"{path} is not there: check the path of the GGUF file") from None
 
 

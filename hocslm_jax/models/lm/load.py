@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import gc
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -54,8 +55,9 @@ def resolve(name_or_path: str | Path) -> Path:
     """
     if is_gguf(name_or_path):
         return find_gguf(name_or_path)
-    if Path(name_or_path).is_dir():
-        return Path(name_or_path)
+    path = Path(os.path.expanduser(name_or_path))
+    if path.is_dir():
+        return path
     if not _HUB_ID.fullmatch(str(name_or_path)):
         raise UserError(f"{name_or_path} is neither a folder nor a hub id like Qwen/Qwen3-0.6B")
     try:

@@ -3,7 +3,7 @@
 import pytest
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.lm import resolve
+from hocslm_jax.models.lm import read_config, resolve
 
 
 def test_a_folder_resolves_to_itself(tmp_path):
@@ -63,3 +63,19 @@ def test_a_cached_hub_id_needs_no_connection(offline):
     snapshot = cached / "snapshots" / commit
     snapshot.mkdir(parents=True)
     assert resolve("Qwen/Qwen3-0.6B").samefile(snapshot)
+
+
+def test_a_path_may_begin_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert resolve("~/model") == tmp_path / "model"
+    assert resolve("~/tiny.gguf") == tmp_path / "tiny.gguf"
+    with pytest.raises(UserError, match="neither a folder"):
+        resolve("~nobody-here/model")
+
+
+@pytest.mark.parametrize("name", ["tiny.txt/tiny.gguf", "a\0b.gguf", "tiny.gguf"])
+def test_a_gguf_file_that_is_not_there_is_said(tmp_path, name):
+    (tmp_path / "tiny.txt").write_text("")
+    with pytest.raises(UserError, match="is not there"):
+        read_config(resolve(tmp_path / name))
