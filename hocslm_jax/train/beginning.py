@@ -6,6 +6,7 @@ them, unless the user lets them start at random.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Source:
 
 def is_here(name: str | Path) -> bool:
     """Whether weights are on this machine; those of a hub id may have to be downloaded."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return path.is_file() or release_files.is_release(path) or (path / "checkpoints").is_dir()
 
 
@@ -59,7 +60,7 @@ def open_source(name: str | Path) -> Source:
     Raises:
         UserError: it does not exist, or is damaged.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.suffix in SUFFIXES and not path.is_dir():
         found = convert_file(path)
         return _of_arrays(name, found.model, {}, flat(found.variables))

@@ -22,7 +22,6 @@ from hocslm_jax.data.store import Store, dataset_folder, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.language.open import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.models import HocSLM, build_model
-from hocslm_jax.models.hocslm import METERS
 from hocslm_jax.models.packing import Grid
 from hocslm_jax.train import checkpoint, optim, state, step, stream_axis
 from hocslm_jax.train.check_settings import check_values
@@ -208,8 +207,7 @@ def make_programs(
     objective = gathered(objective, {**placed.fixed, **placed.params})
     abstract = stream_axis.stacked_state(checkpoint.abstract(abstract, placed), streams)
     placed = jax.tree.map(lambda a: a.sharding, abstract)
-    losses = read_stages(config)[position_of(config)].losses
-    meters = METERS if set(METERS) <= set(losses) and "encoder" in trained_groups(config) else ()
+    meters = read_stages(config)[position_of(config)].meters
     update = step.make_train_step(objective, tx, config.optim.ema, meters)
     update = stream_axis.stacked_update(update, streams, stream_axis.takes_turns(mesh))
     options = init_options(mesh.devices.flat[0].platform)

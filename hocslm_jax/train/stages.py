@@ -10,7 +10,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.hocslm import GROUPS
+from hocslm_jax.models.hocslm import GROUPS, METERS
 
 LOSSES = ("cls", "gen")
 
@@ -60,6 +60,12 @@ class Stage:
     def language(self) -> bool:
         """Whether the stage needs the language model."""
         return "gen" in self.losses or self.classify_on == "visual"
+
+    @property
+    def meters(self) -> tuple[str, ...]:
+        """Losses that meet at the feature of an encoder that trains, where each is measured."""
+        meet = self.classify_on == "feature" and "encoder" in self.train
+        return METERS if meet and set(METERS) <= set(self.losses) else ()
 
 
 def read_stages(config) -> tuple[Stage, ...]:

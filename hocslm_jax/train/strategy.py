@@ -7,7 +7,8 @@ by itself, so rerunning the command resumes the strategy.
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -70,7 +71,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
         say(f"one program for {', '.join(names)} (not data.stream), in {workdir}/STREAM at the end")
     # Errors of the language model or t0 are reported now, not after hours of the first stage.
     if config.t0 and len(stages) > 1:
-        check_t0(stages[0], config)
+        check_t0(stages, config, opener)
     if config.data.unseen:
         lineage.check_sources(config, opener())
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
@@ -176,22 +177,39 @@ def last_steps(run: setup.Run, language: Language | None) -> Callable[[dict], di
     return lambda variables: {k: v for step in steps for k, v in step(variables).items()}
 
 
-def check_t0(stage: Stage, config) -> None:
+def check_t0(stages: Sequence[Stage], config, opener: Callable[[], Store]) -> None:
     """Raises UserError where the first stage cannot be replaced by the weights of `t0`."""
     t0 = config.t0
-    if stage != Stage():
+    if stages[0] != Stage():
         raise UserError(f"t0={t0}: this strategy's first stage is not T0, so it cannot be taken")
-    if _is_run(t0) and not hosts.on_first((Path(t0) / "result.json").is_file):
+    if _is_run(t0) and not hosts.on_first((_place(t0) / "result.json").is_file):
         raise UserError(f"t0={t0} is a run that is not finished: rerun its command to resume it")
     try:
         source = beginning.open_source(t0)
     except UserError as error:
         raise UserError(f"t0={t0}: {error}") from None
     beginning.check_model(source.model, config, t0)
+    check_source(source, stages[1], opener(), config.data.protocol)
+
+
+def check_source(source: beginning.Source, stage: Stage, store: Store, protocol: str) -> None:
+    """Raises UserError where weights are of other data, or of other classes, than a stage takes."""
+    name = source.name
+    if stage.start == "previous" and _is_run(name):
+        check_data(checkpoint.read_run(_place(name)), store, protocol, name)
+    if "classifier" in stage.take and source.classes not in ((), store.classes):
+        raise UserError(
+            f"{name} was trained on other classes than {store.name} has: begin with weights of "
+            "this dataset, or take the encoder alone with start="
+        )
+
+
+def _place(source: str | Path) -> Path:
+    return Path(os.path.expanduser(source))
 
 
 def _is_run(source: str | Path) -> bool:
-    return hosts.on_first((Path(source) / "checkpoints").is_dir)
+    return hosts.on_first((_place(source) / "checkpoints").is_dir)
 
 
 def prepare_language(config, workdir: Path, opener: Callable[[], Store]) -> Path:
@@ -234,17 +252,13 @@ def initial_weights(run: setup.Run, language: Language | None, previous: str | P
     params, batch_stats = {}, {}
     if stage.take:
         source = previous if stage.start == "previous" else stage.start
-        if stage.start == "previous" and _is_run(source):
-            meta = checkpoint.read_run(Path(source))
-            check_data(meta, run.store, run.config.data.protocol, source)
         if missing := [name for name in stage.take if name not in every]:
             raise UserError(f"this model has no {', '.join(missing)} to take from {source}")
         wanted = {name: every[name] for name in stage.take}
         stats = state.batch_stats if "encoder" in stage.take else {}
         wanted, graph = {"params": wanted, "batch_stats": stats}, run.feed.graph_of(run.store)
         opened = beginning.open_source(source)
-        if "classifier" in stage.take and opened.classes not in ((), run.store.classes):
-            raise UserError(f"{source} was trained on other classes than {run.store.name} has")
+        check_source(opened, stage, run.store, run.config.data.protocol)
         found = beginning.take(opened, wanted, run.config, graph, stage)
         params, batch_stats = found["params"], found["batch_stats"]
     if "prompt" in every and "prompt" not in stage.take:

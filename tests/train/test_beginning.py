@@ -88,6 +88,31 @@ def test_first_stage_of_other_classes_is_refused(released, tmp_path, monkeypatch
         train(tmp_path / "new", f"strategy=T0+,t0={released}")
 
 
+def test_a_first_stage_of_other_data_is_refused_before_the_language_model(
+    workdir, released, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tiny_run.TinyStore, "classes", ("a", "b", "d", "c"))
+    monkeypatch.setattr(strategy, "prepare_language", None)
+    for source, text in (
+        (released, "other classes"),
+        (workdir, "other data: class 2 is 'c' there"),
+    ):
+        with pytest.raises(UserError, match=text):
+            train(tmp_path / "new", f"strategy=T3,t0={source}")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_first_stage_in_the_home_folder_is_a_run_as_others(workdir, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(workdir.parent))
+    monkeypatch.setattr(tiny_run.TinyStore, "labels", tiny_run.TinyStore.labels[::-1])
+    with pytest.raises(UserError, match="other labels"):
+        train(tmp_path / "new", f"strategy=T0+,t0=~/{workdir.name}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "half/checkpoints").mkdir(parents=True)
+    with pytest.raises(UserError, match="not finished"):
+        train(tmp_path / "new", "strategy=T0+,t0=~/half")
+
+
 def test_release_start_setting_is_not_used_as_a_path(workdir, tmp_path):
     assert train(tmp_path / "new", f"start={workdir}") == 0
     release.release(tmp_path / "new", tmp_path / "out", "float32", tmp_path, build=tiny_run.build)

@@ -18,6 +18,7 @@ from hocslm_jax.models.hocslm import METERS
 from hocslm_jax.models.lm import DecoderLM, LMConfig, init_cache, init_params
 from hocslm_jax.plan.costs import read_costs
 from hocslm_jax.train import checkpoint, jitted, state, step
+from hocslm_jax.train.stages import Stage
 
 LM = LMConfig(64, 32, 64, 2, 4, 4, 8)
 FUSION = FusionConfig(LM.hidden_size, prompt_length=3, width=64)
@@ -113,6 +114,13 @@ def test_losses_gradients_and_weights_are_those_of_one_device(name, split, whole
     assert {"loss", "caption_loss"} | norms <= set(metrics[0])
     close(metrics, whole[1])
     close(plain(now), whole[0])
+
+
+def test_losses_are_measured_where_both_meet_at_a_trained_feature():
+    assert Stage(losses=("gen", "cls")).meters == METERS
+    apart = {"train": ("projector",)}, {"losses": ("gen",)}, {"classify_on": "visual"}
+    for settings in apart:
+        assert Stage(**{"losses": METERS} | settings).meters == ()
 
 
 def test_each_loss_has_the_norm_of_its_own_gradient_at_the_feature():

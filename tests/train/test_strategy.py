@@ -199,12 +199,14 @@ def test_t0_must_be_a_finished_t0_run(joint, tmp_path):
     def config(t0):
         return tiny_run.make_config({"t0": str(t0), "model.encoder": "groups"})
 
+    store, after = tiny_run.TinyStore, Stage(start="previous", take=("encoder",))
+    stages = (Stage(), after)
     (tmp_path / "checkpoints").mkdir()
     with pytest.raises(UserError, match="not finished"):
-        strategy.check_t0(Stage(), config(tmp_path))
+        strategy.check_t0(stages, config(tmp_path), store)
     with pytest.raises(UserError, match="not T0"):
-        strategy.check_t0(Stage(losses=("gen",)), config(joint))
-    strategy.check_t0(Stage(), config(joint / "stages/1"))
+        strategy.check_t0((Stage(losses=("gen",)), after), config(joint), store)
+    strategy.check_t0(stages, config(joint / "stages/1"), store)
 
 
 @pytest.mark.parametrize(
