@@ -6,6 +6,7 @@ instead of arrays; and the memory of its compiled program.
 
 import dataclasses
 import math
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -147,7 +148,7 @@ def lm_sizes(lm) -> LMConfig:
     """
     if lm.init == "pretrain":
         return lm_config(lm.pretrain, SimpleNamespace(size=lm.pretrain.vocab_size, eos_id=0))
-    if is_gguf(lm.name) or Path(lm.name).is_dir():
+    if is_gguf(lm.name) or os.path.isdir(os.path.expanduser(lm.name)):
         return read_config(resolve(lm.name))
     released = re.search(r"Qwen3-([\d.]+B)", lm.name)
     if not released or released[1] not in SIZES:

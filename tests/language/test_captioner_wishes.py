@@ -207,7 +207,6 @@ def test_a_device_or_a_pipe_is_no_captions_file_and_stays(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("captions.jsonl", {"id": "clip00"}),
         ("captions.jsonl", {"id": "clip00", "caption": ["A person claps."]}),
         ("captions.rejected.jsonl", {"id": "clip00", "way": ["a"]}),
     ],

@@ -33,14 +33,10 @@ def way_of(settings: dict) -> str:
 
 
 @contextlib.contextmanager
-def appending(
-    path: Path, key: str, missing: str | None = None
-) -> Iterator[tuple[Write, list[tuple[str, str]]]]:
+def appending(path: Path, key: str) -> Iterator[tuple[Write, list[tuple[str, str]]]]:
     """A file to add to: a function that writes a record at once, and what is in it.
 
-    Args:
-      key: of a text that is given, with the id, of every record that is there.
-      missing: stands for it where a record has none; None: such a line is damaged.
+    Of every record that is there, its id and the text of `key`, "" where it has none.
 
     Raises:
       UserError: the file cannot be written, another run writes it, or a line is damaged.
@@ -60,21 +56,21 @@ def appending(
         except OSError:
             pass  # some network file systems cannot lock
         try:
-            found = _records(path, file, key, missing)
+            found = _records(path, file, key)
             yield lambda record: file.write(json.dumps(record).encode() + b"\n"), found
         finally:
             if not os.fstat(file.fileno()).st_size:
                 path.unlink(missing_ok=True)
 
 
-def _records(path: Path, file, key: str, missing: str | None) -> list[tuple[str, str]]:
+def _records(path: Path, file, key: str) -> list[tuple[str, str]]:
     """See `appending`; a last line that a killed run left unfinished is removed."""
     data, found = path.read_bytes(), []
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         try:
             if line.strip():
                 record = parse_json(line)
-                value = record.get(key, missing)
+                value = record.get(key, "")
                 if not isinstance(value, str):
                     raise TypeError(key)
                 found.append((str(record["id"]), value))

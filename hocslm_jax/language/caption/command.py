@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
         )
     with (
         appending(out, "caption") as (write, captions),
-        appending(rejected_file(out), "way", "") as (reject, rejected),
+        appending(rejected_file(out), "way") as (reject, rejected),
     ):
         said: dict[str, list[str]] = {}
         for clip, caption in captions:

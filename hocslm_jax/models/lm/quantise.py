@@ -40,7 +40,9 @@ def quantised(config: LMConfig) -> dict[str, int]:
 
 
 def check_sizes(config: LMConfig, kind: str) -> None:
-    """Raises UserError where "int4" would find groups too small to save memory."""
+    """Raises UserError for an unknown kind, and where "int4" finds groups too small to save memory."""
+    if kind not in ("", *KINDS):
+        raise UserError(f"lm.weights is {kind!r}: use one of {', '.join(KINDS)}, or leave it empty")
     names = ("hidden_size", "intermediate_size", "head_dim")
     odd = [name for name in names if getattr(config, name) % LEAST_GROUP]
     if kind == "int4" and odd:
