@@ -10,7 +10,6 @@ import os
 import re
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 

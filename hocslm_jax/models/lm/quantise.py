@@ -40,7 +40,7 @@ def quantised(config: LMConfig) -> dict[str, int]:
 
 
 def check_sizes(config: LMConfig, kind: str) -> None:
-    """Raises UserError for an unknown kind, and where "int4" finds groups too small to save memory."""
+    """Raises UserError for an unknown kind, or a size whose groups save no memory with "int4"."""
     if kind not in ("", *KINDS):
         raise UserError(f"lm.weights is {kind!r}: use one of {', '.join(KINDS)}, or leave it empty")
     names = ("hidden_size", "intermediate_size", "head_dim")

@@ -192,3 +192,5 @@ def test_sizes_that_four_bits_do_not_suit_are_refused(tmp_path):
     with pytest.raises(UserError, match="head_dim"):
         load_params(tmp_path, odd, weights="int4")
     assert param_shapes(odd, weights="int8")
+    with pytest.raises(UserError, match="'int3': use one of int8, int4"):
+        param_shapes(CONFIG, weights="int3")  # as a plan does
