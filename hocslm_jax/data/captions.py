@@ -115,7 +115,7 @@ def caption_table(
     """
     check_choice("caption source", source, SOURCES)
     rows = np.arange(len(store)) if rows is None else np.asarray(rows)
-    own, num_stray = _own(store, source)
+    own, num_stray = own_captions(store, source)
     missing = rows[~np.isin(rows, list(own))]
     if source == "clips":
         _check_complete(store, rows, missing)
@@ -135,8 +135,11 @@ def caption_table(
     )
 
 
-def _own(store: Store, source: str) -> tuple[dict[int, tuple[str, ...]], int]:
-    """Row -> its clip's own sentences, each once, and the number of entries for other ids."""
+def own_captions(store: Store, source: str) -> tuple[dict[int, tuple[str, ...]], int]:
+    """Row -> its clip's own sentences, each once, and the number of entries for other ids.
+
+    Raises UserError as `caption_table`, but not for a clip without a caption.
+    """
     path = store.path.parent / CAPTIONS
     if source == "bank" or (source == "auto" and not path.is_file()):
         return {}, 0

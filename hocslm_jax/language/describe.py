@@ -141,6 +141,18 @@ def describe_clips(
     return said, likelihood
 
 
+def visual_tokens(
+    prefixes: Callable[[dict], jax.Array], batches: Iterable[dict[str, np.ndarray]]
+) -> dict[int, np.ndarray]:
+    """Row of the store -> its visual token [H]; arguments as of `describe_clips`."""
+    tokens = {}
+    for batch in batches:
+        prefix, rows = prefixes(batch)
+        pair = multihost_utils.process_allgather((rows, prefix[:, 0]), tiled=True)
+        tokens |= {int(row): token for row, token in zip(*pair, strict=True) if row >= 0}
+    return tokens
+
+
 def summarise(
     store: Store, said: Mapping[int, str], likelihood: Mapping[int, np.ndarray], references
 ) -> tuple[list[dict], dict]:

@@ -10,10 +10,17 @@ import jax
 
 from hocslm_jax import hosts, sharding
 from hocslm_jax.data.caption_bank import bank
-from hocslm_jax.data.captions import caption_table
+from hocslm_jax.data.captions import caption_table, own_captions
 from hocslm_jax.evaluate.results import accuracy_text
 from hocslm_jax.hosts import say
-from hocslm_jax.language.describe import Decoding, class_sentences, describe_clips, summarise
+from hocslm_jax.language.attributes import PROBED, read_facts, score_attributes, summary_line
+from hocslm_jax.language.describe import (
+    Decoding,
+    class_sentences,
+    describe_clips,
+    summarise,
+    visual_tokens,
+)
 from hocslm_jax.language.description_scores import DESCRIPTIONS, write_descriptions
 from hocslm_jax.language.open import Language
 from hocslm_jax.train.jitted import make_likelihoods
@@ -27,9 +34,10 @@ def describe(run: Run, language: Language, variables: dict) -> dict:
     """Describes `config.lm.describe` test clips, evenly spaced; returns the scores."""
     lm, store = run.config.lm, run.store
     say("describing test clips")
+    prefixes = make_prefixes(run, variables)
     said, likelihood = describe_clips(
         language,
-        make_prefixes(run, variables),
+        prefixes,
         run.test_batches(lm.describe),
         Decoding(max_new_tokens=lm.max_tokens),
         class_sentences(language, bank(store.classes, store.name), SENTENCES, lm.max_tokens),
@@ -38,8 +46,25 @@ def describe(run: Run, language: Language, variables: dict) -> dict:
     table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions)
     rows, scores = summarise(store, said, likelihood, table.sentences)
     hosts.on_first(lambda: write_descriptions(run.workdir / DESCRIPTIONS, rows))
+    scores["attributes"] = attributes(run, prefixes, said)
     show(rows, scores)
     return {"captions": scores}
+
+
+def attributes(run: Run, prefixes: Callable, said: dict[int, str]) -> dict[str, dict[str, int]]:
+    """`score_attributes` by the clips' own captions; {} where they have none.
+
+    A bank's sentence is about the class, and not true of each clip.
+    """
+    data, lm = run.config.data, run.config.lm
+    facts = read_facts(own_captions(run.store, lm.captions)[0])
+    if not any(facts.get(row) for row in said):
+        return {}
+    tokens = {}
+    for split, limit in (("test", lm.describe), ("train", PROBED)):
+        tokens |= visual_tokens(prefixes, run.test_batches(limit, split=split))
+    train = [row for row in run.store.rows(data.protocol, "train").tolist() if row in tokens]
+    return score_attributes(said, facts, tokens, train)
 
 
 def make_prefixes(run: Run, variables: dict) -> Callable:
@@ -69,3 +94,5 @@ def show(rows: list[dict], scores: dict) -> None:
         f"sentences naming their class {named}; class by likelihood {likely}; "
         f"BLEU {scores['bleu']:.1f}, chrF {scores['chrf']:.1f}, ROUGE-L {scores['rouge_l']:.3f}"
     )
+    if scores["attributes"]:
+        say(f"said of the clip: {summary_line(scores['attributes'])}")

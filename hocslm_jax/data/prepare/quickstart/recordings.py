@@ -23,7 +23,7 @@ from hocslm_jax.data.prepare.quickstart.body import (
     make_body,
     mirror,
 )
-from hocslm_jax.data.prepare.quickstart.sentences import COUNTS, describe, pace_word, size_word
+from hocslm_jax.data.prepare.quickstart.sentences import COUNTS, describe, size_word
 from hocslm_jax.errors import UserError
 
 SUBJECTS = 12
@@ -178,7 +178,6 @@ def clip(seed: int, index: int, *, noise: float = 1.0) -> Clip:
         style = replace(style, left=False)
     facts = {
         "side": "left" if style.left else "right",
-        "pace": pace_word((style.end - style.onset) * style.frames),
         "size": size_word(style.amplitude),
         "times": COUNTS[style.cycles],
     }

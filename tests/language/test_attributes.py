@@ -1,0 +1,162 @@
+"""What sentences say about a clip is read, counted and compared as by hand."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from hocslm_jax.data.prepare.quickstart import sentences
+from hocslm_jax.language.attributes import (
+    ATTRIBUTES,
+    linear_probe,
+    read_attributes,
+    read_facts,
+    score_attributes,
+    summary_line,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("A person waves the RIGHT hand twice.", {"side": "right", "count": "twice"}),
+        ("Someone kicks with the left lower leg.", {"side": "left", "body": "whole"}),
+        ("Two people join right hands.", {"side": "right", "body": "upper"}),
+        ("The left-hand side of a road, right in front.", {}),
+        ("A person sways the left hand left and right.", {"side": "left", "body": "upper"}),
+        ("Someone lifts the left and right arms.", {"body": "upper"}),
+        ("Someone lifts the left or the right arm.", {"body": "upper"}),
+        ("The right hand meets the left shoulder.", {"body": "upper"}),  # both: neither
+        ("She claps two times with a small motion.", {"count": "twice", "size": "small"}),
+        ("A small cup at the head, right away.", {"body": "upper"}),  # not a small motion
+        ("A seated person stands up, hands falling.", {"body": "whole"}),
+        ("A standing person nods slowly.", {}),
+        ("", {}),
+    ],
+)
+def test_what_a_sentence_names(text, named):
+    got = read_attributes(text)
+    assert {key: got[key] for key in got if key in named or key != "body"} == named
+
+
+def every_quickstart_sentence():
+    """(class, template, facts, sentence), with the first wording of each free word."""
+    facts = {"side": ("left", "right"), "size": ("small", "moderate", "big")}
+    facts |= {"times": tuple(sentences.COUNTS.values())}
+    for name, templates in sentences.TEMPLATES.items():
+        for template, *values in itertools.product(templates, *facts.values()):
+            said = dict(zip(facts, values, strict=True))
+            fill = {**{word: forms[0] for word, forms in sentences.WORDS.items()}, **said}
+            yield name, template, said, re.sub(r"\{(\w+)\}", lambda m, f=fill: f[m[1]], template)
+
+
+def test_the_facts_of_the_quickstart_are_read_off_its_captions():
+    keys = {"side": "side", "size": "size", "count": "times"}
+    bodies = {}
+    for name, template, said, text in every_quickstart_sentence():
+        got = read_attributes(text)
+        for attribute, slot in keys.items():
+            if f"{{{slot}}}" in template:
+                assert got[attribute] == said[slot], text
+            elif (name, attribute) != ("shake hands", "side"):  # always the right hand
+                assert attribute not in got, text
+        bodies.setdefault(name, set()).add(got["body"])
+    assert all(len(values) == 1 for values in bodies.values()), bodies
+    assert {value for values in bodies.values() for value in values} == {"whole", "upper"}
+
+
+def test_no_quickstart_caption_speaks_of_the_pace():
+    for *_, text in every_quickstart_sentence():
+        assert not re.search(r"quick|slow|stead|fast|pace|brisk", text), text
+
+
+def test_a_fact_is_what_the_captions_of_a_clip_agree_on():
+    facts = read_facts({
+        3: ["Someone waves the left hand twice.", "A left arm sways.", "A person greets."],
+        4: ["Someone waves the left hand twice.", "The right arm is up and sways twice."],
+        5: [],
+    })  # fmt: skip
+    assert facts[3] == {"side": "left", "count": "twice", "body": "upper"}
+    assert facts[4] == {"count": "twice", "body": "upper"}
+    assert facts[5] == {}
+
+
+def hand_case():
+    said = {
+        10: "A person lifts the left hand.",
+        11: "A person lifts the left hand.",
+        12: "A person greets.",
+        13: "The left hand meets the right hand.",
+        14: "A person lifts the right hand.",
+    }
+    sides = dict(zip(said, ("left", "right", "right", "left", "right"), strict=True))
+    train = dict(zip(range(8), ["right"] * 5 + ["left"] * 3, strict=True))
+    facts = {row: {"side": side, "body": "upper"} for row, side in (sides | train).items()}
+    # The first number of a token is the side; clip 14's says left.
+    tokens = {row: np.array([side == "left", row % 3]) * 1.0 for row, side in train.items()}
+    tokens |= {row: np.array([side == "left", row % 3]) * 1.0 for row, side in sides.items()}
+    tokens[14] = np.array([1.0, 0.0])
+    return said, facts, tokens, list(train)
+
+
+def test_counts_are_those_by_hand():
+    assert score_attributes(*hand_case()) == {
+        "side": {
+            "correct": 2,
+            "wrong": 1,
+            "unnamed": 2,
+            "total": 5,
+            "majority": 3,
+            "probe": 4,
+        }
+    }  # and nothing of the body, of which the training clips show one value alone
+
+
+def test_clips_of_which_nothing_is_known_do_not_count():
+    said, facts, tokens, train = hand_case()
+    facts = {row: known for row, known in facts.items() if row not in (11, 13)}
+    facts[12] = {}
+    got = score_attributes(said, facts, tokens, train)["side"]
+    assert (got["correct"], got["total"], got["majority"], got["probe"]) == (2, 2, 1, 1)
+    assert score_attributes(said, {}, tokens, train) == {}
+    assert score_attributes({}, facts, tokens, train) == {}
+
+
+def test_the_yardsticks_learn_from_training_clips_alone():
+    """Were the described clips learnt from too, the majority would be the other side."""
+    said, facts, tokens, train = hand_case()
+    for row in said:
+        facts[row] = {"side": "left"}
+    got = score_attributes(said, facts, tokens, train)["side"]
+    assert got["majority"] == 0
+
+
+def test_the_line_for_the_terminal_gives_every_count():
+    line = summary_line(score_attributes(*hand_case()))
+    assert line == "side 2 of 5 right, 1 wrong, 2 not named (majority 3, probe 4)"
+
+
+@pytest.mark.parametrize(("clips", "least"), [(60, 0.7), (300, 0.9)])  # of 128 features
+def test_the_probe_finds_directions_and_only_those(clips, least):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(3, size=clips + 500)
+    labels[:3] = range(3)
+    features = rng.normal(size=(clips + 500, 128)) * 10.0 ** rng.integers(-3, 3, 128) + 5
+    noise = features.copy()
+    features[:, :3] += 5 * features.std(axis=0)[:3] * np.eye(3)[labels]
+    right = [
+        float((linear_probe(x[:clips], labels[:clips], x[clips:]) == labels[clips:]).mean())
+        for x in (features, noise)
+    ]
+    assert right[0] > least and 0.2 < right[1] < 0.45
+
+
+def test_the_probe_of_tokens_that_are_all_the_same():
+    same = np.ones((6, 4))
+    assert linear_probe(same, np.array([0, 1, 1, 1, 0, 1]), same[:2]).tolist() == [1, 1]
+
+
+def test_every_attribute_has_values_to_confuse():
+    assert set(ATTRIBUTES) == {"side", "count", "size", "body"}
+    assert all(len(values) > 1 for values in ATTRIBUTES.values())
