@@ -56,6 +56,11 @@ DESCRIPTIONS = {
     "chrf": "chrF",
     "rouge_l": "ROUGE-L",
 }
+ATTRIBUTES_NOTE = """\
+Clips whose sentence names the side, the number of times, the size and the part of the body as the
+clip's own captions do, of the clips whose captions say it; the rest are wrong or not named. Beside
+it the training clips' most frequent value, and a linear classifier on the visual token."""
+ATTRIBUTES = {"correct": "named right", "majority": "most frequent value", "probe": "linear probe"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -179,20 +184,41 @@ def _ablation(path: Path, docs: Path) -> list[str]:
 
 
 def _descriptions(runs: dict[Path, dict], results: Path) -> list[str]:
-    rows = []
+    rows, attributes = [], []
     for group in group_by_seed(runs):
         scored = [result["captions"] for result in group.values() if result.get("captions")]
         if len(scored) == len(group):
             name = run_name(next(iter(group)), results)
             rows.append([name, *(_description_cell(key, scored) for key in DESCRIPTIONS)])
-    table = markdown_table(("run", *DESCRIPTIONS.values()), rows)
-    return [DESCRIPTIONS_NOTE, "", *table] if rows else []
+            attributes += _attribute_rows(name, [scores.get("attributes", {}) for scores in scored])
+    lines = [DESCRIPTIONS_NOTE, "", *markdown_table(("run", *DESCRIPTIONS.values()), rows)]
+    if attributes:
+        header = ("run", "of the clip", *ATTRIBUTES.values(), "wrong", "not named")
+        lines += ["", ATTRIBUTES_NOTE, "", *markdown_table(header, attributes)]
+    return lines if rows else []
+
+
+def _attribute_rows(run: str, seeds: Sequence[dict]) -> list[list[str]]:
+    """A row for each attribute that every seed of a run has counts of."""
+    rows = []
+    for attribute in seeds[0]:
+        counts = [seed[attribute] for seed in seeds if attribute in seed]
+        if len(counts) == len(seeds):
+            total = _same_total([each["total"] for each in counts])
+            cells = [accuracy_cell([each[key] for each in counts], total) for key in ATTRIBUTES]
+            rest = [", ".join(str(each[key]) for each in counts) for key in ("wrong", "unnamed")]
+            rows.append([run, attribute, *cells, *rest])
+    return rows
 
 
 def _description_cell(key: str, scored: Sequence[dict]) -> str:
     if f"{key}_correct" not in scored[0]:
         return f"{statistics.fmean(scores[key] for scores in scored):.3g}"
-    totals = {scores[f"{key}_total"] for scores in scored}
-    if len(totals) > 1:
-        raise UserError(f"seeds of one run described {totals} clips: describe as many in each")
-    return accuracy_cell([scores[f"{key}_correct"] for scores in scored], totals.pop())
+    total = _same_total([scores[f"{key}_total"] for scores in scored])
+    return accuracy_cell([scores[f"{key}_correct"] for scores in scored], total)
+
+
+def _same_total(totals: Sequence[int]) -> int:
+    if len(set(totals)) > 1:
+        raise UserError(f"seeds of one run described {set(totals)} clips: describe as many in each")
+    return totals[0]

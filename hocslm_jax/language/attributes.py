@@ -59,6 +59,20 @@ def read_attributes(text: str) -> dict[str, str]:
     return named
 
 
+def reword(text: str, rng: np.random.Generator) -> str:
+    """The sentence with a random value in the place of each that it names by the value's own words.
+
+    So a text can no longer be told from its other words: "Someone waves the left hand twice."
+    becomes "Someone waves the right hand four times."
+    """
+    for attribute, value in read_attributes(text).items():
+        other = str(rng.choice(list(ATTRIBUTES[attribute])))
+        changed = re.sub(rf"\b{value}\b", other, text)
+        if read_attributes(changed).get(attribute) == other:
+            text = changed
+    return text
+
+
 def read_facts(captions: Mapping[int, Iterable[str]]) -> dict[int, dict[str, str]]:
     """What is known of each clip: the values on which those of its captions that name one agree."""
     facts = {}

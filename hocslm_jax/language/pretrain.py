@@ -4,7 +4,9 @@ In: (class name, caption) pairs, text only. Out: a folder in Hugging Face's form
 downloaded one is: config.json, model.safetensors, tokenizer.json. Every example is
 [summary ; prompt ; caption ; EOS]. The summary is one vector: the mean embedding of some words of
 the class name and the caption, with noise. So the model learns what a large one can do already: to
-say what a single vector in front of the prompt means.
+say what a single vector in front of the prompt means. It sees every sentence with several sides,
+numbers and sizes: so few sentences would else be known by heart, and the model would guess "left"
+from the words before it and not read it off the vector.
 """
 
 import dataclasses
@@ -27,6 +29,7 @@ from hocslm_jax.errors import UserError, few
 from hocslm_jax.files.atomic import held, read_json, write_json
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.hosts import say
+from hocslm_jax.language.attributes import reword
 from hocslm_jax.models.hocslm import caption_states
 from hocslm_jax.models.lm import (
     DecoderLM,
@@ -41,6 +44,7 @@ from hocslm_jax.progress import Progress
 NAME_TOKENS = 16  # of a class name that are summarised
 NOISE = 0.3  # in the summary, relative to its own length
 REPORT = "pretrain.json"
+VARIANTS = 8  # of each sentence, with other sides, numbers and sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +84,12 @@ def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) 
 
 def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> None:
     start, size = time.monotonic(), lm.pretrain
-    tokenizer = train_tokenizer([lm.prompt, *(text for p in pairs for text in p)], size.vocab_size)
+    rng = np.random.default_rng(seed)
+    varied = [(name, reword(text, rng)) for name, text in pairs for _ in range(VARIANTS)]
+    tokenizer = train_tokenizer([lm.prompt, *(text for p in varied for text in p)], size.vocab_size)
     config = lm_config(size, tokenizer)
     model = DecoderLM(config, dtype="float32", remat=False)
-    data = encode_pairs(tokenizer, pairs, lm.max_tokens)
+    data = encode_pairs(tokenizer, varied, lm.max_tokens)
     say(
         f"training a language model of {num_params(config):,} parameters first: {size.steps:,} "
         f"steps on {len(pairs):,} sentences"

@@ -173,6 +173,21 @@ def test_descriptions_have_a_table_of_their_own(tmp_path):
         write(tmp_path)
 
 
+def test_attributes_of_the_clip_have_a_table_with_every_seed(tmp_path):
+    scores = {"mention_correct": 90, "mention_total": 200, "bleu": 31.26, "chrf": 50.0}
+    scores |= {"likelihood_correct": 150, "likelihood_total": 200, "rouge_l": 0.5}
+    for seed in range(2):
+        side = {"correct": 60 + 20 * seed, "wrong": 30 - 20 * seed, "unnamed": 10, "total": 100}
+        said = {"side": side | {"majority": 70, "probe": 88}} | ({"count": side} if seed else {})
+        add_run(tmp_path, f"T3_seed{seed}", seed=seed, captions=scores | {"attributes": said})
+    add_run(tmp_path, "bank_seed0", seed=0, captions=scores | {"attributes": {}})
+    (found,) = rows(write(tmp_path).partition("most frequent value, and")[2])
+    assert (found["run"], found["of the clip"]) == ("T3", "side")
+    assert found["named right"] == "60, 80 / 100 = **70.00 ± 14.14**"
+    assert found["linear probe"].startswith("88, 88 / 100")
+    assert (found["wrong"], found["not named"]) == ("30, 10", "10, 10")
+
+
 def test_check_notices_a_changed_run(tmp_path):
     with pytest.raises(UserError, match=r"no result\.json"):
         write(tmp_path)

@@ -12,6 +12,7 @@ from hocslm_jax.language.attributes import (
     linear_probe,
     read_attributes,
     read_facts,
+    reword,
     score_attributes,
     summary_line,
 )
@@ -69,6 +70,31 @@ def test_the_facts_of_the_quickstart_are_read_off_its_captions():
 def test_no_quickstart_caption_speaks_of_the_pace():
     for *_, text in every_quickstart_sentence():
         assert not re.search(r"quick|slow|stead|fast|pace|brisk", text), text
+
+
+def test_a_reworded_sentence_keeps_all_but_the_values():
+    rng, text = np.random.default_rng(0), "Someone waves the left hand twice, with a small motion."
+    variants = {reword(text, rng) for _ in range(500)}
+    assert len(variants) == 2 * 5 * 3 and text in variants
+    bare = {re.sub(r"left|right|once|twice|\w+ times|small|moderate|big", "_", v) for v in variants}
+    assert bare == {"Someone waves the _ hand _, with a _ motion."}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Someone sways the left hand to the left.",  # the second is a direction, and goes along
+        "The upper body tips forward.",
+        "Left hand up, a person greets.",
+        "The left and right arms rise.",
+        "A person greets, right away.",
+    ],
+)
+def test_a_reworded_sentence_still_says_one_thing(text):
+    rng, before = np.random.default_rng(0), read_attributes(text)
+    for _ in range(20):
+        after = read_attributes(reword(text, rng))
+        assert set(after) == set(before) and after.get("body") == before.get("body")
 
 
 def test_a_fact_is_what_the_captions_of_a_clip_agree_on():

@@ -81,6 +81,23 @@ def test_pairs_are_padded_and_end(trained):
     assert max(ends) + 1 == data["captions"].shape[1]
 
 
+def test_it_learns_from_every_value_that_a_sentence_could_name(monkeypatch, tmp_path):
+    """Of one side alone it would learn to say that side, whatever the vector in front says."""
+    read, encode = [], pretraining.encode_pairs
+
+    def watched(tokenizer, pairs, limit):
+        read.extend(pairs)
+        return encode(tokenizer, pairs, limit)
+
+    monkeypatch.setattr(pretraining, "encode_pairs", watched)
+    settings = tiny_run.make_config({**tiny_run.LANGUAGE, "lm.pretrain.steps": 1}).lm
+    pairs = [("wave", f"Person {n} waves the left hand.") for n in range(40)]
+    pretrain(settings, pairs, tmp_path / "lm")
+    sides = [text.split()[4] for _, text in read]
+    assert set(sides) == {"left", "right"} and 0.3 < sides.count("left") / len(sides) < 0.7
+    assert {text.replace("right", "left") for _, text in read} == {text for _, text in pairs}
+
+
 def test_corpus_is_the_bank_and_training_captions(tmp_path):
     class Store(tiny_run.TinyStore):
         path = tmp_path / "1.0.0"
