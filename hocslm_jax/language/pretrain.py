@@ -29,7 +29,7 @@ from hocslm_jax.errors import UserError, few
 from hocslm_jax.files.atomic import held, read_json, write_json
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.hosts import say
-from hocslm_jax.language.attributes import reword
+from hocslm_jax.language.attributes import read_attributes, reword
 from hocslm_jax.models.hocslm import caption_states
 from hocslm_jax.models.lm import (
     DecoderLM,
@@ -85,7 +85,7 @@ def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) 
 def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> None:
     start, size = time.monotonic(), lm.pretrain
     rng = np.random.default_rng(seed)
-    varied = [(name, reword(text, rng)) for name, text in pairs for _ in range(VARIANTS)]
+    varied = [vary(name, text, rng) for name, text in pairs for _ in range(VARIANTS)]
     tokenizer = train_tokenizer([lm.prompt, *(text for p in varied for text in p)], size.vocab_size)
     config = lm_config(size, tokenizer)
     model = DecoderLM(config, dtype="float32", remat=False)
@@ -110,6 +110,16 @@ def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> 
         f"language model trained in {numbers['seconds']} s: {numbers['caption_loss']:.3f} nats a "
         f"token; saved in {folder}"
     )
+
+
+def vary(name: str, text: str, rng: np.random.Generator) -> tuple[str, str]:
+    """The sentence with other values, and the class name followed by the values that it names.
+
+    A summary always has the words of the name, and so these values.
+    """
+    text = reword(text, rng)
+    said = [value for value in read_attributes(text).values() if value in text]
+    return " ".join([name, *said]), text
 
 
 def corpus(

@@ -96,6 +96,7 @@ def test_it_learns_from_every_value_that_a_sentence_could_name(monkeypatch, tmp_
     sides = [text.split()[4] for _, text in read]
     assert set(sides) == {"left", "right"} and 0.3 < sides.count("left") / len(sides) < 0.7
     assert {text.replace("right", "left") for _, text in read} == {text for _, text in pairs}
+    assert all(name == f"wave {side}" for (name, _), side in zip(read, sides, strict=True))
 
 
 def test_corpus_is_the_bank_and_training_captions(tmp_path):
