@@ -31,7 +31,9 @@ from hocslm_jax.predict.predictor import Prediction
 from hocslm_jax.predict.trained_model import TrainedModel
 from hocslm_jax.train import check_settings, experiment
 from hocslm_jax.train.config_files import config_file
+from hocslm_jax.train.optim import Finetune
 from hocslm_jax.train.stages import read_stages
+from hocslm_jax.train.step import LossWeights
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -159,3 +161,14 @@ def stand_in(kind):
         prediction if isinstance(clips, np.ndarray) else [prediction]
     )
     return made
+
+
+def test_language_page_gives_the_weights_of_the_losses():
+    page = (ROOT / "docs/language.md").read_text(encoding="utf-8")
+    quickstart = runpy.run_path(str(ROOT / "configs/quickstart.py"))["get_config"]()
+    for said in (
+        f"`loss.gen={LossWeights().gen:g}`",
+        f"`finetune.encoder_scale={Finetune().encoder_scale:g}`",
+        f"{quickstart.finetune.encoder_scale:g} in `configs/quickstart.py`",
+    ):
+        assert said in page, said

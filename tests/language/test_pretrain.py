@@ -90,7 +90,7 @@ def test_it_learns_from_every_value_that_a_sentence_could_name(monkeypatch, tmp_
         return encode(tokenizer, pairs, limit)
 
     monkeypatch.setattr(pretraining, "encode_pairs", watched)
-    settings = tiny_run.make_config({**tiny_run.LANGUAGE, "lm.pretrain.steps": 1}).lm
+    settings = tiny_run.make_config({**tiny_run.LANGUAGE, "lm.pretrain.steps": 12}).lm
     pairs = [("wave", f"Person {n} waves the left hand.") for n in range(40)]
     pretrain(settings, pairs, tmp_path / "lm")
     sides = [text.split()[4] for _, text in read]
