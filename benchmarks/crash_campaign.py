@@ -9,6 +9,7 @@ started no thread; it sends itself the signal at the place that `crash_run.Kill`
 """
 
 import argparse
+import atexit
 import collections
 import contextlib
 import dataclasses
@@ -97,7 +98,14 @@ def _quietly(output: Path, target: Callable, *args) -> None:
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    sys.exit(target(*args))
+    atexit._clear()  # what is registered here is the campaign's own
+    try:
+        status = target(*args)
+    finally:
+        # A forked process ends without this before Python 3.13; JAX then leaves the other processes
+        # of a run without a word, and these abort.
+        atexit._run_exitfuncs()
+    sys.exit(status)
 
 
 def kill_training(campaign: Campaign, data: Path, kills: int, processes: int = 1) -> None:

@@ -34,18 +34,20 @@ LEAD = 8
 ENDED, STOP = "hocslm/ended", "hocslm/stop"
 
 _calls, _asked = itertools.count(), itertools.count()
+_acting: list[str] = []  # the call of `on_first` whose `act` runs now, on process 0
 _watchers: list[threading.Thread] = []
 
 
 def on_first(act: Callable[[], Any]) -> Any:
     """Runs `act` on process 0 only; returns its value (JSON types) on every process.
 
-    The other processes wait for it without a time limit.
+    The other processes wait for it without a time limit. A call from within `act`, which only
+    process 0 makes, is a plain call.
 
     Raises:
         UserError: raised by process 0; other processes report any error of process 0 in this way.
     """
-    if jax.process_count() == 1:
+    if jax.process_count() == 1 or _acting:
         return act()
     key = f"hocslm/first/{next(_calls)}"
     if jax.process_index() != 0:
@@ -53,11 +55,14 @@ def on_first(act: Callable[[], Any]) -> Any:
         if "error" in answer:
             raise UserError(answer["error"])
         return answer["value"]
+    _acting.append(key)
     try:
         answer = {"value": act()}
     except BaseException as error:
         _set(key, json.dumps({"error": message_of(error)}))
         raise
+    finally:
+        _acting.clear()
     _set(key, json.dumps(answer))
     return answer["value"]
 

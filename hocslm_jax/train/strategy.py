@@ -70,10 +70,10 @@ def _train(config, workdir: Path, build: Callable) -> int:
     if names := config.data.streams:
         say(f"one program for {', '.join(names)} (not data.stream), in {workdir}/STREAM at the end")
     # Errors of the language model or t0 are reported now, not after hours of the first stage.
-    if config.t0 and len(stages) > 1:
-        check_t0(stages, config, opener)
     if config.data.unseen:
         lineage.check_sources(config, opener())
+    if config.t0 and len(stages) > 1:
+        check_t0(stages, config, opener)
     lm = prepare_language(config, workdir, opener) if fused(stages, len(stages) - 1) else None
     for position, stage in enumerate(stages):
         last = position == len(stages) - 1
