@@ -41,13 +41,13 @@ _watchers: list[threading.Thread] = []
 def on_first(act: Callable[[], Any]) -> Any:
     """Runs `act` on process 0 only; returns its value (JSON types) on every process.
 
-    The other processes wait for it without a time limit. A call from within `act`, which only
-    process 0 makes, is a plain call.
+    The other processes wait for it without a time limit. Within `act`, the functions of this module
+    take process 0 for alone.
 
     Raises:
         UserError: raised by process 0; other processes report any error of process 0 in this way.
     """
-    if jax.process_count() == 1 or _acting:
+    if _alone():
         return act()
     key = f"hocslm/first/{next(_calls)}"
     if jax.process_index() != 0:
@@ -69,7 +69,7 @@ def on_first(act: Callable[[], Any]) -> Any:
 
 def wait_for_all() -> None:
     """Returns when every process has called it."""
-    if jax.process_count() > 1:
+    if not _alone():
         distributed.global_state.client.wait_at_barrier(
             f"hocslm/barrier/{next(_calls)}", WAIT_S * 1000
         )
@@ -90,7 +90,7 @@ def check_same(
     Raises:
         UserError: they differ on some process; the message names it, its host, and the keys.
     """
-    if jax.process_count() > 1:
+    if not _alone():
         here = [socket.gethostname(), mine()]
         _on_all_values(here, lambda found: _compare(what, found, advice))
 
@@ -117,7 +117,7 @@ def wait_to_see(path: Path, inside: bool = False) -> None:
     Raises:
         UserError: it does not see it within `LAG_S`.
     """
-    if jax.process_count() == 1:
+    if _alone():
         return
     names = on_first(lambda: [str(p.relative_to(path)) for p in path.rglob("*")] if inside else [])
     deadline = time.monotonic() + LAG_S
@@ -137,13 +137,17 @@ def agree_to_stop(asked: bool) -> bool:
     Between two calls there must be a step or batch of all processes, which keeps them within `LEAD`
     calls of each other.
     """
-    if jax.process_count() == 1:
+    if _alone():
         return asked
     now = next(_asked)
     if asked:
         _set_once(STOP, str(now + LEAD))
     at = _try_get(STOP)
     return at is not None and now >= int(at)
+
+
+def _alone() -> bool:
+    return bool(_acting) or jax.process_count() == 1
 
 
 def give_up(seconds: float) -> None:
@@ -207,7 +211,7 @@ def _watch(over: threading.Event) -> None:
 
 def _on_all_values(value: Any, act: Callable[[list], Any]) -> Any:
     """Applies `act` to the values of all processes, in order; all of them return its result."""
-    if jax.process_count() == 1:
+    if _alone():
         return act([value])
     key = f"hocslm/all/{next(_calls)}"
     _set(f"{key}/{jax.process_index()}", json.dumps(value))

@@ -81,6 +81,7 @@ if __name__ == "__main__":
     number = jax.process_index()
     found = {
         "slow": hosts.on_first(slow_report),
+        "within": hosts.on_first(lambda: [hosts.on_first(lambda: 1), hosts.any_process(True)]),
         "mistake": refusal(hosts.on_first, mistake),
         "any": [hosts.any_process(number == 1), hosts.any_process(False)],
         "same": refusal(hosts.check_same, "settings", lambda: {"a": 1}),

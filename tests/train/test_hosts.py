@@ -218,6 +218,7 @@ def tried(folder):
 def test_what_process_0_finds_is_told_to_all_however_long_it_takes(tried):
     for found in tried[1]:
         assert found["slow"] == [0]  # later than a dead process would have been noticed
+        assert found["within"] == [1, True]
         assert found["mistake"] == "process 0 found no such file"
         assert found["any"] == [True, False]
 
