@@ -42,7 +42,8 @@ def seed() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.gguf")
         writer = gguf.GGUFWriter(path, config.family)
-        _describe(writer, config)
+        add_sizes(writer, config)
+        _add_tokenizer(writer)
         for parameter in parameters(config).values():
             for name in parameter.gguf:
                 writer.add_tensor(name, np.ones(parameter.disk_shape, np.float32))
@@ -53,8 +54,8 @@ def seed() -> bytes:
         return path.read_bytes()
 
 
-def _describe(writer: gguf.GGUFWriter, config: LMConfig) -> None:
-    """Writes the metadata."""
+def add_sizes(writer: gguf.GGUFWriter, config: LMConfig) -> None:
+    """Writes the part of the metadata that states the model's sizes."""
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_block_count(config.num_layers)
@@ -64,6 +65,9 @@ def _describe(writer: gguf.GGUFWriter, config: LMConfig) -> None:
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_eos_token_id(config.eos_token_ids[0])
+
+
+def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(["a", "b", "ab", "<end>"])

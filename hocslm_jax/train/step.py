@@ -27,10 +27,9 @@ class LossWeights:
 
     Attributes:
       cls, gen: weights of the two losses (eq. 14); the paper gives no values. The caption
-        loss is a mean over words, most of which follow from the words before: at gen=1 its gradient
-        at the encoder's feature is some 10 times smaller than that of the classification in the
-        quickstart's T3, at 0.1 a hundred times, so that it would hardly reach the encoder. Compare
-        `train/grad_norm_gen` with `train/grad_norm_cls` in metrics.jsonl.
+        loss is a mean over words, most of which follow from the words before, so that its gradient
+        at the encoder is the smaller one even at gen=1: compare `train/grad_norm_gen` with
+        `train/grad_norm_cls` in metrics.jsonl.
       smoothing: share of the target that is spread over all classes (label smoothing).
       mixup: alpha of mixup's Beta(alpha, alpha); 0 = off. Captions cannot be mixed.
     """

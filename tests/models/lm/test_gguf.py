@@ -14,6 +14,7 @@ from hocslm_jax.models.lm.rope import rope_frequencies
 from hocslm_jax.models.lm.tensor_table import parameters
 
 gguf = pytest.importorskip("gguf")
+fuzz_gguf = pytest.importorskip("benchmarks.fuzz_gguf")
 
 SIZES = LMConfig(32, 256, 256, 2, 4, 2, 64, 1e4, 1e-5, False, 64, (2,), "llama")
 # Where a block of a K type holds float16 scales; other bytes may be anything.
@@ -43,15 +44,7 @@ def write(path, config, kind="F32", change=lambda writer: None, leave_out=()):
     """Writes random weights; returns our path -> layers of numbers [out, in] as gguf reads them."""
     rng, found = np.random.default_rng(0), {}
     writer = gguf.GGUFWriter(path, config.family)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_block_count(config.num_layers)
-    writer.add_head_count(config.num_heads)
-    writer.add_head_count_kv(config.num_kv_heads)
-    writer.add_context_length(config.max_positions)
-    writer.add_rope_freq_base(config.rope_theta)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_eos_token_id(config.eos_token_ids[0])
+    fuzz_gguf.add_sizes(writer, config)
     change(writer)
     for ours, parameter in parameters(config).items():
         found[ours] = []
