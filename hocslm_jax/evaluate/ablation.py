@@ -16,11 +16,12 @@ import scipy  # loads scipy.stats on first use, which takes a second
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ensemble import ENSEMBLES, stream_rows
-from hocslm_jax.evaluate.results import accuracy_cell, markdown_table, read_result
+from hocslm_jax.evaluate.results import accuracy_cell, markdown_table, read_result, same_total
 from hocslm_jax.evaluate.score_files import read_members
 
 LEVEL = 0.95
 HEADER = ("row", "correct / total = top-1, %", "gain, points", "significant")
+TOLD = {"mention": "names the class", "likelihood": "class by likelihood"}
 NOTE = "Gain: over the first row, with its 95 % interval{paired}."
 NOTE_OF_PAPER = " The paper's numbers are single runs on NTU60 X-Sub."
 
@@ -30,6 +31,8 @@ def read_rows(
 ) -> list[dict]:
     """Rows {"row", "published", "seeds", "correct", "total", "epochs"} of the finished runs.
 
+    Rows whose runs all described clips also have "told": for each key of `TOLD` the counts
+    {"correct", "total"} of the seeds.
     With a preset of ensemble weights, the runs are streams and their ensembles become rows too.
     Rows without a finished run have empty lists; seeds are sorted.
 
@@ -45,7 +48,11 @@ def read_rows(
             raise UserError(f"{name}: its seeds have {sorted(totals)} clips; remove some")
         seeds, correct = ([result[key] for result in results] for key in ("seed", "correct"))
         row = {"row": name, "seeds": seeds, "correct": correct, "total": max(totals, default=0)}
-        rows.append(row | {"epochs": sorted({result["epochs"] for result in results})})
+        row["epochs"] = sorted({result["epochs"] for result in results})
+        captions = [result.get("captions") for result in results]
+        if captions and all(captions):
+            row["told"] = {key: _told(captions, key) for key in TOLD}
+        rows.append(row)
     if preset:
         runs = [path.parent for own in paths.values() for path in own]
         scored = [str(run) for run in runs if (run / "scores.npz").is_file()]
@@ -54,6 +61,16 @@ def read_rows(
         empty = {"seeds": [], "correct": [], "total": 0}
         rows += [{"row": n, "epochs": [], **fused.get(n, empty)} for n in ENSEMBLES | fused]
     return [row | {"published": published.get(row["row"])} for row in rows]
+
+
+def _told(captions: Sequence[dict], key: str) -> dict:
+    """One of the counts in `TOLD`, from the scores of the seeds' descriptions."""
+    total = same_total([scores[f"{key}_total"] for scores in captions])
+    return {"correct": [scores[f"{key}_correct"] for scores in captions], "total": total}
+
+
+def _told_cell(counts: dict | None) -> str:
+    return accuracy_cell(counts["correct"], counts["total"]) if counts else "–"
 
 
 def gain(row: dict, reference: dict, paired: bool = False) -> tuple[float, list[float] | None]:
@@ -81,15 +98,20 @@ def gain(row: dict, reference: dict, paired: bool = False) -> tuple[float, list[
 def ablation_table(rows: Sequence[dict], paired: bool = False) -> list[str]:
     """Markdown; gains are over the first row.
 
-    A column shows the epochs if rows were trained for different numbers of them.
+    A column shows the epochs if rows were trained for different numbers of them; two more columns
+    show how many descriptions are of the right class, if any row has descriptions.
     """
     with_paper = any(row["published"] is not None for row in rows)
     with_epochs = len({epochs for row in rows for epochs in row["epochs"]}) > 1
-    header = HEADER + ("epochs, last stage",) * with_epochs + ("paper, %",) * with_paper
+    described = any("told" in row for row in rows)
+    header = HEADER + tuple(TOLD.values()) * described
+    header += ("epochs, last stage",) * with_epochs + ("paper, %",) * with_paper
     lines = []
     for row in rows:
         cells = [row["row"], accuracy_cell(row["correct"], row["total"])]
         cells += _gain_cells(row, rows[0], paired)
+        told = row.get("told", {})
+        cells += [_told_cell(told.get(key)) for key in TOLD] * described
         cells += [", ".join(map(str, row["epochs"])) or "–"] * with_epochs
         paper = "–" if row["published"] is None else f"{row['published']:.2f}"
         lines.append(cells + [paper] * with_paper)

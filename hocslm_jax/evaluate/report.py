@@ -28,6 +28,7 @@ from hocslm_jax.evaluate.results import (
     markdown_table,
     read_results,
     run_name,
+    same_total,
     setting,
 )
 from hocslm_jax.evaluate.zero_shot_table import zero_shot_section
@@ -204,7 +205,7 @@ def _attribute_rows(run: str, seeds: Sequence[dict]) -> list[list[str]]:
     for attribute in seeds[0]:
         counts = [seed[attribute] for seed in seeds if attribute in seed]
         if len(counts) == len(seeds):
-            total = _same_total([each["total"] for each in counts])
+            total = same_total([each["total"] for each in counts])
             cells = [accuracy_cell([each[key] for each in counts], total) for key in ATTRIBUTES]
             rest = [", ".join(str(each[key]) for each in counts) for key in ("wrong", "unnamed")]
             rows.append([run, attribute, *cells, *rest])
@@ -214,11 +215,5 @@ def _attribute_rows(run: str, seeds: Sequence[dict]) -> list[list[str]]:
 def _description_cell(key: str, scored: Sequence[dict]) -> str:
     if f"{key}_correct" not in scored[0]:
         return f"{statistics.fmean(scores[key] for scores in scored):.3g}"
-    total = _same_total([scores[f"{key}_total"] for scores in scored])
+    total = same_total([scores[f"{key}_total"] for scores in scored])
     return accuracy_cell([scores[f"{key}_correct"] for scores in scored], total)
-
-
-def _same_total(totals: Sequence[int]) -> int:
-    if len(set(totals)) > 1:
-        raise UserError(f"seeds of one run described {set(totals)} clips: describe as many in each")
-    return totals[0]

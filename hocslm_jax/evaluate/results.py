@@ -136,6 +136,13 @@ def accuracy_cell(counts: Sequence[int], total: int) -> str:
     return f"{cell} [{low:.1f}, {high:.1f}]"
 
 
+def same_total(totals: Sequence[int]) -> int:
+    """The clips that each seed of a run described. Raises UserError where they differ."""
+    if len(set(totals)) > 1:
+        raise UserError(f"seeds of one run described {set(totals)} clips: describe as many in each")
+    return totals[0]
+
+
 def best_epoch(results: Sequence[dict]) -> str:
     """Per cent at the best epoch; – if a run lacks it, as the mean of the others would mislead."""
     counts = [result.get("best_correct") for result in results]

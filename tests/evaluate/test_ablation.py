@@ -61,3 +61,20 @@ def test_seeds_of_other_totals_are_no_row(tmp_path):
         path.write_text(json.dumps(result))
     with pytest.raises(UserError, match="remove some"):
         read_rows(["a"], {}, "", tmp_path)
+
+
+def test_rows_with_descriptions_show_what_these_say(tmp_path):
+    texts = dict.fromkeys(("dataset", "protocol", "encoder", "stream", "strategy"), "a")
+    scores = {"mention_total": 4, "likelihood_correct": 1, "likelihood_total": 4}
+    for name, seed, captions in (("a", 0, None), ("b", 0, 3), ("b", 1, 2)):
+        result = texts | {"seed": seed, "epochs": 1, "correct": 5, "total": 10}
+        if captions:
+            result["captions"] = scores | {"mention_correct": captions}
+        path = tmp_path / f"{name}_seed{seed}/result.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(result))
+    plain, described = read_rows(["a", "b"], {}, "", tmp_path)
+    assert "told" not in plain and described["told"]["mention"] == {"correct": [3, 2], "total": 4}
+    header, _, first, second = ablation_table([plain, described])[:4]
+    assert "| names the class | class by likelihood |" in header and first.endswith("| – | – |")
+    assert second.endswith("| 3, 2 / 4 = **62.50 ± 17.68** | 1, 1 / 4 = **25.00 ± 0.00** |")
