@@ -19,7 +19,7 @@ from hocslm_jax.errors import UserError, few
 from hocslm_jax.files.atomic import read_json
 from hocslm_jax.graph import Graph, resolve_graph
 from hocslm_jax.hosts import say
-from hocslm_jax.train import checkpoint, release_files
+from hocslm_jax.train import checkpoint, release_files, same_config
 from hocslm_jax.train.hub import find_folder
 from hocslm_jax.train.stages import Stage
 from hocslm_jax.train.state_dicts import SUFFIXES, convert_file
@@ -190,7 +190,7 @@ def check_model(saved: dict, config, where: str | Path) -> None:
     known = {name: value for name, value in saved.items() if name in ours and name not in FREE}
     ours = {name: ours[name] for name in known}
     advice = "its weights do not fit: start from another run, or use its model settings"
-    checkpoint.check_config({"model": known}, {"model": ours}, where, advice=advice)
+    same_config.check_config({"model": known}, {"model": ours}, where, advice=advice)
 
 
 def layers(names) -> set[str]:

@@ -7,14 +7,16 @@ when complete). The data position is the same on every host, so a run may resume
 intact checkpoint is used.
 """
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from flax.traverse_util import flatten_dict
 
 from hocslm_jax import hosts
 from hocslm_jax.errors import UserError
@@ -25,61 +27,41 @@ from hocslm_jax.train.stages import fixed_groups
 
 literal_globs()
 
-# Settings that may differ between the run that wrote a checkpoint and the one that resumes it.
-FREE_TO_CHANGE = (
-    "compilation_cache",
-    "test.",
-    "strategy",  # a name; `stages` has its meaning
-    "t0",
-    "distill.teacher",  # a path; `distill.targets` identifies the runs and the temperature
-    "distill.temperature",
-    "lm.folder",
-    "lm.fsdp",
-    "lm.remat",
-    "lm.chunk",
-    "lm.pack",
-    "lm.describe",
-    "data.data_dir",
-    "data.threads",
-    "data.cache",
-    "data.auto_prepare",
-    "train.epochs",
-    "finetune.epochs",
-    "train.eval_every",
-    "train.eval_batch_size",
-    "train.checkpoint_every",
-    "train.log_every",
-    "train.keep",
-    "mesh.",
-)
-# Settings added after the first version, with the behaviour of older runs.
-ADDED = {
-    "data.channels": "xyz",
-    "data.crop": 0.0,
-    "data.jitter": 0.0,
-    "data.mirror": 0.0,
-    "data.origin": "",
-    "data.rotation": 0.0,
-    "data.scale": 0.0,
-    "data.streams": [],
-    "data.unseen": "",
-    "distill.share": 0.0,
-    "distill.targets": "",
-    "lm.pretrain.unseen": False,
-    "lm.weights": "",
-    "loss.mixup": 0.0,
-    "loss.smoothing": 0.0,
-    "model.remat": False,
-}
-ABSENT = "absent"  # stands for a setting that only one side has; equals no value of a setting
-# Settings that evaluation depends on; all others only affect training.
-EVALUATED = ("data.", "model.")
 
+@contextlib.contextmanager
+def open_manager(workdir: Path, keep: int = 2) -> Iterator[ocp.CheckpointManager]:
+    """The manager of a run's checkpoints; closing it waits for the last save.
 
-def open_manager(workdir: Path, keep: int = 2) -> ocp.CheckpointManager:
-    """The manager of a run's checkpoints; closing it waits for the last save."""
+    Raises:
+        UserError: on closing, if that save failed.
+    """
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-    return ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+    manager = ocp.CheckpointManager((workdir / "checkpoints").absolute(), options=options)
+    try:
+        yield manager
+    finally:
+        with _writing(manager):
+            manager.close()
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Waits until the last save is complete. Raises UserError if it failed."""
+    with _writing(manager):
+        manager.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Makes a UserError of what Orbax and TensorStore raise if a disk is full or a folder gone."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0][:120]
+        raise UserError(
+            f"cannot save a checkpoint in {manager.directory}: {reason}; make room or repair the "
+            "folder, then rerun the same command to resume"
+        ) from error
 
 
 def latest_step(folder: Path) -> int | None:
@@ -88,13 +70,18 @@ def latest_step(folder: Path) -> int | None:
 
 
 def save(manager: ocp.CheckpointManager, step: int, state, meta: dict) -> None:
-    """Starts writing; returns when the state is copied, so that it may be donated."""
+    """Starts writing; returns when the state is copied, so that it may be donated.
+
+    Raises:
+        UserError: this save, or the one before it, failed.
+    """
     if latest_step(manager.directory) == step:
         return
     meta = {**meta, "step": step, "format": FORMAT, "sums": sums(state)}
     meta["checksum"] = digest(meta)
     args = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-    manager.save(step, args=args, force=True)
+    with _writing(manager):
+        manager.save(step, args=args, force=True)
 
 
 def read_run(workdir: Path) -> dict:
@@ -227,44 +214,6 @@ def _read_variables(folder: Path, abstract_variables: dict, step: int, meta: dic
 def _filled(tree: dict) -> dict:
     """Removes empty dicts, which Orbax would treat as leaves."""
     return {name: part for name, part in tree.items() if part}
-
-
-def check_config(
-    saved: dict,
-    config: dict,
-    workdir: Path,
-    only: tuple[str, ...] = ("",),
-    advice: str = "use another --workdir or the same config",
-) -> None:
-    """Raises UserError with the differing keys if `workdir` holds another experiment.
-
-    Args:
-        only: prefixes of the keys that matter; all of them by default.
-        advice: what the user can do about it.
-    """
-    old, new = (flatten_dict(settings, sep=".") for settings in (saved, config))
-    keys = [k for k in sorted(old.keys() | new.keys()) if k.startswith(only)]
-    keys = [k for k in keys if not k.startswith(FREE_TO_CHANGE)]
-    pairs = {k: [side.get(k, ADDED.get(k, ABSENT)) for side in (old, new)] for k in keys}
-    said = [
-        f"{k} ({str(there)[:24]} there, {str(here)[:24]} here)"
-        for k, (there, here) in pairs.items()
-        if not _same(there, here)
-    ]
-    if said:
-        more = f" and {len(said) - 3} more" if len(said) > 3 else ""
-        raise UserError(
-            f"{workdir} holds a run with another config: {', '.join(said[:3])}{more}; {advice}"
-        )
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Equality in which False differs from 0, but 1 equals 1.0."""
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
-    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def plain(config) -> dict:

@@ -98,7 +98,7 @@ def _act(argv: list[str]) -> None:
     from hocslm_jax import hosts
     from hocslm_jax.train import check_settings, environment, strategy
 
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # Orbax logs each error that it raises as well
     try:
         if DISTRIBUTED.value:
             environment.join_processes(JOIN_TIMEOUT.value)

@@ -21,7 +21,7 @@ from hocslm_jax.evaluate.scores import Scores, write_report
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
 from hocslm_jax.progress import Progress
-from hocslm_jax.train import checkpoint, environment, lineage, multi_stream
+from hocslm_jax.train import checkpoint, environment, lineage, multi_stream, same_config
 from hocslm_jax.train.identity import check_data, checksum, fingerprint, identity
 from hocslm_jax.train.jitted import compile_step
 from hocslm_jax.train.metrics import MetricWriter, Stopwatch, Totals, means
@@ -111,7 +111,7 @@ def evaluate(run: Run, finish: Callable[[dict], dict] | None = None) -> int:
     config, protocol = checkpoint.plain(run.config), run.config.data.protocol
 
     def check(meta: dict) -> None:
-        checkpoint.check_config(meta["config"], config, run.workdir, checkpoint.EVALUATED)
+        same_config.check_config(meta["config"], config, run.workdir, same_config.EVALUATED)
         check_data(meta, run.store, protocol, run.workdir)
 
     wanted = eval_variables(run.abstract_state)
@@ -267,7 +267,7 @@ class Trainer:
         return self.stop.ask()
 
     def leave(self, step: int) -> Ending:
-        self.manager.wait_until_finished()
+        checkpoint.wait(self.manager)
         where = f"step {step} is saved in {self.run.workdir}"
         say(f"stopped: {where}; rerun the same command to resume")
         return Ending(finished=False, stopped=True, status=self.stop.status)
@@ -275,7 +275,7 @@ class Trainer:
     def finish(self, state, scores: Scores, more: dict) -> Ending:
         """Writes the reports and `result.json`, and prints the result in one line."""
         run, totals = self.run, self.totals
-        self.manager.wait_until_finished()
+        checkpoint.wait(self.manager)
         if not scores.parts:
             hosts.on_first(lambda: write_report(run.workdir, scores, run.store.classes))
         totals.wall_clock_s += self.clock.lap()

@@ -14,7 +14,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files import atomic
 from hocslm_jax.hosts import say
-from hocslm_jax.train import checkpoint
+from hocslm_jax.train import checkpoint, same_config
 from hocslm_jax.train.identity import check_data
 from hocslm_jax.train.metrics import Totals
 from hocslm_jax.train.result import summary
@@ -34,7 +34,7 @@ def start_or_resume(run: Run, manager, iterator, initial: Callable[[], dict]):
 
 def check_same(run: Run, meta: dict) -> None:
     """Raises UserError if a checkpoint belongs to another run, or has more steps than this one."""
-    checkpoint.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
+    same_config.check_config(meta["config"], checkpoint.plain(run.config), run.workdir)
     check_data(meta, run.store, run.config.data.protocol, run.workdir)
     if meta["step"] > run.total_steps:
         raise UserError(

@@ -13,7 +13,7 @@ import tiny_run
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.files import atomic
-from hocslm_jax.train import checkpoint, distill, experiment, loop, setup, strategy
+from hocslm_jax.train import distill, experiment, loop, same_config, setup, strategy
 from hocslm_jax.train.identity import check_data, identity
 
 
@@ -94,18 +94,18 @@ def test_an_older_run_or_dataset_is_not_compared(finished):
 
 def test_missing_zero_and_false_differ(tmp_path):
     here = {"optim": {"ema": 0.0, "decay_mask": False}, "loss": {"smoothing": 0.0}}
-    checkpoint.check_config({"optim": {"ema": 0, "decay_mask": False}}, here, tmp_path)
+    same_config.check_config({"optim": {"ema": 0, "decay_mask": False}}, here, tmp_path)
     for optim in ({"ema": 0.0}, {"ema": False, "decay_mask": False}, {"decay_mask": False}):
         with pytest.raises(UserError, match="holds a run with another config"):
-            checkpoint.check_config({"optim": optim}, here, tmp_path)
+            same_config.check_config({"optim": optim}, here, tmp_path)
     with pytest.raises(UserError, match=r"loss\.smoothing \(0\.0 there, 0\.1 here\)"):
         new = here | {"loss": {"smoothing": 0.1}}
-        checkpoint.check_config({"optim": here["optim"]}, new, tmp_path)
+        same_config.check_config({"optim": here["optim"]}, new, tmp_path)
 
 
 def test_many_other_settings_are_three_and_a_count(tmp_path):
     with pytest.raises(UserError, match="and 37 more") as error:
-        checkpoint.check_config({}, {f"setting{n}": "x" * 500 for n in range(40)}, tmp_path)
+        same_config.check_config({}, {f"setting{n}": "x" * 500 for n in range(40)}, tmp_path)
     assert len(str(error.value)) < 300 + len(str(tmp_path))
 
 

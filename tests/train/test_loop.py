@@ -2,6 +2,7 @@
 
 import functools
 import json
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -108,11 +109,27 @@ def test_non_finite_loss_names_the_clip_and_keeps_the_last_checkpoint(tmp_path, 
         loop.train(tiny_run.make_run(tmp_path, {"train.checkpoint_every": 1}, poisoned=11))
     text = str(error.value)
     assert "not finite at step" in text and "clip11" in text and "\n" not in text
-    good = checkpoint.open_manager(tmp_path).latest_step()
-    assert f"step {good} in" in text
     with checkpoint.open_manager(tmp_path) as manager:
+        assert f"step {manager.latest_step()} in" in text
         state = checkpoint.restore(manager, tiny_run.make_run(tmp_path).abstract_state)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        ("RESOURCE_EXHAUSTED: Failed to write 4453 bytes [os_error_code='28']", "No space left on"),
+        ("No ArrayMetadata found for process_index=0", "No ArrayMetadata found"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_written_is_one_line(raised, reason):
+    def fail():
+        raise ValueError(f"{raised}, of {'x' * 900}")
+
+    manager = SimpleNamespace(directory="runs/one/checkpoints", wait_until_finished=fail)
+    with pytest.raises(UserError, match=f"checkpoint in runs/one/checkpoints: {reason}") as error:
+        checkpoint.wait(manager)
+    assert len(str(error.value)) < 300 and "\n" not in str(error.value)
 
 
 def test_step_donates_its_state_and_updates_ema(tmp_path):

@@ -15,7 +15,7 @@ from hocslm_jax.evaluate.ensemble import fuse
 from hocslm_jax.evaluate.score_files import read_members
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.predict.load_model import load_run
-from hocslm_jax.train import checkpoint, experiment, loop
+from hocslm_jax.train import checkpoint, experiment, loop, same_config
 
 STREAMS = ("joint", "bone_motion")
 # Everything random is on: the streams must share each draw.
@@ -229,9 +229,9 @@ def test_later_stages_start_each_stream_from_its_own(tmp_path):
 def test_run_older_than_streams_resumes_as_one_stream(tmp_path):
     saved = checkpoint.plain(tiny_run.make_config({}))
     del saved["data"]["streams"]
-    checkpoint.check_config(saved, checkpoint.plain(tiny_run.make_config({})), tmp_path)
+    same_config.check_config(saved, checkpoint.plain(tiny_run.make_config({})), tmp_path)
     with pytest.raises(UserError, match=r"data\.streams"):
-        checkpoint.check_config(saved, checkpoint.plain(tiny_run.make_config(TOGETHER)), tmp_path)
+        same_config.check_config(saved, checkpoint.plain(tiny_run.make_config(TOGETHER)), tmp_path)
 
 
 def test_the_argument_names_streams():
