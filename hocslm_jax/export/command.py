@@ -34,14 +34,6 @@ DRAWN = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax export`."""
-    add = parser.add_argument
-    add("model", metavar="RUN", help="run, release or hub id of one model")
-    add("--format", choices=("onnx", "stablehlo"), required=True, help="of the file")
-    add("--out", type=Path, required=True, metavar="FILE", help="the file to write")
-
-
 def run(args: argparse.Namespace) -> None:
     """Exports one model.
 

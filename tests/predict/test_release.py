@@ -84,7 +84,7 @@ def test_half_precision_is_close_and_half_as_large(workdir, tmp_path, dtype):
 def test_the_card_says_what_it_is(workdir, dataset, tmp_path, capsys):
     config = workdir / "model.json"
     args = argparse.ArgumentParser()
-    release.add_arguments(args)
+    __main__.declare_options("release", args)
     options = ["--out", str(tmp_path / "out"), "--data-dir", str(dataset)]
     release.run(args.parse_args([str(workdir), *options]))
     found, text = result(workdir), (tmp_path / "out/README.md").read_text()
@@ -100,7 +100,7 @@ def test_a_run_of_several_streams_is_released_stream_by_stream(workdir, tmp_path
     for stream in ("joint", "bone"):
         shutil.copytree(workdir, tmp_path / "six" / stream)
     args = argparse.ArgumentParser()
-    release.add_arguments(args)
+    __main__.declare_options("release", args)
     options = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path)]
     release.run(args.parse_args([str(tmp_path / "six"), *options]))
     assert hocslm_jax.load_pretrained(tmp_path / "out" / "bone").classes == tuple("abcd")
