@@ -30,7 +30,7 @@ from hocslm_jax.plan.chips import CHIPS, open_devices
 from hocslm_jax.plan.command import read_config
 from hocslm_jax.plan.costs import read_costs
 from hocslm_jax.plan.planned_step import Step, build_step, memory
-from hocslm_jax.train.checkpoint import abstract
+from hocslm_jax.sharding import abstract
 from hocslm_jax.train.jitted import jit_predict
 from hocslm_jax.train.stages import read_stages, stage_config
 from hocslm_jax.train.state import eval_variables

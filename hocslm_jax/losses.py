@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -94,11 +93,15 @@ def _distance(logits: jax.Array, teacher: Teacher, mixed: Mixed | None) -> jax.A
     target, temperature = teacher.probabilities, teacher.temperature
     if mixed is not None:
         target = _blend(mixed.share, target)
+    import optax  # in functions, since prediction does not need it
+
     student = jax.nn.log_softmax(logits / temperature)
     return temperature**2 * optax.losses.kl_divergence(student, target)
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:
+    import optax
+
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     if not smoothing:
         return losses

@@ -198,6 +198,13 @@ def tree_shardings(tree, mesh: Mesh, rules: Rules = RULES):
     return jax.tree.map_with_path(one, tree)
 
 
+def abstract(tree, shardings):
+    """Shapes and types of `tree` with `shardings`, for restoring."""
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), tree, shardings
+    )
+
+
 def _fitting(spec: P | str, shape: tuple[int, ...], mesh: Mesh) -> P:
     if isinstance(spec, str):
         return _largest(spec, shape, mesh)

@@ -16,8 +16,8 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
-from hocslm_jax.data import pipeline
 from hocslm_jax.data.channels import USUAL, check_chosen
+from hocslm_jax.data.feeder import Feed
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat
 from hocslm_jax.data.prepare.ntu.classes import MINI
 from hocslm_jax.data.prepare.readers.clips import Reading, reading_of
@@ -30,7 +30,7 @@ from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.predict.predictor import Ensemble, Predictor
 from hocslm_jax.predict.safe_config import check_sizes, safe_config
 from hocslm_jax.predict.trained_model import TrainedModel
-from hocslm_jax.train import checkpoint, release_files
+from hocslm_jax.train import release_files
 from hocslm_jax.train.hub import find_folder
 from hocslm_jax.train.stages import fused, read_stages
 
@@ -99,7 +99,7 @@ def load_run(
             )
         graph, classes, shapes, gain = _read_model(about["model"], folder)
         check_sizes(config, graph, classes, folder)
-        feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
+        feed = dataclasses.replace(Feed.from_config(config.data), graph=graph)
         fusion = _fusion(config, shapes)
         options = {} if fusion is None else {"fusion": fusion}
         network = build(config.model, graph=graph, num_classes=len(classes), **options)
@@ -108,7 +108,7 @@ def load_run(
         abstract = _abstract(network, (1, *feed.clip_shape(graph)), mesh)
         usual_size, compat, reading = _read_clips(about["model"], config.data.dataset, graph)
         check_chosen(str(folder), reading.channels, feed.channels)
-    restore = release_files.read_variables if is_release else checkpoint.restore_variables
+    restore = release_files.read_variables if is_release else _restore
     return TrainedModel(
         folder=folder,
         config=config,
@@ -128,12 +128,20 @@ def load_run(
     )
 
 
+def _restore(workdir: Path, abstract: dict) -> dict:
+    from hocslm_jax.train import checkpoint  # imports Orbax, which releases do not need
+
+    return checkpoint.restore_variables(workdir, abstract)
+
+
 def about_run(workdir: Path) -> dict:
     """Records of a run: "config", "model" (model.json), "metrics" (result.json), its data.
 
     Raises:
         UserError: there is no run, or it is damaged.
     """
+    from hocslm_jax.train import checkpoint  # imports Orbax, which releases do not need
+
     meta = checkpoint.read_run(workdir)
     model = read_json(workdir / MODEL, "rerun the training, which writes it")
     result = workdir / "result.json"
@@ -165,7 +173,7 @@ def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh
     x = jnp.zeros(clip)
     found = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
     found = {name: found.get(name, {}) for name in ("params", "batch_stats")}
-    return checkpoint.abstract(found, sharding.tree_shardings(found, mesh))
+    return sharding.abstract(found, sharding.tree_shardings(found, mesh))
 
 
 def _read_model(

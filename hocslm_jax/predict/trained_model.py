@@ -15,7 +15,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
-from hocslm_jax.data import pipeline
+from hocslm_jax.data.feeder import Feed, build_batch
 from hocslm_jax.data.prepare.measure import skeleton_size
 from hocslm_jax.data.prepare.notices import named, odd_size
 from hocslm_jax.data.prepare.ntu.bodies import Compat
@@ -57,7 +57,7 @@ class TrainedModel(Predictor):
     compat: Compat | None
     reading: Reading
     usual_size: float
-    feed: pipeline.Feed
+    feed: Feed
     model: nn.Module
     variables: dict
     mesh: jax.sharding.Mesh
@@ -73,11 +73,12 @@ class TrainedModel(Predictor):
         """`function(variables, x)` of each batch of clips; the end of the last one is padding."""
         store = Clips(clips, self.graph, self.reading.channels)
         size = self.batch_size(size or usual_batch(len(clips)))
-        threads = 2 if len(clips) > size else 0  # a single batch needs no thread
-        for batch in pipeline.eval_batches(
-            store, "", "", self.feed, batch_size=size, threads=threads
-        ):
-            yield function(self.variables, self.placed(batch["x"]))
+        rows = np.full(math.ceil(len(clips) / size) * size, -1)
+        rows[: len(clips)] = np.arange(len(clips))
+        for batch in rows.reshape(-1, size):
+            draws = [(0, int(row)) for row in batch]
+            x = build_batch(store, self.feed, self.feed.graph_of(store), None, draws)["x"]
+            yield function(self.variables, self.placed(x))
 
     def batch_size(self, size: int) -> int:
         """The next larger size that the data-parallel devices divide."""

@@ -49,7 +49,7 @@ class Joint:
         init = state.make_init(network, tx, CLIP, ema=False)
         abstract = jax.eval_shape(init, jax.random.key(0), {})
         placed = sharding.tree_shardings(abstract, self.mesh, sharding.state_rules(fsdp))
-        self.abstract = checkpoint.abstract(abstract, placed)
+        self.abstract = sharding.abstract(abstract, placed)
         params = init_params(LM, jax.random.key(1))
         self.placed = sharding.tree_shardings(params, self.mesh, sharding.lm_rules(fsdp))
         self.lm = jax.device_put(params, self.placed)
