@@ -1,7 +1,7 @@
-"""One function in several formulations, of which each platform gets the one that is fast there.
+"""Chooses among equivalent formulations of a function the one that is fast on a platform.
 
-Usually the backend that is compiled for decides, as late as possible. Where a model is traced for
-something that is no backend of XLA, `traced_for` decides while it is traced.
+Usually the backend decides, at compile time. If a model is traced for something that is not a
+backend of XLA, such as ONNX, `traced_for` decides at trace time.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ ONNX = "onnx"
 
 
 def by_platform(*args, default: Callable, onnx: Callable | None = None, **formulations: Callable):
-    """`formulations[platform](*args)`, or `default(*args)` on a platform that has none of its own.
+    """`formulations[platform](*args)`, or `default(*args)` on other platforms.
 
-    As `jax.lax.platform_dependent`, but for what is traced under `traced_for`.
+    As `jax.lax.platform_dependent`, except under `traced_for`.
     """
     if traced_for.value == ONNX:
         return (onnx or default)(*args)

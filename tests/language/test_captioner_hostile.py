@@ -117,7 +117,7 @@ def test_frames_do_not_follow_a_redirect(tmp_path, capsys, status):
         with serve(lambda *_: (status, b"", away)) as server:
             assert main(command(tmp_path, server.url, *HASTE)) == 2
         assert not thief.requests and not rows(tmp_path)
-    assert "sends us to another address" in capsys.readouterr().err
+    assert "redirects to another address" in capsys.readouterr().err
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path, capsys):

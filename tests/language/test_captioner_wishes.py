@@ -67,7 +67,9 @@ def test_answers_that_were_refused_are_not_asked_for_again_in_the_same_way(tmp_p
         capsys.readouterr()
         assert requests() == (0, 0)
         out = capsys.readouterr().out
-        assert "0 written, 2 skipped, 0 rejected" in out and "--retry-refused asks again" in out
+        assert (
+            "0 written, 2 skipped, 0 rejected" in out and "--retry-refused tries them again" in out
+        )
         assert requests("--retry-refused") == (4, 1)
         assert [r["seed"] for r in server.requests[-4:]] != [r["seed"] for r in server.requests[:4]]
         assert requests("--prompt", "What?") == (4, 1)
@@ -122,13 +124,13 @@ def test_further_fields_are_in_every_request(tmp_path):
         ("model=1", "use --model"),
         ("messages=[]", "use --prompt"),
         ("n=2", "use --captions"),
-        ("stream=true", "sets this field itself"),
+        ("stream=true", "the captioner sets this field"),
         ("top_p", "expected KEY=JSON"),
         ("=1", "expected KEY=JSON"),
         ("stop=end", "double quotes"),
     ],
 )
-def test_fields_that_are_ours_or_no_json_are_refused(tmp_path, capsys, field, message):
+def test_reserved_or_invalid_request_fields_are_refused(tmp_path, capsys, field, message):
     clips(tmp_path / "videos", 1)
     assert main(command(tmp_path, "http://127.0.0.1:9", "--request", field)) == 2
     err = capsys.readouterr().err
@@ -144,7 +146,7 @@ def test_tokens_are_guessed_measured_and_counted(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     # 512 x 288 pixels are 144 tokens of 32 x 32; four of them, and ten tokens of prompt.
     assert lines[0].startswith(
-        "about 1,758 prompt and 120 completion tokens, 7.76 by --prices for 3 requests, if a token"
+        "about 1,758 prompt and 120 completion tokens, 7.76 by --prices for 3 requests, at 32 x 32"
     )
     counted = "3,000 prompt and 60 completion tokens, 6.00 by --prices"
     assert lines[1] == f"about {counted} for 3 requests, by the first answer"
@@ -189,13 +191,13 @@ def test_fields_that_no_request_can_hold_are_refused_before_any(tmp_path, capsys
 @pytest.mark.parametrize(
     "option", ["--prices -1 2", "--prices 1 nan", "--temperature nan", "--backoff inf"]
 )
-def test_amounts_that_are_none_are_refused(tmp_path, capsys, option):
+def test_negative_or_infinite_amounts_are_refused(tmp_path, capsys, option):
     with pytest.raises(SystemExit):
         main(command(tmp_path, "http://127.0.0.1:9", *option.split()))
-    assert "is negative or no finite number" in capsys.readouterr().err
+    assert "is negative or not finite" in capsys.readouterr().err
 
 
-def test_a_device_or_a_pipe_is_no_captions_file_and_stays(tmp_path, capsys):
+def test_a_device_or_pipe_is_refused_as_captions_file_and_kept(tmp_path, capsys):
     clips(tmp_path / "videos", 1)
     os.mkfifo(tmp_path / "pipe")
     paths = ("--videos", str(tmp_path / "videos"), "--out", str(tmp_path / "pipe"))

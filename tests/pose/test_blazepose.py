@@ -102,7 +102,7 @@ def test_files_that_are_no_models(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     for name in (blazepose.DETECTOR[0], "pose_landmark_full.tflite"):
         (tmp_path / name).write_bytes(b"no model")
-    with pytest.raises(UserError, match="is no model that LiteRT reads"):
+    with pytest.raises(UserError, match="is not a model that LiteRT can read"):
         open_pose(tmp_path)
 
 
