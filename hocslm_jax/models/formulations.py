@@ -1,14 +1,14 @@
 """Chooses among equivalent formulations of a function the one that is fast on a platform.
 
-Usually the backend decides, at compile time. If a model is traced for something that is not a
-backend of XLA, such as ONNX, `traced_for` decides at trace time.
+Usually the backend decides, at compile time, so that all formulations are traced. `traced_for`
+decides at trace time: for ONNX, which is not a backend, or to trace only one formulation.
 """
 
 from collections.abc import Callable
 
 import jax
 
-traced_for = jax.make_user_context("")  # with traced_for(ONNX): …; "" leaves it to the backend
+traced_for = jax.make_user_context("")  # with traced_for("cpu"): …; "" leaves it to the backend
 ONNX = "onnx"
 
 
@@ -19,6 +19,6 @@ def by_platform(*args, default: Callable, onnx: Callable | None = None, **formul
     """
     if traced_for.value == ONNX:
         return (onnx or default)(*args)
-    if not formulations:
-        return default(*args)
+    if traced_for.value or not formulations:
+        return formulations.get(traced_for.value, default)(*args)
     return jax.lax.platform_dependent(*args, default=default, **formulations)

@@ -27,6 +27,7 @@ from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import read_json
 from hocslm_jax.graph import NTU25, Graph, resolve_graph
 from hocslm_jax.models import FusionConfig, build_model
+from hocslm_jax.models.formulations import traced_for
 from hocslm_jax.predict.predictor import Ensemble, Predictor
 from hocslm_jax.predict.safe_config import check_sizes, safe_config
 from hocslm_jax.predict.trained_model import TrainedModel
@@ -171,7 +172,8 @@ def _blaming(path: Path) -> Iterator[None]:
 def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh) -> dict:
     """Shapes, types and shardings of a network's variables."""
     x = jnp.zeros(clip)
-    found = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
+    with traced_for("cpu"):  # any formulation has these variables
+        found = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
     found = {name: found.get(name, {}) for name in ("params", "batch_stats")}
     return sharding.abstract(found, sharding.tree_shardings(found, mesh))
 

@@ -24,6 +24,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.open import Language, open_language
 from hocslm_jax.models import FusionConfig
+from hocslm_jax.models.formulations import traced_for
 from hocslm_jax.models.lm import is_gguf, read_config, resolve
 from hocslm_jax.predict.clip_files import Clips
 from hocslm_jax.predict.predictor import Predictor, usual_batch
@@ -115,9 +116,15 @@ class TrainedModel(Predictor):
         return self._jit(encode)
 
     def _jit(self, function: Callable) -> Callable:
-        options = compiler_options(self.mesh.devices.flat[0].platform)
+        platform = self.mesh.devices.flat[0].platform
+        options = compiler_options(platform)
         rows = sharding.batch_sharding(self.mesh)
-        return jax.jit(function, out_shardings=rows, compiler_options=options)
+
+        def traced(variables, x):
+            with traced_for(platform if platform != "gpu" else ""):  # CUDA or ROCm
+                return function(variables, x)
+
+        return jax.jit(traced, out_shardings=rows, compiler_options=options)
 
     def notes(self, clip: np.ndarray) -> Iterator[str]:
         """Notes on unusual properties of a clip [T, M, V, C] for this model."""

@@ -150,7 +150,7 @@ def tokens(reply):
     return reply["usage"]["prompt_tokens"]
 
 
-def test_the_words_depend_on_the_frames(shared, server):
+def test_the_caption_depends_on_the_frames(shared, server):
     url, model = server
     frames = read_frames(shared / f"data/clips/{CLIP}_rgb.avi", 4, 128)
     half = Frames(frames.jpegs[:2], frames.indices[:2], frames.total, frames.fps)

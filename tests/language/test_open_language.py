@@ -65,7 +65,7 @@ def test_weights_in_few_bits_are_opened_or_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", ["strategy=T3", "strategy=T0,llm=Qwen/Qwen3-0.6B"])
-def test_few_bits_where_nothing_is_loaded_are_refused(arguments):
+def test_few_bits_without_a_loaded_model_are_refused(arguments):
     config = apply(defaults(), f"{arguments},lm.weights=int8")
     with pytest.raises(UserError, match=r"lm\.weights=int8 would change nothing"):
         check_used(config, ["lm.weights"])

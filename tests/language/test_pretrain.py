@@ -59,7 +59,7 @@ def test_one_folder_is_pretrained_by_one_process(trained, tmp_path):
     assert not (tmp_path / "lm").exists()
 
 
-def test_it_says_how_far_it_is(trained):
+def test_it_reports_progress(trained):
     first, *progress, last = trained[2].splitlines()
     assert "120 steps" in first and str(trained[1]) in last
     assert len(progress) == 120 and "step 60/120  loss " in progress[59]

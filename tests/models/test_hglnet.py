@@ -163,7 +163,7 @@ def test_remat_gives_the_same_gradients_and_statistics(clip):
         ({"stages": ()}, "model.stages"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         build_model(settings, graph=CHAIN, num_classes=5)
 

@@ -49,7 +49,7 @@ def test_aggregation_and_its_gradients(operands):
 
 
 @pytest.mark.parametrize(("platform", "products"), [("cpu", 0), ("tpu", 0), ("cuda", 1)])
-def test_formulation_follows_the_machine_that_is_compiled_for(operands, platform, products):
+def test_formulation_depends_on_the_target_platform(operands, platform, products):
     topologies, values, weight = operands
 
     def backward(a, x):

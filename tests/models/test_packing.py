@@ -72,7 +72,7 @@ def test_loss_and_gradient_are_those_of_unpacked_examples(grid, packed, model, b
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), metrics, numbers)
 
 
-def test_eight_devices_pack_their_own_and_gather_nothing(model, batch, unpacked):
+def test_eight_devices_pack_their_own_rows_without_a_gather(model, batch, unpacked):
     (wanted, _), slope = unpacked
     mesh, grid = sharding.make_mesh(), Grid(8, 1, 32)
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)

@@ -154,7 +154,7 @@ def gemma(writer):
 
 
 @pytest.mark.parametrize("count", [2**40, 2**63])
-def test_metadata_that_states_more_than_the_file_holds_is_refused_at_once(count, tmp_path):
+def test_metadata_beyond_the_end_of_the_file_is_refused_at_once(count, tmp_path):
     path = tmp_path / "model.gguf"
     key = b"general.tags"
     array = struct.pack("<IIQ", gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT8, count)

@@ -62,7 +62,7 @@ def test_transformers_reads_the_written_config_of_other_families(config):
     assert from_hf(json.loads(theirs.to_json_string(use_diff=False))) == config
 
 
-def test_derived_sizes_may_be_left_out():
+def test_derived_sizes_may_be_omitted():
     for config in (LLAMA, QWEN2):
         values = to_hf(dataclasses.replace(config, head_dim=8, num_kv_heads=4, rope_theta=1e4))
         for key in ("head_dim", "num_key_value_heads", "rope_theta"):
@@ -71,7 +71,7 @@ def test_derived_sizes_may_be_left_out():
         assert (got.head_dim, got.num_kv_heads, got.rope_theta) == (8, 4, 1e4)
 
 
-def test_the_text_tower_of_a_model_that_sees():
+def test_the_text_tower_of_a_vision_language_model():
     text = to_hf(TINY) | {"model_type": "qwen3_vl_text", "tie_word_embeddings": None}
     text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2]}
     values = {"model_type": "qwen3_vl", "text_config": text, "tie_word_embeddings": False}

@@ -230,7 +230,7 @@ def rewritten(folder, change):
     [("", ""), ("model.language_model.", ""), ("language_model.model.", "language_model.")],
 )
 @pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
-def test_other_prefixes_and_what_has_no_influence(config, prefix, head, tmp_path):
+def test_other_prefixes_and_ignored_tensors(config, prefix, head, tmp_path):
     params = random_params(config)
     save_params(params, config, tmp_path)
 
@@ -246,7 +246,7 @@ def test_other_prefixes_and_what_has_no_influence(config, prefix, head, tmp_path
     assert_same(load_params(tmp_path, read_config(tmp_path)), params)
 
 
-def test_names_of_another_model_are_one_short_line(tmp_path):
+def test_unknown_tensor_names_give_one_short_line(tmp_path):
     save_params(random_params(UNTIED), UNTIED, tmp_path)
     rewritten(tmp_path, lambda tensors: {f"transformer.{n}": t for n, t in tensors.items()})
     with pytest.raises(
@@ -288,7 +288,7 @@ def test_tied_config_with_another_head_matches_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["both", "head alone"])
-def test_tied_checkpoint_may_store_the_head(keep, tmp_path):
+def test_a_tied_checkpoint_may_store_the_head(keep, tmp_path):
     params, name = random_params(TIED), "model.embed_tokens.weight"
     save_params(params, TIED, tmp_path)
     rewritten(tmp_path, lambda t: t | {"lm_head.weight": t[name].copy() if keep else t.pop(name)})

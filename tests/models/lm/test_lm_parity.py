@@ -81,7 +81,7 @@ def test_embedded_tokens_match(pair):
     np.testing.assert_array_equal(ours, theirs.numpy())
 
 
-def test_the_text_part_of_a_model_that_sees(tmp_path):
+def test_the_text_part_of_a_vision_language_model(tmp_path):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
     layout = LAYOUTS["grouped"] | {"rope_parameters": rope | {"mrope_interleaved": True}}
@@ -122,7 +122,7 @@ def test_bfloat16_stays_near_transformers_bfloat16(tmp_path):
     assert np.linalg.norm(got - want) < 0.03 * np.linalg.norm(want)
 
 
-def test_the_norm_rounds_before_it_scales():
+def test_the_norm_rounds_before_scaling():
     """In bfloat16 the order shows: the other one rounds a third of the numbers differently."""
     import torch
     from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm

@@ -65,7 +65,7 @@ def test_a_cached_hub_id_needs_no_connection(offline):
     assert resolve("Qwen/Qwen3-0.6B").samefile(snapshot)
 
 
-def test_a_path_may_begin_in_the_home_folder(tmp_path, monkeypatch):
+def test_a_path_may_start_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model").mkdir()
     assert resolve("~/model") == tmp_path / "model"
@@ -75,7 +75,7 @@ def test_a_path_may_begin_in_the_home_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tiny.txt/tiny.gguf", "a\0b.gguf", "tiny.gguf"])
-def test_a_gguf_file_that_is_not_there_is_said(tmp_path, name):
+def test_a_missing_gguf_file_is_reported(tmp_path, name):
     (tmp_path / "tiny.txt").write_text("")
     with pytest.raises(UserError, match="there is no GGUF file"):
         read_config(resolve(tmp_path / name))
