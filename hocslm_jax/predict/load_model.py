@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
@@ -171,9 +171,9 @@ def _blaming(path: Path) -> Iterator[None]:
 
 def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh) -> dict:
     """Shapes, types and shardings of a network's variables."""
-    x = jnp.zeros(clip)
+    x = jax.ShapeDtypeStruct(clip, np.float32)
     with traced_for("cpu"):  # any formulation has these variables
-        found = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
+        found = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x)
     found = {name: found.get(name, {}) for name in ("params", "batch_stats")}
     return sharding.abstract(found, sharding.tree_shardings(found, mesh))
 
