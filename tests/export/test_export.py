@@ -1,4 +1,4 @@
-"""Exported models give the logits of the model, on other runtimes and without this package."""
+"""Exported models give the logits of the model on other runtimes, without this package."""
 
 import json
 import math
@@ -36,7 +36,7 @@ VARIANTS = {
 
 
 def drawn(network, shape):
-    """Variables of a network, all of them random."""
+    """Random variables of a network."""
     x = jnp.zeros((1, *shape))
     shapes = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -189,7 +189,7 @@ def test_a_formulation_for_onnx_computes_the_same(function):
 
 
 def test_example_prepares_and_classifies_like_the_package(ort, shared, tmp_path):
-    """Real files of NTU: the same input to the last digits, the same class, without the package."""
+    """Real files of NTU give the same input and class as with the package."""
     folder = make_release(
         tmp_path / "model",
         {"encoder": "ctrgcn", "width": 8, "stages": (1,)},

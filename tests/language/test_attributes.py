@@ -1,4 +1,4 @@
-"""What sentences say about a clip is read, counted and compared as by hand."""
+"""Attributes in sentences are read, counted and compared as in a manual evaluation."""
 
 import itertools
 import re
@@ -88,7 +88,7 @@ def test_a_reworded_sentence_changes_only_the_values():
 @pytest.mark.parametrize(
     "text",
     [
-        "Someone sways the left hand to the left.",  # the second is a direction, and goes along
+        "Someone sways the left hand to the left.",  # the second is a direction
         "The upper body tips forward.",
         "Left hand up, a person greets.",
         "The left and right arms rise.",
@@ -141,7 +141,7 @@ def test_counts_match_a_manual_count():
             "majority": 3,
             "probe": 4,
         }
-    }  # and nothing of the body, of which the training clips show one value alone
+    }  # body has only one value among the training clips
 
 
 def test_clips_without_facts_are_not_counted():
@@ -155,7 +155,7 @@ def test_clips_without_facts_are_not_counted():
 
 
 def test_baselines_are_fitted_on_training_clips_only():
-    """Were the described clips learnt from too, the majority would be the other side."""
+    """With the described clips included, the majority would be the other side."""
     said, facts, tokens, train = hand_case()
     for row in said:
         facts[row] = {"side": "left"}

@@ -1,4 +1,4 @@
-"""Sentences are captions; refusals, noise and answers that are cut off are not."""
+"""Sentences are accepted; refusals, noise and truncated answers are rejected."""
 
 import json
 from pathlib import Path

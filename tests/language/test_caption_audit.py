@@ -1,4 +1,4 @@
-"""`caption --audit`: captions against the classes of their clips, without any server."""
+"""`caption --audit`: captions are compared with the classes of their clips, without a server."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_classes_with_least_agreement_come_first():
         "a1": ["A person is clapping both hands.", "Someone applauds."],
         "a2": ["A person throws a ball far away."],
         "b1": ["A person is counting money, one note after another."],
-        "b2": ["A person flicks through a stack of notes with the thumb."],  # names nothing
+        "b2": ["A person flicks through a stack of notes with the thumb."],  # names no class
         "b3": ["I cannot see."],
         "c1": ["A person throws a ball far away."],
         "x": ["A person throws."],  # of unknown class

@@ -1,4 +1,4 @@
-"""The verb `caption` against a small server: what it asks, keeps and says."""
+"""The verb `caption` with a small server: requests, files and messages."""
 
 import base64
 import importlib.util

@@ -1,4 +1,4 @@
-"""The verb `caption` against servers that mean harm, or are broken in ways that look like it."""
+"""The verb `caption` with malicious or badly broken servers."""
 
 import gzip
 import time

@@ -1,4 +1,4 @@
-"""The verb `caption` a second time: what is there is kept, what is left is done."""
+"""Rerunning the verb `caption`: existing captions are kept, and missing ones added."""
 
 import json
 import signal

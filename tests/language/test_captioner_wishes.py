@@ -1,4 +1,4 @@
-"""The verb `caption`: several captions, further fields, tokens, answers refused before."""
+"""The verb `caption`: several captions, further fields, tokens, answers rejected before."""
 
 import json
 import os

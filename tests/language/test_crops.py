@@ -50,7 +50,7 @@ def test_the_box_holds_the_joints_of_all_frames_with_a_margin():
 
 def test_the_box_has_both_persons_and_no_noise():
     one, two = standing(300, 200, 500, 800), standing(700, 300, 900, 900)
-    noise = {9: standing(1700, 0, 1900, 100)}  # a body that is there for a moment
+    noise = {9: standing(1700, 0, 1900, 100)}  # a body in a single frame
     frames = [{7: one, 8: two} | (noise if number < 3 else {}) for number in range(20)]
     np.testing.assert_allclose(edges(box_of(skeleton(*frames))), [230, 130, 970, 970])
 

@@ -1,4 +1,4 @@
-"""Descriptions are scored as by hand, and classes read off likelihoods."""
+"""Scores of descriptions match a manual calculation; classes are found by likelihood."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file against the one that it was made from."""
+"""The tokenizer of a GGUF file equals the one from which it was converted."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which language models are opened, and with what their captions end."""
+"""Opening language models, and the token that ends their captions."""
 
 import dataclasses
 
@@ -60,7 +60,7 @@ def test_weights_in_few_bits_are_opened_or_refused_by_name(tmp_path):
         UserError, match=r"weights=int4 needs multiples of 8, but this model's head_"
     ):
         open_without_weights(lm, tmp_path)
-    del lm.weights  # a run that is older than the setting
+    del lm.weights  # a run from before this setting
     assert open_without_weights(lm, tmp_path).model.weights == ""
 
 

@@ -1,4 +1,4 @@
-"""The small language model: it learns, is written whole, and reads like any other checkpoint."""
+"""The small language model is trained, written atomically, and loaded like any checkpoint."""
 
 import contextlib
 import functools
@@ -47,7 +47,7 @@ def test_it_learns_and_is_written_once(trained):
     config, tokenizer = read_config(folder), load_tokenizer(folder)
     assert config.vocab_size == tokenizer.size and config.eos_token_ids == (tokenizer.eos_id,)
     weights = (folder / "model.safetensors").read_bytes()
-    pretrain(settings, PAIRS, folder, seed=1)  # is there already
+    pretrain(settings, PAIRS, folder, seed=1)  # exists already
     assert (folder / "model.safetensors").read_bytes() == weights
     assert not (folder / "left by a killed run").exists()
 
@@ -82,7 +82,7 @@ def test_pairs_are_padded_and_end(trained):
 
 
 def test_it_learns_from_every_value_that_a_sentence_could_name(monkeypatch, tmp_path):
-    """Of one side alone it would learn to say that side, whatever the vector in front says."""
+    """With one side only, the model would learn to say that side and ignore the vector."""
     read, encode = [], pretraining.encode_pairs
 
     def watched(tokenizer, pairs, limit):

@@ -1,4 +1,4 @@
-"""Videos become a few frames of the whole clip, or a reason why they cannot."""
+"""A video gives a few frames of the whole clip, or a reason why it cannot be read."""
 
 import io
 import itertools

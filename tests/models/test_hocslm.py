@@ -94,7 +94,7 @@ def test_the_classifier_can_use_the_visual_token(fused):
 
 
 def test_token_is_predicted_from_prefix_and_earlier_tokens():
-    """Eq. 13 under teacher forcing, against the model fed one token more at a time."""
+    """Eq. 13 with teacher forcing, compared with feeding one more token at a time."""
     lm, params = DecoderLM(LM, "float32"), init_params(LM, jax.random.key(0))
     rng = np.random.default_rng(0)
     prefix = jnp.asarray(rng.normal(size=(2, 4, 12)), jnp.float32)

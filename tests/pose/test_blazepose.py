@@ -18,7 +18,7 @@ FRAMES = [Image.new("RGB", (640, 480))] * 40
 
 
 def scripted(where):
-    """(look, measure, calls of look); `where(frame)` gives the x of everybody in that frame."""
+    """(look, measure, calls of look); `where(frame)` gives the x of every person in a frame."""
     state = {"frame": -1, "looks": []}
 
     def look(image):

@@ -67,7 +67,7 @@ def test_world_landmarks_are_rotated_with_the_square():
 
 @pytest.mark.parametrize("side", [64, 300])
 def test_cropped_square_matches_its_points(side):
-    """Where a landmark lies in the picture, its pixel of the image is seen."""
+    """A landmark's position in the crop shows its pixel of the image."""
     y, x = np.mgrid[:400, :500]
     image = Image.fromarray(np.stack([x / 2, y / 2, 0 * x], axis=-1).astype(np.uint8))
     region = Region(240, 190, side, math.radians(25))
@@ -90,6 +90,6 @@ def test_a_persons_position_matches_the_image(size):
     pixels = FOCAL * max(size) * there[:, :2] / there[:, 2:] + np.asarray(size) / 2
     weights = np.ones(33)
     np.testing.assert_allclose(place(world, pixels, weights, size), where, atol=1e-6)
-    pixels[:5] += 500  # hidden joints do not count
+    pixels[:5] += 500  # hidden joints are ignored
     weights[:5] = 0
     np.testing.assert_allclose(place(world, pixels, weights, size), where, atol=1e-6)

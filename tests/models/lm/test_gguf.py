@@ -35,13 +35,13 @@ def encoded(shape, kind, rng):
 
 
 def as_llama_cpp(rows, heads):
-    """The rows of q or k as its converter writes them for Llama: neighbours are a pair."""
+    """The rows of q or k as llama.cpp's converter writes them: neighbours form a pair."""
     order = np.arange(len(rows)).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
     return rows[order]
 
 
 def write(path, config, kind="F32", change=lambda writer: None, leave_out=()):
-    """Writes random weights; returns our path -> layers of numbers [out, in] as gguf reads them."""
+    """Writes random weights; returns path -> layers of numbers [out, in] as read by gguf."""
     rng, found = np.random.default_rng(0), {}
     writer = gguf.GGUFWriter(path, config.family)
     fuzz_gguf.add_sizes(writer, config)

@@ -1,4 +1,4 @@
-"""config.json of each family: read, written, and refused for what the port does not compute."""
+"""config.json of each family: read, written, and refused if a feature is unsupported."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ LLAMA = dataclasses.replace(TINY, family="llama", rope_scaling=RopeScaling(8.0, 
 QWEN2 = dataclasses.replace(TINY, family="qwen2", head_dim=8)
 
 
-# The exact numbers of parameters of the released checkpoints.
+# Exact parameter counts of the released checkpoints.
 @pytest.mark.parametrize(
     ("size", "count"),
     [

@@ -1,4 +1,4 @@
-"""Generation: the cached loop against plain forward passes, its stops, and its draws."""
+"""Generation: the cached loop against plain forward passes, stopping, and sampling."""
 
 import jax
 import jax.numpy as jnp
@@ -113,7 +113,7 @@ def test_filters_keep_the_likeliest_tokens():
     assert kept() == [[True] * 4] * 2
     assert kept(top_k=1) == [[True, False, False, False], [False, False, True, False]]
     assert kept(top_k=2) == [[True, False, False, True], [False, False, True, True]]
-    # The fewest tokens that reach p: one that passes it is the last to stay.
+    # The fewest tokens that reach p, including the one that exceeds it.
     assert kept(top_p=0.01) == kept(top_k=1)
     assert kept(top_p=0.55) == [[True, False, False, True], [False, False, True, False]]
     assert kept(top_p=0.8) == [[True, False, True, True], [False, False, True, True]]
@@ -170,7 +170,7 @@ def test_low_temperature_is_greedy_and_high_depends_on_the_key(params, prefix):
     np.testing.assert_array_equal(sampled(3.0, 1), sampled(3.0, 1))
     assert np.any(sampled(3.0, 1) != sampled(3.0, 2))
     hot = np.asarray(sampled(50.0, 3))
-    assert any(len(set(row)) > 4 for row in hot.tolist())  # every step draws anew
+    assert any(len(set(row)) > 4 for row in hot.tolist())  # every step samples anew
 
 
 def test_sampled_text_does_not_depend_on_batch_position(params, prefix):

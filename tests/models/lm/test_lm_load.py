@@ -163,7 +163,7 @@ def test_any_axis_can_be_split(tmp_path):
 
     def last_axis(path, leaf):
         del path
-        spec = P(*[None] * (leaf.ndim - 1), "model")  # cuts heads through, too
+        spec = P(*[None] * (leaf.ndim - 1), "model")  # also splits heads
         return jax.sharding.NamedSharding(mesh, spec)
 
     assert_same(load_params(tmp_path, UNTIED, jax.tree.map_with_path(last_axis, params)), params)
@@ -191,7 +191,7 @@ def test_the_host_holds_one_stacked_shard_at_a_time(tmp_path, monkeypatch):
         return jnp.copy(put(block, device))
 
     monkeypatch.setattr(load_module.jax, "device_put", off_the_host)
-    load_params(tmp_path, config, shardings)  # compiles the copies, which takes memory too
+    load_params(tmp_path, config, shardings)  # compiles the copies, which also needs memory
     tracemalloc.start()
     sharded = load_params(tmp_path, config, shardings)
     peak = tracemalloc.get_traced_memory()[1]
@@ -220,7 +220,7 @@ def test_a_replicated_parameter_is_read_once(tmp_path, monkeypatch):
 
 
 def rewritten(folder, change):
-    """The only weight file, with its tensors as `change` makes them."""
+    """Rewrites the only weight file with its tensors changed by `change`."""
     tensors = change(load_file(folder / "model.safetensors"))
     save_file(tensors, folder / "model.safetensors")
 

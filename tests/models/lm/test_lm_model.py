@@ -1,4 +1,4 @@
-"""The Qwen3 module itself: its tree, its two ends, positions, cache, precision, sharding, cost."""
+"""The Qwen3 module: tree, embeddings, logits, positions, cache, precision, sharding, cost."""
 
 import dataclasses
 
@@ -195,7 +195,7 @@ def test_the_rules_fit_every_published_size(size):
     mesh = make_mesh(data=1, model=8)
     shardings = tree_shardings(shapes, mesh, (*LM_RULES, (r".*", P())))
     for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
-        shard = sharding.shard_shape(leaf.shape)  # raises where it does not divide
+        shard = sharding.shard_shape(leaf.shape)  # raises if it does not divide
         assert np.prod(shard) * (8 if leaf.size > 10**6 else 1) == leaf.size
 
 

@@ -24,7 +24,7 @@ from hocslm_jax.sharding import batch_sharding, gather_layer, lm_rules, make_mes
 
 CONFIG = LMConfig(24, 32, 64, 2, 4, 2, 16, tie_embeddings=False, max_positions=64, family="qwen2")
 KINDS = ("int8", "int4")
-BOUNDS = {"int8": 0.01, "int4": 0.085}  # of the error of normal numbers, relative to their norm
+BOUNDS = {"int8": 0.01, "int4": 0.085}  # error of normal numbers, relative to their norm
 
 
 def random_params(config, scale=0.2):
@@ -37,7 +37,7 @@ def random_params(config, scale=0.2):
 
 
 def whole(stored, inputs=1):
-    """The kernel [in, out] that is stored."""
+    """The stored kernel [in, out]."""
     matrix, scale = dequantise(stored, inputs, jnp.float32)
     return np.asarray(matrix * scale)
 
@@ -67,7 +67,7 @@ def embeddings(batch=2):
 
 @functools.partial(jax.jit, static_argnums=0)
 def gradient(model, params, x):
-    """(that of the logits' sum of squares in the embeddings, logits)."""
+    """(gradient of the logits' sum of squares in the embeddings, logits)."""
 
     def objective(x):
         hidden = model.apply({"params": params}, x)
@@ -155,7 +155,9 @@ def test_loading_quantises(kind, small, tmp_path):
     save_params(random_params(CONFIG), CONFIG, tmp_path)
     loaded = load_params(tmp_path, CONFIG, weights=kind)
     jax.tree.map(np.testing.assert_array_equal, loaded, small[kind])
-    halved = load_params(tmp_path, CONFIG, dtype="bfloat16", weights=kind)  # what is not quantised
+    halved = load_params(
+        tmp_path, CONFIG, dtype="bfloat16", weights=kind
+    )  # for the unquantised parameters
     assert halved["embed"]["embedding"].dtype == halved["blocks"]["q"]["bias"].dtype == "bfloat16"
     jax.tree.map(np.testing.assert_array_equal, halved["blocks"]["o"], small[kind]["blocks"]["o"])
 
@@ -193,4 +195,4 @@ def test_sizes_unsuitable_for_four_bits_are_refused(tmp_path):
         load_params(tmp_path, odd, weights="int4")
     assert param_shapes(odd, weights="int8")
     with pytest.raises(UserError, match="'int3': use one of int8, int4"):
-        param_shapes(CONFIG, weights="int3")  # as a plan does
+        param_shapes(CONFIG, weights="int3")  # as in `plan`

@@ -1,4 +1,4 @@
-"""Where a language model's files come from: a folder, the hub, or the hub's cache."""
+"""Sources of a language model's files: a folder, the hub, or the hub's cache."""
 
 import pytest
 
