@@ -85,7 +85,7 @@ def read_facts(captions: Mapping[int, Iterable[str]]) -> dict[int, dict[str, str
 
 
 def score_attributes(
-    said: Mapping[int, str],
+    descriptions: Mapping[int, str],
     facts: Mapping[int, Mapping[str, str]],
     tokens: Mapping[int, np.ndarray],
     train: Iterable[int],
@@ -93,7 +93,7 @@ def score_attributes(
     """Counts the described clips whose sentence names the true value of each attribute.
 
     Args:
-      said: row of a described clip -> its sentence.
+      descriptions: row of a described clip -> its sentence.
       facts: from `read_facts`; rows without an entry are not counted.
       tokens: row -> its visual token [H], for the described clips and those in `train`.
       train: rows of training clips, on which the baselines are fitted.
@@ -108,21 +108,21 @@ def score_attributes(
     scores = {}
     for attribute in ATTRIBUTES:
         known = [row for row in train if attribute in facts.get(row, {})]
-        asked = [row for row in said if attribute in facts.get(row, {})]
+        described = [row for row in descriptions if attribute in facts.get(row, {})]
         values = Counter(facts[row][attribute] for row in known)
-        if not asked or len(values) < 2:
+        if not described or len(values) < 2:
             continue
-        truth = [facts[row][attribute] for row in asked]
-        named = [read_attributes(said[row]).get(attribute) for row in asked]
+        truth = [facts[row][attribute] for row in described]
+        named = [read_attributes(descriptions[row]).get(attribute) for row in described]
         names, labels = np.unique([facts[row][attribute] for row in known], return_inverse=True)
-        seen, new = (np.stack([tokens[row] for row in rows]) for rows in (known, asked))
+        seen, new = (np.stack([tokens[row] for row in rows]) for rows in (known, described))
         guessed = names[linear_probe(seen, labels, new)]
         correct, unnamed = sum(map(str.__eq__, truth, (n or "" for n in named))), named.count(None)
         scores[attribute] = {
             "correct": correct,
-            "wrong": len(asked) - correct - unnamed,
+            "wrong": len(described) - correct - unnamed,
             "unnamed": unnamed,
-            "total": len(asked),
+            "total": len(described),
             "majority": truth.count(max(values, key=values.get)),
             "probe": int((guessed == np.array(truth)).sum()),
         }

@@ -126,7 +126,7 @@ def describe_clips(
     """
     tokens, lengths = sentences
     flat = (tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
-    said, likelihood = {}, {}
+    descriptions, likelihood = {}, {}
     for batch in batches:
         prefix, rows = prefixes(batch)
         texts = describe(language, prefix, decoding)
@@ -134,11 +134,11 @@ def describe_clips(
         rows, loglik = multihost_utils.process_allgather((rows, loglik), tiled=True)
         for row, text, values in zip(rows.tolist(), texts, loglik, strict=True):
             if row >= 0:
-                said[row] = text
+                descriptions[row] = text
                 likelihood[row] = values.reshape(lengths.shape)
-    if not said:
+    if not descriptions:
         raise UserError("nothing to describe: there are no test clips")
-    return said, likelihood
+    return descriptions, likelihood
 
 
 def visual_tokens(
@@ -154,24 +154,24 @@ def visual_tokens(
 
 
 def summarise(
-    store: Store, said: Mapping[int, str], likelihood: Mapping[int, np.ndarray], references
+    store: Store, descriptions: Mapping[int, str], likelihood: Mapping[int, np.ndarray], references
 ) -> tuple[list[dict], dict]:
     """Rows for `write_descriptions`, and the scores of all of them.
 
     Args:
-        said, likelihood: from `describe_clips`.
+        descriptions, likelihood: from `describe_clips`.
         references: row of the store -> one or more reference sentences.
     """
-    texts, order = bank(store.classes, store.name), sorted(said)
+    texts, order = bank(store.classes, store.name), sorted(descriptions)
     named = functools.cache(lambda text: named_class(text, texts))  # many clips, few sentences
     wanted = [references(row) for row in order]
     rows = [
         {
             "id": store.ids[row],
             "truth": store.classes[store.labels[row]],
-            "generated": said[row],
+            "generated": descriptions[row],
             "reference": sentences[0],
-            "named": named(said[row]),
+            "named": named(descriptions[row]),
         }
         for row, sentences in zip(order, wanted, strict=True)
     ]

@@ -131,9 +131,9 @@ def packed_states(
     room = max(1, grid.size - places.shape[1] * before)  # for words, once the prefixes are in
 
     def words_of(hidden, tokens, owner, offset, used):
-        says = used & (offset >= before)
-        at = jnp.nonzero(says, size=room, fill_value=0)[0]  # [T]
-        real = jnp.arange(room) < says.sum()
+        predicts = used & (offset >= before)
+        at = jnp.nonzero(predicts, size=room, fill_value=0)[0]  # [T]
+        real = jnp.arange(room) < predicts.sum()
         target = tokens[owner[at], jnp.maximum(offset[at] - before, 0)]
         return Packed(hidden[at], target, owner[at], real)
 

@@ -43,7 +43,7 @@ class Run:
       args: options of the command.
       extra: further fields of each request.
       write, reject: functions that record a caption or a rejected answer.
-      said: clip id -> its captions so far.
+      existing: clip id -> its captions so far.
       rejected: (clip id, settings of the request) -> number of answers rejected so far.
       skeletons: clip id -> its skeleton file.
       tally: number of clips by outcome; "captions" is the number of captions written.
@@ -57,7 +57,7 @@ class Run:
     extra: Mapping[str, object]
     write: Write
     reject: Write
-    said: Mapping[str, list[str]]
+    existing: Mapping[str, list[str]]
     rejected: Mapping[tuple[str, object], int]
     skeletons: Mapping[str, Member]
     tally: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -76,7 +76,7 @@ class Run:
     def guess(self, todo: list[Clip]) -> str:
         """The estimated tokens of the clips, as one line."""
         args = self.args
-        self.requests = sum(args.captions - len(self.said.get(clip, ())) for clip, _ in todo)
+        self.requests = sum(args.captions - len(self.existing.get(clip, ())) for clip, _ in todo)
         pictures = -(-args.frames // 2) if args.as_video else args.frames
         return guess(self.requests, pictures, args.size, args.prompt, args.prices)
 
@@ -172,11 +172,11 @@ async def _caption(run: Run, clip: str, path: Path, replicas: list, model: str, 
         tqdm.write(brief(f"{path}: {error}"), file=sys.stderr)
         return "failed"
     shown = (client.as_video if args.as_video else client.as_images)(frames, args.prompt)
-    way, said = run.way(clip, model), list(run.said.get(clip, ()))
+    way, captions = run.way(clip, model), list(run.existing.get(clip, ()))
     rejected = run.rejected.get((clip, way), 0)
     most = args.attempts + (rejected if args.retry_refused else 0)
-    while len(said) < args.captions and rejected < most:
-        request = _request(run, model, len(said) + rejected) | shown
+    while len(captions) < args.captions and rejected < most:
+        request = _request(run, model, len(captions) + rejected) | shown
         try:
             reply = await client.ask(replicas, request, args.retries, args.backoff)
         except client.Declined:
@@ -186,15 +186,15 @@ async def _caption(run: Run, clip: str, path: Path, replicas: list, model: str, 
             text, cut = read_answer(reply)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = {"id": clip, "caption": text, "model": model, "prompt": args.prompt, "time": now}
-        reason = _fault(text, cut, said, args.check)
+        reason = _fault(text, cut, captions, args.check)
         if reason is None:
             run.write(record)
-            said.append(text)
+            captions.append(text)
             run.tally["captions"] += 1
         else:
             run.reject(record | {"reason": reason, "way": way})
             rejected += 1
-    return "written" if len(said) >= args.captions else "rejected"
+    return "written" if len(captions) >= args.captions else "rejected"
 
 
 def _frames(run: Run, clip: str, path: Path) -> Frames:
@@ -237,9 +237,9 @@ def _count(run: Run, reply: object) -> None:
         tqdm.write(run.tokens.estimate(run.requests, run.args.prices), file=sys.stdout)
 
 
-def _fault(text: str, cut: str | None, said: list[str], check: bool) -> str | None:
-    """The reason why an answer is not a further caption beside `said`, or None if it is one."""
-    if text in said:
+def _fault(text: str, cut: str | None, captions: list[str], check: bool) -> str | None:
+    """The reason why an answer is not a further caption beside `captions`, or None if it is one."""
+    if text in captions:
         return "the same as another of this clip"
     if text and not check:
         return None

@@ -126,13 +126,15 @@ def run(args: argparse.Namespace) -> int:
         appending(out, "caption") as (write, captions),
         appending(rejected_file(out), "way") as (reject, rejected),
     ):
-        said: dict[str, list[str]] = {}
+        existing: dict[str, list[str]] = {}
         for clip, caption in captions:
-            if caption not in said.setdefault(clip, []):
-                said[clip].append(caption)
-        shared = Run(args, extra, write, reject, said, collections.Counter(rejected), skeletons)
+            if caption not in existing.setdefault(clip, []):
+                existing[clip].append(caption)
+        shared = Run(args, extra, write, reject, existing, collections.Counter(rejected), skeletons)
         todo = [
-            (clip, path) for clip, path in videos.items() if len(said.get(clip, ())) < args.captions
+            (clip, path)
+            for clip, path in videos.items()
+            if len(existing.get(clip, ())) < args.captions
         ]
         if args.estimate:
             print(shared.guess(todo[: args.limit]))
