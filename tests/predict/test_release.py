@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 import tiny_run
 
 import hocslm_jax
-from hocslm_jax import __main__
+from hocslm_jax import __main__, options
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.checksums import seal
-from hocslm_jax.predict import accuracy, release
+from hocslm_jax.predict import accuracy, predictor, release
 from hocslm_jax.predict.load_model import find_models, load_run
 from hocslm_jax.train import hub, loop, release_files
 
@@ -94,6 +94,11 @@ def test_the_card_says_what_it_is(workdir, dataset, tmp_path, capsys):
     about = json.loads((tmp_path / "out/config.json").read_text())
     assert about["metrics"] == found and about["model"] == json.loads(config.read_text())
     assert about["config"]["data"]["data_dir"] == "data" and str(tmp_path) not in json.dumps(about)
+
+
+def test_options_match_the_modules_that_they_do_not_import():
+    assert options.WEIGHT_TYPES == release_files.DTYPES
+    assert options.BATCH_SIZE == predictor.BATCH_SIZE
 
 
 def test_a_run_of_several_streams_is_released_stream_by_stream(workdir, tmp_path):
