@@ -101,7 +101,8 @@ def check_launch(words):
 def check_verb(verb, words):
     parser = argparse.ArgumentParser()
     declare_options(verb, parser)
-    args, settings = parser.parse_known_args(words)
+    with mock.patch.object(options, "local_folder"):  # of runs that are not here
+        args, settings = parser.parse_known_args(words)
     assert not settings or ("settings" in args and options.read_settings(settings))
     for name in ("table", "config"):
         if (file := getattr(args, name, None)) and isinstance(file, str | Path):
