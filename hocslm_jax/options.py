@@ -1,4 +1,4 @@
-"""The command-line options of the verbs whose own modules import JAX, which takes seconds.
+"""The command-line options of the verbs whose modules import JAX or Matplotlib, which is slow.
 
 In: the parser of one verb. Out: its options. This module imports nothing slow, so that `--help`, a
 mistyped option and a wrong folder are answered at once.
@@ -191,3 +191,15 @@ def export(parser: argparse.ArgumentParser) -> None:
     add("model", type=model, metavar="RUN", help="run, release or hub id of one model")
     add("--format", choices=("onnx", "stablehlo"), required=True, help="of the file")
     add("--out", type=Path, required=True, metavar="FILE", help="the file to write")
+
+
+def render(parser: argparse.ArgumentParser) -> None:
+    """Options of `render`."""
+    parser.add_argument("--dataset", required=True, help="a prepared dataset, e.g. nw_ucla")
+    parser.add_argument("--data-dir", default="data", help="folder of prepared datasets")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--clip", help="id of the clip")
+    what.add_argument("--descriptions", type=int, metavar="N", help="N clips with their sentences")
+    parser.add_argument("--workdir", help="a finished run whose predictions or sentences are shown")
+    parser.add_argument("--out", required=True, help="picture to write: .png or .gif")
+    parser.add_argument("--poses", type=int, default=6, help="poses in a filmstrip")
