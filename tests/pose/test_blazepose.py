@@ -82,7 +82,7 @@ def test_arrays_leave_out_short_tracks():
     frames, look, measure, _ = scripted(lambda t: [100] if t < 35 else [100, 300])
     joints, *_ = assemble(list(track(frames, look, measure, 2)))
     assert joints.shape[1] == 1, "somebody in 5 of 40 frames only passes by"
-    with pytest.raises(ValueError, match="nobody"):
+    with pytest.raises(ValueError, match="no person"):
         assemble([[], []])
 
 

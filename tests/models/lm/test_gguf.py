@@ -145,7 +145,7 @@ def test_unsupported_or_damaged_files_give_one_line(tmp_path):
     path.write_bytes(b"version https://example")
     with pytest.raises(UserError, match="damaged"):
         read_config(path)
-    with pytest.raises(UserError, match="not there"):
+    with pytest.raises(UserError, match="no GGUF file"):
         read_config(tmp_path / "no.gguf")
 
 
