@@ -1,5 +1,5 @@
-"""Measurements of the package, one command each: `python -m benchmarks.NAME --json OUT`.
+"""Benchmarks of the package, one command each: `python -m benchmarks.NAME --json OUT`.
 
-Every result file carries the repetitions behind its medians, the machine, the versions and the
+Every result file contains the repetitions behind its medians, the machine, the versions and the
 command.
 """

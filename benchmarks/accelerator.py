@@ -1,10 +1,10 @@
-"""Everything to measure on an accelerator, in one call: parity, speed, memory, training.
+"""Runs all benchmarks for accelerators in one call: parity, speed, memory, training.
 
     python -m benchmarks.accelerator --out results/accelerator [--parts attention joint] [--lm 4B]
 
-In: the local device, and for `training` a prepared NW-UCLA. Out: `<out>/<part>.json`, written as
-soon as its part is done. Rerun the same command to resume after the last finished part. Language
-models have random weights: neither speed nor memory depends on them.
+In: the local device, and for `training` a prepared NW-UCLA. Out: `<out>/<part>.json`, written when
+the part is finished. Rerun the same command to resume after the last finished part. Language
+models have random weights, which affect neither speed nor memory.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def attention(args: argparse.Namespace) -> dict:
 
 
 def encoders(args: argparse.Namespace) -> dict:
-    """Train steps and inference of both encoders against PyTorch, eager and compiled, NTU shape."""
+    """Train steps and inference of both encoders on NTU shapes, against PyTorch."""
     result = {}
     for dtype in ("bfloat16", "float32"):
         names = ("ctrgcn", "hglnet", "torch", "torch_compiled")
@@ -65,7 +65,7 @@ def encoders(args: argparse.Namespace) -> dict:
 def joint(args: argparse.Namespace) -> dict:
     """The step of strategy T3 with a language model of full size, and PyTorch's: time, memory, MFU.
 
-    Each contestant is a process that has the device to itself.
+    Each contestant is a process with exclusive use of the device.
     """
     options = ["--dtype", "bfloat16", "--alone", "--contestants", *CONTESTANTS]
     for name in ("lm", "batch", "tokens", "width"):
@@ -74,7 +74,7 @@ def joint(args: argparse.Namespace) -> dict:
 
 
 def command(module: str, args: argparse.Namespace, *options: str) -> dict:
-    """The result of another benchmark on this device."""
+    """Runs another benchmark on this device; returns its result."""
     path = args.out / f"{module.rpartition('.')[2]}_alone.json"
     subprocess.run([sys.executable, "-m", module, "--json", str(path), *options], check=True)
     return json.loads(path.read_text())
@@ -92,7 +92,7 @@ def training(args: argparse.Namespace) -> dict:
 PARTS: dict[str, Callable[[argparse.Namespace], dict]] = {
     "encoders": encoders,
     "joint": joint,
-    "attention": attention,  # the one part that takes the device in this process, and keeps it
+    "attention": attention,  # the only part that uses the device in this process, until its end
     "training": training,
 }
 
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=20, help="of training")
     args = parser.parse_args(argv)
-    # The encoders' contestants are processes that need memory of the same device.
+    # The contestants of the encoders are processes that share the memory of the device.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     where = {"machine": describe_machine(), "versions": describe_versions()}
     for name in args.parts:

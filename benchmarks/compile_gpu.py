@@ -2,9 +2,9 @@
 
     python -m benchmarks.compile_gpu --json results/benchmarks/compile_gpu.json [--cases 'T0 *']
 
-In: nothing but the configs; needs `pip install "jax[cuda13]"` and no GPU. Out: a JSON file that
-grows by one case at a time, for the version of JAX that is installed; each is compiled in a process
-of its own, with XLA's default options, so that a compiler that aborts costs one row. Rerun the same
+In: the configs; needs `pip install "jax[cuda13]"`, but no GPU. Out: a JSON file to which each case
+is added, for the installed version of JAX. Each case is compiled in its own process, with XLA's
+default options, so that an abort of the compiler affects only one row. Rerun the same
 command to resume. `benchmarks.tables` makes the table of docs/scaling.md from the file.
 """
 
@@ -30,13 +30,13 @@ from hocslm_jax.plan.chips import CHIPS, open_devices
 from hocslm_jax.plan.command import read_config
 from hocslm_jax.plan.costs import read_costs
 from hocslm_jax.plan.planned_step import Step, build_step, memory
-from hocslm_jax.train.checkpoint import abstract
+from hocslm_jax.sharding import abstract
 from hocslm_jax.train.jitted import jit_predict
 from hocslm_jax.train.stages import read_stages, stage_config
 from hocslm_jax.train.state import eval_variables
 
 NTU = "ntu60_xsub"
-PREFIX, WORDS = 9, 48  # a visual token and a prompt; generated tokens
+PREFIX, WORDS = 9, 48  # tokens of the prefix (visual token, prompt) and generated tokens
 COLUMNS = (
     *("program", "GPUs", "jax", "clips", "GiB a GPU", "TFLOP", "GB moved"),
     *("kernels", "library calls", "at best, ms", "bound"),
@@ -49,12 +49,12 @@ class Case:
 
     name: str
     part: str
-    arguments: str  # of the config
+    arguments: str  # config arguments
     topology: str = "h100:1"
 
 
 def cases(pattern: str = "*") -> list[Case]:
-    """Those whose name matches, the most telling ones first."""
+    """Cases whose name matches, the most informative ones first."""
     made = []
     for part in ("train", "predict"):
         for dtype in ("bfloat16", "float32"):
@@ -76,7 +76,7 @@ def cases(pattern: str = "*") -> list[Case]:
 
 
 def lowered(case: Case):
-    """The lowered program of a case, and how many clips it takes."""
+    """The lowered program of a case, and its number of clips."""
     devices, _ = open_devices(case.topology)
     config = read_config(f"{NTU}:{case.arguments}")
     config = stage_config(config, len(read_stages(config)) - 1)
@@ -97,7 +97,7 @@ def lower_prediction(step: Step):
 
 
 def lower_sentences(step: Step):
-    """Greedy sentences behind a batch of prefixes, from weights in bfloat16."""
+    """Greedy sentences after a batch of prefixes, with weights in bfloat16."""
     lm = step.lm or SIZES["0.6B"]
     model, shapes = DecoderLM(lm), param_shapes(lm, "bfloat16")
     params = abstract(shapes, sharding.tree_shardings(shapes, step.mesh, sharding.lm_rules(False)))
@@ -109,7 +109,7 @@ def lower_sentences(step: Step):
 
 
 def numbers(case: Case) -> dict:
-    """What the compiled program takes on one GPU; compiled here, with XLA's default options."""
+    """Compiles the program here with XLA's default options; returns its costs on one GPU."""
     program, clips = lowered(case)
     start = time.perf_counter()
     compiled = program.compile()
@@ -136,7 +136,7 @@ def numbers(case: Case) -> dict:
 
 
 def measure(case: Case, limit: int) -> dict:
-    """`numbers` from a process of its own, or the last line that it left."""
+    """`numbers` in a separate process, or the last line of its output."""
     argv = [sys.executable, "-m", "benchmarks.compile_gpu", "--only", case.name]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=limit)
@@ -149,7 +149,7 @@ def measure(case: Case, limit: int) -> dict:
 
 
 def fill(args: argparse.Namespace) -> None:
-    """Adds the cases that are not there yet for this version of JAX, or failed."""
+    """Adds the cases that are missing for this version of JAX, or failed."""
     new = {"benchmark": "compile_gpu", "rows": {}}
     result = read_result(args.json) if args.json.is_file() else new
     for case in cases(args.cases):
@@ -195,17 +195,17 @@ def make_table(result: dict) -> str:
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compile_gpu")
-    parser.add_argument("--json", type=Path, help="the result, to be continued")
+    parser.add_argument("--json", type=Path, help="file of the result; new cases are added")
     parser.add_argument("--cases", default="*", help="only those whose name matches")
     parser.add_argument("--limit", type=int, default=3600, help="seconds for one case")
-    parser.add_argument("--only", metavar="CASE", help="compile one here and print its numbers")
+    parser.add_argument("--only", metavar="CASE", help="compile one case here and print its costs")
     args = parser.parse_args(argv)
-    jax.config.update("jax_platforms", "cpu")  # nothing looks for a GPU
+    jax.config.update("jax_platforms", "cpu")  # do not look for a GPU
     if args.only:
         (case,) = (case for case in cases() if case.name == args.only)
         print(json.dumps(numbers(case)))
     elif not args.json:
-        raise UserError("give --json FILE, where the result is kept")
+        raise UserError("give --json FILE for the result")
     else:
         fill(args)
 

@@ -5,7 +5,7 @@
 Out: counts of the kills by place and signal, and of outcomes that were lost (a restart fails) or
 wrong (a state, metric or file differs from the undisturbed run's). --soak adds the memory, open
 files and threads of a long run. Every process is forked from one that has imported everything and
-started no thread; it sends itself the signal at the place that `crash_run.Kill` names.
+started no thread; it sends itself the signal at the place given by `crash_run.Kill`.
 """
 
 import argparse
@@ -40,11 +40,11 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 
 @dataclasses.dataclass
 class Campaign:
-    """The state that all parts share.
+    """State shared by all parts.
 
     Attributes:
-      kills: "place, signal" -> times that a process was hit.
-      faults: descriptions of what was lost or wrong.
+      kills: "place, signal" -> number of kills.
+      faults: descriptions of lost or wrong outcomes.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class Campaign:
     until: float = math.inf
 
     def in_time(self) -> bool:
-        """Whether another run may begin; none does after the first fault."""
+        """Whether another run may start; none does after the first fault."""
         return time.monotonic() < self.until and not self.faults
 
     def start(self, target: Callable, *args) -> multiprocessing.Process:
@@ -74,7 +74,7 @@ class Campaign:
         print(f"FAULT: {text}", flush=True)
 
     def ended(self, process: multiprocessing.Process, kill: Kill | None, what: str, seconds=900):
-        """Waits for the end; counts the kill, or reports a status that no kill explains."""
+        """Waits for the end; counts the kill, or reports a status that is not due to a kill."""
         process.join(seconds)
         if process.exitcode is None:
             process.kill()
@@ -98,18 +98,18 @@ def _quietly(output: Path, target: Callable, *args) -> None:
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    atexit._clear()  # what is registered here is the campaign's own
+    atexit._clear()  # handlers of the parent process
     try:
         status = target(*args)
     finally:
-        # A forked process ends without this before Python 3.13; JAX then leaves the other processes
-        # of a run without a word, and these abort.
+        # Before Python 3.13 a forked process ends without calling these; JAX then disconnects from
+        # the other processes without notice, and they abort.
         atexit._run_exitfuncs()
     sys.exit(status)
 
 
 def kill_training(campaign: Campaign, data: Path, kills: int, processes: int = 1) -> None:
-    """Runs of two stages, each killed `KILLS_A_RUN` times and then left to end."""
+    """Runs of two stages, each killed `KILLS_A_RUN` times and then allowed to finish."""
     config, cache = crash_run.make_config(data, EPOCHS), campaign.folder / "cache"
     whole = campaign.folder / f"whole{processes}"
     _start(campaign, config, whole, cache, processes)
@@ -132,7 +132,7 @@ def kill_training(campaign: Campaign, data: Path, kills: int, processes: int = 1
 
 
 def _start(campaign, config, workdir: Path, cache: Path, processes: int, kill: Kill | None = None):
-    """One attempt of a run; of several processes one is killed, and the others must end too."""
+    """One attempt of a run; one of several processes is killed, and the others must end too."""
     workdir.mkdir(exist_ok=True)
     who = [None]
     if processes > 1:
@@ -165,7 +165,7 @@ def _start(campaign, config, workdir: Path, cache: Path, processes: int, kill: K
 
 
 def kill_prepare(campaign: Campaign, source: Path, kills: int) -> None:
-    """`prepare` of one folder, killed at any time; a partial dataset must never look whole."""
+    """`prepare` of one folder, killed at any time; a partial dataset must never look complete."""
     start, whole = time.monotonic(), campaign.folder / "whole_data"
     campaign.ended(campaign.start(crash_run.prepare, source, whole), None, "prepare")
     seconds = time.monotonic() - start
@@ -185,7 +185,7 @@ def kill_prepare(campaign: Campaign, source: Path, kills: int) -> None:
 
 
 def kill_caption(campaign: Campaign, kills: int) -> None:
-    """`caption`, killed at any time; what it had written stays, and the rest follows."""
+    """`caption`, killed at any time; written captions must persist, and the rest must follow."""
     videos, ready = campaign.folder / "videos", multiprocessing.get_context("fork").Queue()
     campaign.ended(campaign.start(crash_caption.write_videos, videos), None, "videos")
     server = campaign.start(crash_caption.serve, ready)
@@ -211,7 +211,7 @@ def _any(campaign: Campaign) -> int:
 
 
 def soak(campaign: Campaign, data: Path, steps: int) -> dict:
-    """A long run, watched from outside: numbers after a tenth of it, and at its end."""
+    """A long run, monitored from outside: numbers after a tenth of the steps, and at the end."""
     epochs = 20
     repeat = max(1, steps * 8 // (crash_run.TRAIN * epochs))
     config, workdir = crash_run.make_config(data, epochs, repeat, "T0"), campaign.folder / "soak"
@@ -237,7 +237,7 @@ def soak(campaign: Campaign, data: Path, steps: int) -> dict:
 
 
 def _usage(pid: int) -> dict:
-    """Memory, open files and threads of a process, as Linux counts them."""
+    """Memory, open files and threads of a process, from Linux's /proc."""
     status = Path(f"/proc/{pid}/status").read_text()
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     return {
@@ -251,9 +251,9 @@ def _usage(pid: int) -> dict:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.crash_campaign")
     add = parser.add_argument
-    add("--kills", type=int, default=200, help="in all, default 200")
+    add("--kills", type=int, default=200, help="total number (default 200)")
     add("--parts", nargs="+", default=list(SHARES), choices=list(SHARES), help="default all")
-    add("--minutes", type=float, default=math.inf, help="start no further run after these")
+    add("--minutes", type=float, default=math.inf, help="start no further run after this time")
     add("--soak", type=int, default=0, metavar="STEPS", help="then a run of this many steps")
     add("--seed", type=int, default=0)
     add("--out", type=Path, help="JSON file of the counts")

@@ -1,6 +1,6 @@
-"""What benchmarks.crash_campaign kills besides training: `caption`, which asks a local server.
+"""The captioning run that benchmarks.crash_campaign kills, with a local server.
 
-The server takes a moment for each clip, so that a run can be killed between two of them.
+The server delays each answer, so that a run can be killed between two clips.
 """
 
 import argparse
@@ -22,7 +22,7 @@ SENTENCE = "A person raises both arms above the head and lowers them again."
 
 
 def write_videos(folder: Path) -> None:
-    """Short grey videos, as `caption --videos` reads them."""
+    """Writes short grey videos for `caption --videos`."""
     folder.mkdir(parents=True)
     for number in range(CLIPS):
         with av.open(str(folder / f"clip{number:02}_rgb.avi"), "w") as container:
@@ -59,7 +59,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def serve(ready) -> None:
-    """An OpenAI-compatible server, until its process ends; `ready` gets its address."""
+    """Runs an OpenAI-compatible server until its process ends; sends its address to `ready`."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         server.handle_error = lambda *_: None  # a client that was killed
         ready.put(f"http://127.0.0.1:{server.server_address[1]}")
@@ -76,14 +76,14 @@ def caption(videos: Path, out: Path, url: str, kill: Kill | None = None) -> int:
 
 
 def read_lines(out: Path) -> list[str]:
-    """The complete lines of a captions file, none if there is no file yet."""
+    """The complete lines of a captions file; none if the file does not exist yet."""
     if not out.exists():
         return []
     return [line for line in out.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def differences(out: Path, kept: list[str]) -> Iterator[str]:
-    """What is wrong with the captions after the last run; `kept` were there after a kill."""
+    """Faults in the captions after the last run; `kept` existed after a kill."""
     lines = read_lines(out)
     if lines[: len(kept)] != kept:
         yield "lost: captions that were written before the kill"

@@ -1,4 +1,4 @@
-"""Compares two runs: every saved state, all metrics, the counts of the result.
+"""Compares two runs: saved states, metrics, and the counts of the result.
 
 In: workdirs of runs that recorded their states (`crash_run.note_states`). Out: the differences.
 """
@@ -13,7 +13,7 @@ TIMINGS = ("step_time_s", "samples_per_s")
 
 
 def notes(workdir: Path) -> dict[tuple[str, int], str]:
-    """(folder, step) -> hash of the saved state; of several records the last."""
+    """(folder, step) -> hash of the saved state, from the last record of each."""
     path = workdir / crash_run.NOTES
     lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
     rows = [json.loads(line) for line in lines if line.endswith("\n") and line.startswith("{")]
@@ -21,7 +21,7 @@ def notes(workdir: Path) -> dict[tuple[str, int], str]:
 
 
 def outcome(workdir: Path) -> dict:
-    """All that must be equal in a finished run and in an undisturbed one."""
+    """Everything that must be equal in a finished run and an undisturbed one."""
     found = {}
     for folder in (workdir / "stages/1", workdir):
         lines = (folder / "metrics.jsonl").read_text().splitlines()

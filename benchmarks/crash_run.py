@@ -1,8 +1,8 @@
-"""What benchmarks.crash_campaign kills: a tiny run of two stages, and a tiny `prepare`.
+"""The processes that benchmarks.crash_campaign kills: a tiny training and a tiny `prepare`.
 
-Each is a function for a process of its own. A `Kill` says where and with which signal the process
-ends itself; `note_states` records a hash of every saved state, so that two runs can be compared bit
-for bit.
+Each function runs in its own process. A `Kill` gives the place and signal with which the process
+kills itself; `note_states` records a hash of every saved state, so that two runs can be compared
+bit for bit.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from hocslm_jax.train import checkpoint, environment, experiment, setup, strateg
 
 DATASET, TRAIN, TEST, CLASSES = "crash", 32, 16, 4
 NOTES = "states.jsonl"
-# For each place a function that is called there: its owner and its name.
+# For each place, a function that is called there: its owner and its name.
 PLACES = {
     "step": (setup.Run, "put"),
     "checkpoint": (checkpoint, "save"),
@@ -43,10 +43,10 @@ class Kill:
     """A signal that a process sends to itself.
 
     Attributes:
-      place: of `PLACES`, or "any" for a time after the start.
-      count: at which call there.
-      delay: seconds after that call began.
-      signal: number.
+      place: a key of `PLACES`, or "any" for a time after the start.
+      count: number of the call.
+      delay: seconds after the start of that call.
+      signal: number of the signal.
     """
 
     place: str
@@ -56,7 +56,7 @@ class Kill:
 
 
 class Network(nn.Module):
-    """BatchNorm, dropout, and the two groups of parameters that strategies know."""
+    """A network with BatchNorm, dropout, and the parameter groups encoder and classifier."""
 
     num_classes: int
 
@@ -79,7 +79,7 @@ def build(settings, *, graph, num_classes: int) -> Network:
 
 
 def write_source(folder: Path) -> None:
-    """Clips of a body whose pose depends on the class, as `prepare folder` reads them."""
+    """Writes clips for `prepare folder`, with a pose that depends on the class."""
     folder.mkdir(parents=True)
     (folder / "graph.json").write_text(json.dumps(UCLA20.as_mapping()))
     with (folder / "clips.csv").open("w", newline="") as file:
@@ -105,13 +105,13 @@ def prepare(source: Path, data_dir: Path, kill: Kill | None = None) -> int:
 
 
 def verify(data_dir: Path) -> int:
-    """`prepare --check`; reads records with threads, so it has a process of its own."""
+    """`prepare --check`, in its own process, since it reads records with threads."""
     print(check(DATASET, data_dir))
     return 0
 
 
 def make_config(data_dir: Path, epochs: int, repeat: int = 1, name: str = "T0+"):
-    """Two stages of 4 * epochs * repeat steps; or with name "T0" one."""
+    """Two stages of 4 * epochs * repeat steps, or one stage for the name "T0"."""
     config = experiment.defaults()
     config.data.update(dataset=DATASET, data_dir=str(data_dir), protocol="split", feeder="ntu")
     config.data.update(frames=4, repeat=repeat, num_persons=1)
@@ -124,7 +124,7 @@ def make_config(data_dir: Path, epochs: int, repeat: int = 1, name: str = "T0+")
 
 
 def train(config, workdir: Path, cache: Path, kill: Kill | None = None, who: dict | None = None):
-    """What `launch.py` does, with the stand-in network; `who` are JAX's variables of a process."""
+    """Runs `launch.py` with the tiny network; `who` are JAX's environment variables."""
     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
     os.environ.update(who or {})
     jax.config.update("jax_platforms", "cpu")
@@ -139,7 +139,7 @@ def train(config, workdir: Path, cache: Path, kill: Kill | None = None, who: dic
 
 
 def schedule(kill: Kill | None) -> None:
-    """Makes the process send itself the signal at the place that `kill` names."""
+    """Makes the process send itself the signal at the place of `kill`."""
     if kill is None:
         return
 
@@ -169,7 +169,7 @@ def later(seconds: float, call) -> None:
 
 
 def note_states(workdir: Path) -> None:
-    """Adds a line {folder, step, hash} to the workdir's notes for every state that is saved."""
+    """Adds a line {folder, step, hash} to the workdir's notes for every saved state."""
     original = checkpoint.save
 
     @functools.wraps(original)

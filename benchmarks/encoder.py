@@ -3,11 +3,11 @@
     python -m benchmarks.encoder --json encoder.json
     python -m benchmarks.encoder --shapes ntu --batch 64 --dtype bfloat16   # on a GPU
 
-In: nothing; clips are random, since neither side's speed depends on them. Out: clips/s of one train
+In: nothing; clips are random, since speed does not depend on them. Out: clips/s of one train
 step (SGD with momentum and weight decay) and milliseconds of one clip, with the ratio to PyTorch,
 and on a known accelerator the share of its roofline that a step reaches. Each contestant is a
-process of its own, set up as its users run it, and they take turns, one round each, so that a busy
-moment of the machine does not fall on one of them alone.
+separate process, configured as its users run it. They take turns, one round each, so that other
+load on the machine affects all of them.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from hocslm_jax.plan.chips import find_chip
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A contestant and what it is given."""
+    """A contestant and its input."""
 
     contestant: str  # "ctrgcn" or "hglnet" of ours, "torch" or "torch_compiled"
     shape: str
@@ -50,7 +50,7 @@ def random_clips(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 
 def build_ours(case: Case):
-    """(train step, one clip's inference, what is known of it: first step's seconds, its cost)."""
+    """(train step, inference of one clip, facts: seconds of the first step, costs)."""
     import jax
 
     from configs import nw_ucla
@@ -137,13 +137,13 @@ def build(case: Case):
 
 
 def work(connection, case: Case, build: Callable = build) -> None:
-    """A contestant's process: sets up, then times what it is asked for until it is asked to end."""
+    """The process of a contestant: sets up, then times requested functions until told to end."""
     train, infer, about = build(case)
     infer()
     connection.send(about)
     for name, times in iter(connection.recv, None):
         call, seconds = {"train": train, "infer": infer}[name], []
-        call()  # not counted: the others have had the caches
+        call()  # not timed: another contestant has used the CPU caches
         for _ in range(times):
             start = time.perf_counter()
             call()
@@ -154,14 +154,16 @@ def work(connection, case: Case, build: Callable = build) -> None:
 def measure(
     cases: list[Case], rounds: int, steps: int, clips: int, build: Callable = build
 ) -> dict[str, dict]:
-    """Seconds of each train step and of each clip, and what else is known, by contestant.
+    """Seconds of each train step and each clip, and facts, by contestant.
 
-    `build` sets a contestant up in its process: (train step, one clip's inference, what is known).
+    `build` sets up a contestant in its process; returns (train step, inference of one clip, facts).
     """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # they share one GPU's memory
+    os.environ.setdefault(
+        "XLA_PYTHON_CLIENT_PREALLOCATE", "false"
+    )  # the processes share the memory of one GPU
     context = multiprocessing.get_context("spawn")
     ends, processes, found = {}, [], {}
-    for case in cases:  # set up one by one: the seconds to a first step are those of a user alone
+    for case in cases:  # set up one by one, since the time of the first step is measured
         ours, theirs = context.Pipe()
         processes.append(context.Process(target=work, args=(theirs, case, build), daemon=True))
         processes[-1].start()
@@ -224,11 +226,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     contestants = ["ctrgcn", "hglnet", "torch"]
     parser.add_argument("--contestants", nargs="+", default=contestants)
-    parser.add_argument("--batch", type=int, help="clips; default: the shape's own")
+    parser.add_argument("--batch", type=int, help="clips (default: depends on the shape)")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=3, help="train steps in a round")
-    parser.add_argument("--clips", type=int, default=20, help="single clips in a round")
+    parser.add_argument("--steps", type=int, default=3, help="train steps per round")
+    parser.add_argument("--clips", type=int, default=20, help="single clips per round")
     args = parser.parse_args(argv)
     results = {}
     for shape in args.shapes:

@@ -1,13 +1,13 @@
-"""How well and how fast `predict --follow` finds the actions in a long recording.
+"""Accuracy and speed of `predict --follow` on long recordings.
 
     python -m benchmarks.follow --checkpoint results/nw_ucla/weights/hglnet/joint_30_seed0
 
-In: a model and its prepared dataset. The clips of a split are put one after another, in a fixed
-random order: as they were recorded, where people stand elsewhere after each clip, which `follow`
-takes for the end of whatever went on; and joined, each clip moved to where the one before ended, so
-that only the action changes. Out: the F1 of the segments found, the share of frames of the right
-class, and windows a second on so many cores, also by the CPU time that they took, which does not
-depend on what else the machine does.
+In: a model and its prepared dataset. The clips of a split are concatenated in a fixed random order,
+in two ways: as recorded, where people jump to another place after each clip, which `follow` treats
+as the end of an action; and joined, with each clip moved to the place where the previous one ended,
+so that only the action changes. Out: the F1 of the found segments, the share of frames with the
+right class, and windows per second of wall-clock time and of CPU time, which does not depend on
+other load of the machine.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from hocslm_jax.predict.load_model import load_pretrained
 from hocslm_jax.predict.timeline import Segment
 from hocslm_jax.train.environment import use_compilation_cache
 
-OVERLAP = 0.5  # intersection over union that a segment found must have with a true one
+OVERLAP = 0.5  # least intersection over union of a found segment with a true one
 
 
 def segment_f1(
     found: Sequence[Segment], true: Sequence[Segment], least: float = OVERLAP
 ) -> tuple[float, int]:
-    """(F1, hits): a segment found hits one of its class that it overlaps by at least `least`.
+    """(F1, hits): a found segment hits a true one of its class if they overlap by at least `least`.
 
     Overlap is intersection over union; every true segment is hit once (Lea et al. 2017).
     """
@@ -50,13 +50,13 @@ def segment_f1(
 
 
 def overlap(one: Segment, other: Segment) -> float:
-    """Intersection over union of two times."""
+    """Intersection over union of two intervals."""
     shared = min(one.end, other.end) - max(one.start, other.start)
     return max(0, shared) / (max(one.end, other.end) - min(one.start, other.start))
 
 
 def merged(segments: Iterable[Segment]) -> list[Segment]:
-    """Neighbours of one class as one segment."""
+    """Merges neighbouring segments of the same class."""
     found: list[Segment] = []
     for segment in segments:
         if found and found[-1].label == segment.label and found[-1].end == segment.start:
@@ -68,7 +68,7 @@ def merged(segments: Iterable[Segment]) -> list[Segment]:
 def recording(
     clips: Sequence[np.ndarray], labels: Sequence[int], centre: int, joined: bool
 ) -> tuple[np.ndarray, list[Segment]]:
-    """(Frames [T, M, V, 3] of clips one after another, the true segments)."""
+    """(Frames [T, M, V, 3] of concatenated clips, the true segments)."""
     parts, true, end = [], [], 0
     for clip, label in zip(clips, labels, strict=True):
         if joined and parts:
@@ -80,7 +80,7 @@ def recording(
 
 
 def measure(predictor, frames: np.ndarray, true: list[Segment], length: int, hop: int) -> dict:
-    """What is found in one recording, and how fast."""
+    """Accuracy and speed on one recording."""
     found, seconds = [], []
     start, used = time.perf_counter(), time.process_time()
     for event in answers(predictor, enumerate(frames), length, hop, None, print):
@@ -110,7 +110,7 @@ def measure(predictor, frames: np.ndarray, true: list[Segment], length: int, hop
 
 
 def make_table(result: dict) -> str:
-    """A line for each recording."""
+    """One row per recording."""
     lines = [
         [
             name,
@@ -145,8 +145,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--checkpoint", required=True)
     add("--data-dir", type=Path, default=Path("data"))
     add("--split", default="test", choices=("train", "test"))
-    add("--clips", type=int, help="only so many")
-    add("--window", type=int, help="frames (default: what the model sees)")
+    add("--clips", type=int, help="most clips to use")
+    add("--window", type=int, help="frames (default: the model's)")
     add("--hop", type=int, help="frames (default: an eighth of a window)")
     add("--cores", type=int, default=1)
     add("--json", type=Path)

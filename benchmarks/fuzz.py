@@ -1,11 +1,12 @@
-"""Damaged and hostile input for every parser of files that come from outside.
+"""Fuzzes every parser of external files with damaged and hostile input.
 
     python -m benchmarks.fuzz [--seconds=60] [--seed=0] [--targets npy pickle ...] [--atheris NAME]
 
-Each target is a parser with the exceptions that it may raise and a few valid files. These are
-changed at random, a few bytes at a time, and parsed. An input that raises another exception, takes
-over two seconds or over 1 GiB of memory is kept in a file and ends the run with status 1. With
---atheris (`pip install atheris`) that coverage-guided fuzzer makes the input of one target.
+Each target is a parser with the exceptions that it may raise and a few valid files. Random
+bytes of the valid files are changed, and the result is parsed. An input that raises another
+exception, takes over two seconds or over 1 GiB of memory is saved, and the run ends with status 1.
+With --atheris (`pip install atheris`), that coverage-guided fuzzer generates the input of one
+target.
 """
 
 import argparse
@@ -27,10 +28,10 @@ WORDS += [b"null", b'"', b"\n", b"\\", b"../", b"9" * 400, b"\x1b[2J", b"}" * 20
 
 
 def run(target: Target, folder: Path, seed: int, executions: int, seconds: float = 1e9) -> int:
-    """Parses changed seeds until either limit is reached; returns how many.
+    """Parses mutated seeds until either limit is reached; returns their number.
 
     Raises:
-      AssertionError: the parser broke its promise; the input is `folder`/broken + suffix.
+      AssertionError: the parser failed; the input is `folder`/broken + suffix.
     """
     rng, stop = random.Random(seed), time.monotonic() + seconds
     done = 0
@@ -66,7 +67,7 @@ def check(target: Target, folder: Path, data: bytes) -> None:
 
 
 def _memory() -> int:
-    """The most that this process ever had, bytes."""
+    """Peak memory of this process, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
@@ -88,7 +89,7 @@ def _changed(rng: random.Random, data: bytes, seeds: tuple[bytes, ...]) -> bytes
 
 
 def _guided(target: Target, folder: Path, seconds: float) -> None:
-    """Lets atheris make the input; it ends the process."""
+    """Lets atheris generate the input; it ends the process."""
     import atheris
 
     for name, module in list(sys.modules.items()):
@@ -110,10 +111,12 @@ def _guided(target: Target, folder: Path, seconds: float) -> None:
 def main() -> int:
     known = targets()
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="for all targets together")
+    parser.add_argument("--seconds", type=float, default=60.0, help="total for all targets")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--targets", nargs="+", choices=known, default=list(known))
-    parser.add_argument("--atheris", choices=known, help="this target alone, guided by coverage")
+    parser.add_argument(
+        "--atheris", choices=known, help="fuzz only this target, guided by coverage"
+    )
     parser.add_argument("--folder", type=Path, default=Path(tempfile.mkdtemp()), help="for inputs")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ def read(path: Path) -> None:
 
 
 def seed() -> bytes:
-    """A file that `read` reads."""
+    """A valid file."""
     config = from_hf(_SIZES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.gguf")
@@ -55,7 +55,7 @@ def seed() -> bytes:
 
 
 def add_sizes(writer: gguf.GGUFWriter, config: LMConfig) -> None:
-    """Writes the part of the metadata that states the model's sizes."""
+    """Writes the metadata with the model's sizes."""
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_block_count(config.num_layers)

@@ -1,6 +1,6 @@
-"""Small good files of every format that `data.prepare.readers` reads, for `benchmarks.fuzz`.
+"""Small valid files of every format of `data.prepare.readers`, for `benchmarks.fuzz`.
 
-In: nothing. Out: bytes by the suffix of their files.
+In: nothing. Out: contents by suffix.
 """
 
 import io

@@ -41,9 +41,9 @@ class Target:
 
     Attributes:
       act: parses a file.
-      seeds: valid files.
-      suffix: of the file's name.
-      raises: what it may raise for damaged ones.
+      seeds: contents of valid files.
+      suffix: suffix of the file name.
+      raises: exceptions that it may raise for damaged files.
     """
 
     act: Callable[[Path], object]
@@ -53,8 +53,8 @@ class Target:
 
 
 def targets() -> dict[str, Target]:
-    """Every parser of outside files, by name."""
-    bad = lambda *_: None  # noqa: E731 - reports of bad entries
+    """Every parser of external files, by name."""
+    bad = lambda *_: None  # noqa: E731 - ignores bad entries
     both = (UserError, ValueError)
     ucla = _json({"file_name": "a", "label": 1, "skeletons": np.ones((2, 20, 3)).tolist()})
     one = {"id": "a", "caption": "A person sits.", "model": "m", "prompt": "p", "time": "t"}

@@ -1,8 +1,8 @@
 """The contestants of `benchmarks.joint_speed`: our joint train step (strategy T3) and PyTorch's.
 
-In: a `Case`. Out: what `encoder.measure` expects: a train step ready to be timed, no inference, and
-facts known after two steps. Weights, clips and captions are random; both sides get the same sizes
-and inputs.
+In: a `Case`. Out: the input of `encoder.measure`: a train step ready to be timed, no inference, and
+facts from two steps. Weights, clips and captions are random; both sides get the same sizes and
+inputs.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from hocslm_jax.train import environment
 from hocslm_jax.train.stages import read_stages, stage_config
 
 CLASSES, PROMPT = 60, 8  # NTU RGB+D 60; "Describe the action performed by the person:"
-# Ours are named by their encoder. remat: the language model's layers are recomputed in the backward
-# pass, as in training; compile: `torch.compile`.
+# Contestants of this package are named after their encoder. remat: the language model's layers are
+# recomputed in the backward pass, as in training; compile: `torch.compile`.
 CONTESTANTS = (
     "ctrgcn",
     "ctrgcn+remat",
@@ -36,7 +36,7 @@ CONTESTANTS = (
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A contestant and what it is given."""
+    """A contestant and its input."""
 
     contestant: str
     lm: LMConfig
@@ -67,7 +67,7 @@ class Case:
     def step(
         self, device: jax.Device, losses: tuple[str, ...] = ("cls", "gen"), attention=None
     ) -> Step:
-        """The second stage of T3, which trains with language, on one device."""
+        """The second stage of T3, with language, on one device."""
         config = stage_config(self.config, 1)
         config.lm.remat = self.remat
         stage = dataclasses.replace(read_stages(config)[1], losses=losses)
@@ -75,9 +75,9 @@ class Case:
 
 
 def needed_flops(case: Case, device: jax.Device) -> float:
-    """FLOPs of one step without recomputation, which is what MFU counts.
+    """FLOPs of one step without recomputation, as in the definition of MFU.
 
-    Frozen weights have no gradient, so a product with one costs two passes and not three.
+    Frozen weights have no gradient, so their products cost two passes instead of three.
     """
     encoder = traced_flops(case.step(device, ("cls",), "xla"))
     lm, positions = case.lm, case.batch * (PROMPT + case.tokens)
@@ -90,7 +90,7 @@ def needed_flops(case: Case, device: jax.Device) -> float:
 
 
 def random_batch(case: Case) -> dict[str, np.ndarray]:
-    """x [B, M, T, V, 3], labels, and captions that are all of the full length."""
+    """x [B, M, T, V, 3], labels, and captions of full length."""
     rng, clips = np.random.default_rng(0), case.batch
     shape = (clips, 2, case.frames, NTU25.num_joints, 3)
     return {
@@ -103,7 +103,7 @@ def random_batch(case: Case) -> dict[str, np.ndarray]:
 
 
 def random_weights(made: Step):
-    """(state, language model) for a step, where it wants them."""
+    """(state, language model) for a step, with its shardings."""
 
     def fill(leaf):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -120,13 +120,13 @@ def random_weights(made: Step):
 
 
 def compile_step(case: Case) -> tuple[Step, jax.stages.Compiled]:
-    """Our step on the first device, as training compiles it."""
+    """The step of this package on the first device, compiled as in training."""
     made = case.step(jax.devices()[0])
     return made, made.lower().compile()
 
 
 def build_ours(case: Case):
-    """(train step, nothing, what is known of it)."""
+    """(train step, a placeholder, facts)."""
     environment.keep_memory()
     start = time.perf_counter()
     made, compiled = compile_step(case)
@@ -178,17 +178,17 @@ def build_theirs(case: Case):
 
 
 def nothing() -> None:
-    """In the place of the inference that `encoder.measure` also times."""
+    """Placeholder for the inference that `encoder.measure` also times."""
 
 
 def known(first: float, device: str, peak: int | None = None) -> dict:
-    """What is said of a contestant after two steps."""
+    """Facts about a contestant after two steps."""
     peak = environment.peak_memory_bytes() if peak is None else peak
     return {"first_step_s": first, "device": device, "peak_bytes": peak}
 
 
 def build(case: Case):
-    """A contestant, or a line on why there is none: no PyTorch here, or too little memory."""
+    """A contestant, or the reason why it cannot run: no PyTorch, or too little memory."""
     theirs = case.contestant.startswith("torch")
     try:
         return (build_theirs if theirs else build_ours)(case)

@@ -4,9 +4,9 @@
     python -m benchmarks.joint_speed --lm 4B --batch 64 --dtype bfloat16 --alone   # on a GPU
 
 In: the sizes of a language model and of a batch; weights, clips and captions are random. Out:
-clips/s of a step and its ratio to the fastest PyTorch, the most memory, and on a known accelerator
-the MFU: FLOPs that one step needs, by one formula for all, over what the chip could do. Contestants
-are processes, which take turns as in `benchmarks.encoder` or have the device to themselves in turn.
+clips/s of a step and its ratio to the fastest PyTorch, peak memory, and on a known accelerator the
+MFU: the FLOPs of one step, by the same formula for all, relative to the peak of the chip.
+Contestants are processes, which take turns as in `benchmarks.encoder` or run one after another.
 """
 
 import argparse
@@ -24,8 +24,8 @@ from benchmarks.record import measured_here, write_result
 from hocslm_jax.models.lm import SIZES, LMConfig, num_params
 from hocslm_jax.plan.chips import find_chip
 
-# For CPU cores: four layers of the 0.6B, and a vocabulary that leaves the output matrix a tenth of
-# the parameters, as in the 4B.
+# For CPUs: four layers of the 0.6B model, and a vocabulary with which the output matrix has a tenth
+# of the parameters, as in the 4B model.
 SMALL = dataclasses.replace(SIZES["0.6B"], num_layers=4, vocab_size=8192, eos_token_ids=())
 TINY = LMConfig(1009, 48, 80, 3, 4, 2, 16)  # compiles in seconds
 SIZES_BY_NAME = {**SIZES, "tiny": TINY, "small": SMALL}
@@ -41,7 +41,7 @@ def measure(cases: list[Case], rounds: int, steps: int) -> dict[str, dict]:
     """Facts about each contestant and, unless it failed, the seconds of its steps."""
     try:
         found = encoder.measure(cases, rounds, steps, 0, build)
-    except EOFError:  # most likely killed because of its memory
+    except EOFError:  # most likely killed for lack of memory
         return {case.contestant: {"error": "the process was killed"} for case in cases}
     return {
         name: row["about"] | ({} if "error" in row["about"] else {"seconds": row["train"]})
@@ -50,9 +50,9 @@ def measure(cases: list[Case], rounds: int, steps: int) -> dict[str, dict]:
 
 
 def summary(found: dict[str, dict], cases: list[Case], flops: dict[str, float]) -> dict:
-    """Medians, spreads, MFU and ratios to every PyTorch; the repetitions are kept beside them.
+    """Medians, spreads, MFU, ratios to every PyTorch contestant, and the repetitions.
 
-    `flops` are those that one step needs, by encoder.
+    `flops`: FLOPs of one step, by encoder.
     """
     rows = {}
     for case in cases:
@@ -94,14 +94,16 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lm", choices=SIZES_BY_NAME, default="small")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--contestants", nargs="+", choices=CONTESTANTS, default=CONTESTANTS[:-1])
-    parser.add_argument("--alone", action="store_true", help="one after another, without turns")
+    parser.add_argument(
+        "--alone", action="store_true", help="run contestants one after another instead of in turns"
+    )
     number("--batch", default=8, help="clips")
-    number("--tokens", default=64, help="of a caption, with its EOS")
+    number("--tokens", default=64, help="tokens of a caption, with EOS")
     number("--frames", default=64)
-    number("--width", default=64, help="of the encoder")
-    number("--stages", nargs="+", default=[4, 3, 3], help="of the encoder, blocks in each")
+    number("--width", default=64, help="width of the encoder")
+    number("--stages", nargs="+", default=[4, 3, 3], help="blocks in each stage of the encoder")
     number("--rounds", default=5)
-    number("--steps", default=2, help="in a round")
+    number("--steps", default=2, help="steps per round")
     return parser.parse_args(argv)
 
 

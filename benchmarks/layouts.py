@@ -1,11 +1,11 @@
-"""A model of one skeleton on clips of other skeletons: how many it still gets right.
+"""Accuracy of a model of one skeleton layout on clips in other layouts.
 
     python -m benchmarks.layouts --data-dir data --json results/benchmarks/layouts.json
     python -m benchmarks.layouts --data-dir data --write DIR --to coco17 --flat
 
-In: a prepared NW-UCLA and a released model of it. Out: correct / total for its test clips in every
-built-in layout, their joints renamed, merged and dropped, and read again as `predict` reads files.
-With --write, a folder that `prepare folder` takes, of all its clips in another layout.
+In: a prepared NW-UCLA and a model released for it. Out: correct / total for the test clips in every
+built-in layout: joints are renamed, merged and dropped, and the clips read as `predict` reads
+files. With --write, a folder for `prepare folder` with all clips in another layout.
 """
 
 import argparse
@@ -31,14 +31,14 @@ FOCAL, IMAGE = 571.4, (640, 480)  # pixels, of Kinect v1's depth camera
 
 
 def in_layout(joints: np.ndarray, layout: Graph) -> Recording:
-    """A clip of NW-UCLA [T, M, 20, 3] as a file of another layout would hold it."""
+    """A clip of NW-UCLA [T, M, 20, 3] in another layout."""
     as_recorded = Recording(joints, layout=UCLA20, unit="m", up="y")
     converted, _ = as_layout(as_recorded, layout)
     return turned_up(converted, layout.up)
 
 
 def projected(recording: Recording) -> Recording:
-    """The clip as a camera in the sensor's place sees it, in pixels with y down."""
+    """The clip projected to a camera in the place of the sensor, in pixels with y down."""
     x, y, depth = np.moveaxis(turned_up(recording, "y").joints, -1, 0)
     width, height = IMAGE
     pixels = (width / 2 + FOCAL * x / depth, height / 2 - FOCAL * y / depth)
@@ -47,14 +47,14 @@ def projected(recording: Recording) -> Recording:
 
 
 def lifted(recording: Recording) -> Recording:
-    """A flat clip for a model of 3D clips, which refuses it otherwise: all joints at one depth."""
+    """A 2D clip for a 3D model, which would otherwise refuse it: all joints have one depth."""
     joints = recording.joints / np.float32(FOCAL)  # in units of the depth
     joints = np.concatenate([joints, 0 * joints[..., :1]], axis=-1)
     return dataclasses.replace(recording, joints=joints, unit="m")
 
 
 def count(predictor: Predictor, store: Store, rows: np.ndarray, layout: Graph, flat: bool) -> int:
-    """How many of the clips in that layout the model gets right."""
+    """Number of clips in that layout that the model classifies correctly."""
     clips = []
     for row in rows:
         recording = in_layout(store.joints(row), layout)
@@ -66,7 +66,7 @@ def count(predictor: Predictor, store: Store, rows: np.ndarray, layout: Graph, f
 
 
 def measure(predictor: Predictor, store: Store, rows: np.ndarray) -> list[dict]:
-    """A row for every layout, and one for COCO's joints in an image."""
+    """A row for every layout, and one for COCO's joints in 2D."""
     lines = []
     for name, flat in [*((name, False) for name in GRAPHS), ("coco17", True)]:
         layout = GRAPHS[name]
@@ -84,12 +84,12 @@ def measure(predictor: Predictor, store: Store, rows: np.ndarray) -> list[dict]:
 
 
 def _moved(joint: int, weights: dict[int, float], there: tuple[dict, ...]) -> bool:
-    """Whether a joint comes back from another layout as another one, or the middle of others."""
+    """Whether a joint is replaced by another joint, or the midpoint of others."""
     return any(there[v] != {joint: 1.0} for v in weights)
 
 
 def make_table(result: dict) -> str:
-    """The counts by layout, for the documents."""
+    """The table of counts by layout, for the documents."""
     lines = []
     for row in result["rows"]:
         joints = str(resolve_graph(row["layout"]).num_joints)
@@ -133,9 +133,11 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--data-dir", default="data", help="folder of the prepared nw_ucla")
     parser.add_argument("--checkpoint", type=Path, default=WEIGHTS, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="where to write the counts")
-    parser.add_argument("--write", type=Path, metavar="DIR", help="write the clips instead")
+    parser.add_argument("--write", type=Path, metavar="DIR", help="write the clips here instead")
     parser.add_argument("--to", default="coco17", metavar="LAYOUT", help="of --write")
-    parser.add_argument("--flat", action="store_true", help="with --write: as a camera sees them")
+    parser.add_argument(
+        "--flat", action="store_true", help="with --write: in 2D, as seen by a camera"
+    )
     args = parser.parse_args(argv)
     store = open_store("nw_ucla", args.data_dir)
     if args.write:

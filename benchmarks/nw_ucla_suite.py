@@ -7,8 +7,8 @@ seeds, without language (T0, six streams in one program) and with (T3); runs on 
 subjects for fitted weights; ensembles, a joint stream taught by the first six streams, pictures of
 wrong clips, released weights; with `--results`, copies of the reports and docs/results.md.
 
-Finished steps are not repeated: rerun the same command to resume. A step that fails is named at the
-end, and steps that do not need it still run.
+Finished steps are not repeated: rerun the same command to resume. Steps that do not depend on a
+failed step still run; failed steps are listed at the end.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from hocslm_jax.train.ablate import keep
 
 ENCODERS = ("hglnet", "ctrgcn")
 CONFIG = "configs/nw_ucla.py"
-PICTURES = 12  # of wrong clips
-SHARE = 0.5  # of the student's loss that comes from its teacher
-GRACE = 120  # seconds to save a checkpoint in
+PICTURES = 12  # number of pictures of wrong clips
+SHARE = 0.5  # weight of the teacher in the student's loss
+GRACE = 120  # seconds for saving a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One command; done when `done` exists, possible once all of `needs` do."""
+    """A command; it is done when `done` exists, and can run when all of `needs` exist."""
 
     done: Path
     command: tuple[str, ...]
@@ -215,13 +215,17 @@ def shown(step: Step) -> str:
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     add = parser.add_argument
-    add("--out", type=Path, required=True, help="where everything goes")
+    add("--out", type=Path, required=True, help="folder of all output")
     add("--encoders", nargs="+", choices=ENCODERS, default=ENCODERS)
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--data-dir", type=Path, help="prepared datasets; default: data")
-    add("--set", default="", metavar="k=v,k=v", help="for every run, e.g. epochs=2")
-    add("--minutes", type=float, help="stop after so long; rerun to resume")
-    add("--results", type=Path, help="copy reports here, e.g. results/nw_ucla/suite, and report")
+    add("--set", default="", metavar="k=v,k=v", help="settings of every run, e.g. epochs=2")
+    add("--minutes", type=float, help="time limit; rerun to resume")
+    add(
+        "--results",
+        type=Path,
+        help="copy reports here, e.g. results/nw_ucla/suite, and update docs/results.md",
+    )
     add("--dry-run", action="store_true", help="only list the steps, finished and unfinished")
     return parser.parse_args(argv)
 

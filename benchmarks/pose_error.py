@@ -1,10 +1,10 @@
-"""How far the skeleton found in a video is from the one that a depth sensor measured.
+"""Error of the skeleton estimated from a video, relative to that of a depth sensor.
 
     python -m benchmarks.pose_error --video CLIP.avi --skeleton CLIP.skeleton --pose-model DIR
 
-In: a video and its Kinect skeleton, a frame for each frame; both of NTU RGB+D. Each frame's found
-skeleton is laid over the measured one by the best similarity (turn, move, scale), which leaves the
-error of the pose alone. Out: the mean distance of each joint in centimetres.
+In: a video of NTU RGB+D and its Kinect skeleton, frame by frame. In each frame, the estimated
+skeleton is aligned with the measured one by the best similarity transform, so that only the error
+of the pose remains. Out: the mean distance of each joint in centimetres.
 """
 
 import argparse
@@ -23,9 +23,9 @@ from hocslm_jax.predict.clip_files import load_clip
 
 
 def similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """`source` [V, 3] turned, scaled and moved to be as near to `target` [V, 3] as it gets.
+    """`source` [V, 3], rotated, scaled and translated as close to `target` [V, 3] as possible.
 
-    Umeyama 1991, equations 40 to 42; never mirrored.
+    Umeyama 1991, equations 40 to 42; without reflection.
     """
     middle, goal = source.mean(axis=0), target.mean(axis=0)
     a, b = source - middle, target - goal
@@ -46,7 +46,7 @@ def errors(found: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 
 def measure(video: Path, measured: np.ndarray, folder: Path, name: str, mirrored: bool) -> dict:
-    """The errors of one estimator, and its seconds a frame."""
+    """The errors of one estimator, and its time per frame."""
     start = time.perf_counter()
     poses = estimate(video, open_pose(folder, name, mirrored=mirrored))
     seconds = time.perf_counter() - start
@@ -68,12 +68,12 @@ def measure(video: Path, measured: np.ndarray, folder: Path, name: str, mirrored
 
 
 def in_ntu(joints: np.ndarray, layout: Graph) -> np.ndarray:
-    """Joints [T, M, V, 3] as those of NTU [T, M, 25, 3]."""
+    """Joints [T, M, V, 3] mapped to those of NTU [T, M, 25, 3]."""
     return convert_layout(joints, layout, NTU25)[0]
 
 
 def make_table(result: dict) -> str:
-    """Joints by rows, estimators by columns."""
+    """Table with joints as rows and estimators as columns."""
     found = result["estimators"]
     lines = [
         [joint, *(f"{row['joints_cm'][joint]:.1f}" for row in found.values())]
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--skeleton", type=Path, required=True)
     add("--pose-model", type=Path, required=True)
     add("--estimators", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
-    add("--as-it-is", action="store_true", help="the video is no mirror image, unlike NTU's")
+    add("--as-it-is", action="store_true", help="the video is not a mirror image, unlike NTU's")
     add("--json", type=Path)
     args = parser.parse_args(argv)
     measured = load_clip(args.skeleton)

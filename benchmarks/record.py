@@ -1,4 +1,4 @@
-"""What every benchmark's result says of itself, and where it is written; tables in documents."""
+"""Common to all benchmarks: metadata and files of results, and tables in documents."""
 
 import functools
 import json
@@ -19,7 +19,7 @@ from hocslm_jax.train.environment import describe_machine, describe_versions
 
 
 def one_line_errors(main: Callable[..., int | None]) -> Callable[..., int]:
-    """A command's `main` as its exit status: what a user can put right is one line and a 2."""
+    """Runs `main`; returns its exit status. A UserError is printed as one line, with status 2."""
 
     @functools.wraps(main)
     def run(*arguments) -> int:
@@ -44,17 +44,17 @@ def measured_here(name: str, *packages: str, arguments: list[str] | None = None)
 
 
 def write_result(path: Path | None, result: dict) -> None:
-    """Writes the JSON file, if one is asked for."""
+    """Writes the JSON file, if requested."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, result)
 
 
 def read_result(path: Path) -> dict:
-    """What `write_result` wrote.
+    """Reads a result of `write_result`.
 
     Raises:
-        UserError: it is not there, or is damaged.
+        UserError: it is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -63,7 +63,7 @@ def read_result(path: Path) -> dict:
 
 
 def timed(call: Callable, repetitions: int) -> list[float]:
-    """Seconds of each repetition after a first one, until what it returns is there."""
+    """Seconds of each repetition after a first one, until its result is ready."""
     jax.block_until_ready(call())
     seconds = []
     for _ in range(repetitions):
@@ -80,10 +80,10 @@ def table(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def write_tables(document: Path, tables: dict[str, str], check: bool = False) -> None:
-    """Puts every table between its markers, `<!-- NAME -->` and `<!-- end -->`.
+    """Writes every table between its markers, `<!-- NAME -->` and `<!-- end -->`.
 
     Raises:
-        UserError: the document has no such place, or with `check` holds another table.
+        UserError: the document lacks the markers, or with `check` has another table.
     """
     old = document.read_text(encoding="utf-8")
     new = old

@@ -2,9 +2,9 @@
 
     python -m benchmarks.scaling --json results/benchmarks/scaling.json [--rows '* weak *']
 
-In: nothing but the configs; needs libtpu and no TPU (for rows of GPUs, `jax[cuda13]`). Out: a JSON
-file that grows by one row at a time, each compiled in a process of its own; rerun the same command
-to resume. `benchmarks.tables` makes the tables of docs/scaling.md from the file.
+In: the configs; needs libtpu (for rows of GPUs, `jax[cuda13]`), but no TPU or GPU. Out: a JSON file
+to which each row is added, compiled in its own process; rerun the same command to resume.
+`benchmarks.tables` makes the tables of docs/scaling.md from the file.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Row:
 
 
 def rows(pattern: str = "*") -> list[Row]:
-    """All rows of the tables, in their order, whose name matches the pattern."""
+    """The rows whose name matches the pattern, in the order of the tables."""
     made = []
     for strategy, encoder, chips in (
         ("T3", "hglnet", ("v5e",)),
@@ -81,7 +81,7 @@ def slices(chips: tuple[str, ...], numbers: tuple[int, ...]) -> list[tuple[str, 
 
 
 def measure(row: Row, more: str, limit: int) -> dict:
-    """The plan of one row, from a process of its own, which gives its memory back."""
+    """The plan of one row, from a separate process, which frees its memory."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "row.json"
         command = [sys.executable, "-m", "hocslm_jax", "plan", f"--json={out}"]
@@ -146,7 +146,7 @@ def table_names() -> list[str]:
 
 
 def make_table(name: str, result: dict) -> str:
-    """Markdown of the rows of one table that are there."""
+    """Markdown of the available rows of one table."""
     known = result["rows"]
     found = [row for row in rows() if row.table == name and row.name in known]
     return table(COLUMNS, [cells(row, known[row.name]) for row in found])
@@ -155,9 +155,11 @@ def make_table(name: str, result: dict) -> str:
 @one_line_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling")
-    parser.add_argument("--json", type=Path, required=True, help="the result, to be continued")
+    parser.add_argument(
+        "--json", type=Path, required=True, help="file of the result; new rows are added"
+    )
     parser.add_argument("--rows", default="*", help="only those whose name matches")
-    parser.add_argument("--set", default="", metavar="k=v,k=v", help="more settings, for all rows")
+    parser.add_argument("--set", default="", metavar="k=v,k=v", help="further settings of all rows")
     parser.add_argument("--limit", type=int, default=7200, help="seconds for one row")
     fill(parser.parse_args(argv))
 

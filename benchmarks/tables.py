@@ -15,7 +15,7 @@ from benchmarks import compile_gpu, follow, layouts, lm_weights, pose_error, sca
 from benchmarks.record import one_line_errors, read_result, table, write_tables
 from hocslm_jax.evaluate.released import releases_table
 
-BEST = 3  # released weights that README shows
+BEST = 3  # number of released weights in README
 NAMES = {
     "ctrgcn": "CTR-GCN",
     "hglnet": "HGLNet",
@@ -68,7 +68,7 @@ def _spread(found: dict, digits: int) -> str:
 
 
 def below(result: dict) -> str:
-    """Where and with what it was measured."""
+    """The machine, versions and command of a measurement."""
     machine, versions = result["machine"], result["versions"]
     return (
         f"\n\n{machine['cpu']}, {machine['cpu_cores']} cores; "
@@ -77,7 +77,7 @@ def below(result: dict) -> str:
 
 
 def kills_table(result: dict) -> str:
-    """Kills by place and signal, and what was lost or wrong afterwards."""
+    """Kills by place and signal, and lost or wrong outcomes."""
     counts: dict[str, dict] = {}
     for name, number in result["kills"].items():
         place, _, signal = name.rpartition(", ")
@@ -94,7 +94,7 @@ def kills_table(result: dict) -> str:
 
 
 def soak_table(result: dict) -> str:
-    """What a long run uses after a tenth of its steps and at its end."""
+    """Resources of a long run after a tenth of its steps and at its end."""
     if "soak" not in result:
         return "Not measured yet."
     found = result["soak"]
@@ -128,7 +128,7 @@ TABLES = {  # by document: its results, and the table of each marker
 
 
 def make(document: str, results: Path) -> dict[str, str]:
-    """Markdown by marker; a result that is not there yet is said to be missing.
+    """Markdown by marker; missing results are reported in the text.
 
     Raises:
         UserError: a result is damaged.

@@ -1,8 +1,8 @@
-"""CTR-GCN in plain PyTorch, organised as its public code is: the opponent of the benchmarks.
+"""CTR-GCN in plain PyTorch, organised like its public code: the baseline of the benchmarks.
 
-In: clips [N, C, T, V, M]. Out: logits [N, classes]. Written from the published layer table; every
-subset and every branch is a module of its own, 1x1 convolutions run before the mean over time, and
-the topology is applied by `einsum`. No operation is fused by hand, and none is made slower.
+In: clips [N, C, T, V, M]. Out: logits [N, classes]. Written from the published layer table: every
+subset and branch is a separate module, 1x1 convolutions precede the mean over time, and the
+topology is applied by `einsum`. No operation is fused by hand, and none is slowed down.
 """
 
 import re
@@ -118,7 +118,7 @@ class CTRGCN(nn.Module):
         return self.classifier(feature)
 
 
-# Names here, and in the public code of CTR-GCN, where block n is l{n + 1}.
+# Names here and in the public code of CTR-GCN, whose block n is l{n + 1}.
 PUBLIC = (
     (r"^norm\.", "data_bn."),
     (r"^classifier\.", "fc."),
@@ -141,7 +141,7 @@ PUBLIC = (
 
 
 def public_state(state: dict) -> dict:
-    """A state dict of `CTRGCN` under the names of the public code."""
+    """A state dict of `CTRGCN` with the names of the public code."""
     renamed = {}
     for name, value in state.items():
         for pattern, text in PUBLIC:

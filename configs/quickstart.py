@@ -13,7 +13,7 @@ from hocslm_jax.train import experiment
 def get_config(arg: str = ""):
     config = experiment.defaults()
     config.data.update(dataset="quickstart", protocol="xsub", auto_prepare=True)
-    # The first person alone tells these actions apart, at half the cost.
+    # The first person suffices to distinguish these actions, at half the cost.
     config.data.update(feeder="ntu", frames=32, num_persons=1, repeat=1)
     config.model.update(encoder="ctrgcn", width=16, stages=(2, 1, 1))
     config.optim.update(name="adamw", lr=0.01, weight_decay=0.01, schedule="cosine")

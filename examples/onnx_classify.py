@@ -1,8 +1,8 @@
-"""Classifies a `.skeleton` file of NTU RGB+D by an exported model; hocslm_jax is not needed here.
+"""Classifies a `.skeleton` file of NTU RGB+D with an exported model, without hocslm_jax.
 
     python examples/onnx_classify.py model.onnx clip.skeleton
 
-For models of NTU, of the streams joint and bone and their motions. The liveliest bodies count.
+For NTU models of the streams joint and bone and their motions. It uses the bodies that move most.
 """
 
 import json
@@ -33,7 +33,7 @@ def prepare(joints: np.ndarray, about: dict) -> np.ndarray:
     bodies = [body[body.any(axis=(1, 2))].reshape(-1, 3) for body in joints.swapaxes(0, 1)]
     order = np.argsort([-points.var(axis=0).sum() for points in bodies])
     joints = joints[:, order[: clip["num_persons"]]]
-    joints = joints[joints.any(axis=(1, 2, 3))]  # frames with anybody, [T, M, 25, 3]
+    joints = joints[joints.any(axis=(1, 2, 3))]  # frames with a body, [T, M, 25, 3]
     first = joints[joints[:, 0].any(axis=(1, 2)).argmax(), 0, graph["centre"]]
     joints = np.where(joints.any(axis=(2, 3), keepdims=True), joints - first, 0)
     margin = int((1 - clip["test_interval"]) * len(joints) / 2)

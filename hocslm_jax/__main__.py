@@ -1,14 +1,15 @@
 """The command `hocslm-jax VERB …`, also `python -m hocslm_jax VERB …`: one verb for each task.
 
-A verb is a module with `add_arguments(parser)` and `run(args)`, imported only when it is used. Only
-`train` has other flags, those of `--config`. A UserError is printed as one line; the status is 2.
+A verb is a module with `run(args)`, imported only when it is used. Its options are in a function of
+`options`, or in `add_arguments` of the module if that imports little. Only `train` parses its
+arguments itself. A UserError is printed as one line; the status is 2.
 """
 
 import argparse
 import importlib
 import sys
 
-from hocslm_jax import terminal
+from hocslm_jax import options, terminal
 
 VERBS = {
     "train": ("hocslm_jax.train.command", "train or evaluate an experiment of configs/"),
@@ -62,10 +63,20 @@ def _act(argv: list[str]) -> int | None:
     module, about = VERBS[verb]
     if verb == "train":
         return importlib.import_module(module).main([f"hocslm-jax {verb}", *argv[1:]])
-    verb_parser = argparse.ArgumentParser(prog=f"hocslm-jax {verb}", description=about)
-    verb_module = importlib.import_module(module)
-    verb_module.add_arguments(verb_parser)
-    return verb_module.run(verb_parser.parse_args(argv[1:]))
+    parser = argparse.ArgumentParser(prog=f"hocslm-jax {verb}", description=about)
+    declare_options(verb, parser)
+    args, rest = parser.parse_known_args(argv[1:])
+    if "settings" in args:
+        args.settings = options.read_settings(rest)
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return importlib.import_module(module).run(args)
+
+
+def declare_options(verb: str, parser: argparse.ArgumentParser) -> None:
+    """Adds the options of any verb but `train`; imports no JAX."""
+    declare = getattr(options, verb.replace("-", "_"), None)
+    (declare or importlib.import_module(VERBS[verb][0]).add_arguments)(parser)
 
 
 if __name__ == "__main__":

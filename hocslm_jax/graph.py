@@ -1,8 +1,8 @@
 """The skeleton as data: joint names, bones and a root.
 
-A `Graph` flows into the streams (which joint is the parent of which) and into the encoders (the
-static adjacency that every topology starts from). Common layouts are built in (`layout_tables`); a
-user's own skeleton is a mapping with the same fields, in a config or in a `graph.json`. NumPy only.
+Streams use a `Graph` to find the parent of each joint, and encoders to build the static adjacency
+that every topology starts from. Common layouts are built in (`layout_tables`); users describe their
+own skeleton by a mapping with the same fields, in a config or in a `graph.json`. NumPy only.
 """
 
 import collections
@@ -29,11 +29,11 @@ class Graph:
       joints: joint names; their order is the order of the V axis.
       edges: the bones as (child, parent) pairs, 0-based, one for every joint except the root.
       root: index of the joint that has no parent.
-      centre: index of the joint that clips in a sensor's coordinates are moved to; -1 = the root.
+      centre: index of the joint that clips in a sensor's coordinates are centred on; -1 = root.
       up: the axis that points up, of `UPWARDS`.
 
     Raises:
-      UserError: when the edges do not form one tree over all joints.
+      UserError: the edges do not form one tree over all joints.
     """
 
     name: str
@@ -59,9 +59,10 @@ class Graph:
         return tuple(parents[v] for v in range(self.num_joints))
 
     def as_mapping(self) -> dict:
-        """The fields as plain JSON types, without a usual centre or up: `resolve_graph`'s inverse.
+        """The fields as plain JSON types; the inverse of `resolve_graph`.
 
-        What is usual is left out, so that an index written before these fields existed is equal.
+        Default values of `centre` and `up` are left out, so that an index written before these
+        fields existed is equal.
         """
         fields = {
             "name": self.name,
@@ -77,9 +78,8 @@ class Graph:
 def resolve_graph(spec: str | Mapping | Graph) -> Graph:
     """Turns a built-in name or a mapping (`name`, `joints`, `edges`, `root`) into a Graph.
 
-    Edges, root and centre of a mapping name joints or give their places from 0. It may also have
-    `centre` and `up`; by default they are those of the built-in skeleton of these joints, else the
-    root and y.
+    A mapping gives joints by name or by 0-based index. It may also have `centre` and `up`; they
+    default to those of the built-in skeleton with the same joints, otherwise to the root and y.
 
     Raises:
       UserError: unknown name (with the nearest known one), a missing field, an unknown joint, or
@@ -108,17 +108,17 @@ def resolve_graph(spec: str | Mapping | Graph) -> Graph:
         centre = _place(spec["centre"], places) if "centre" in spec else centre
     except KeyError as error:
         raise UserError(
-            f"{where}: {str(error.args[0])[:50]!r} is none of its joints: {few(joints)}"
+            f"{where}: {str(error.args[0])[:50]!r} is not one of its joints: {few(joints)}"
         ) from None
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{where}: edges must be [child, parent] pairs of joint names or places ({error})"
+            f"{where}: edges must be [child, parent] pairs of joint names or indices ({error})"
         ) from None
     return Graph(str(spec.get("name", "custom")), joints, edges, root, centre, spec.get("up", up))
 
 
 def _place(joint: object, places: Mapping[str, int]) -> int:
-    """Of a joint by its name or its place. Raises KeyError for an unknown name."""
+    """Index of a joint given by name or index. Raises KeyError for an unknown name."""
     return places[joint] if isinstance(joint, str) else int(joint)
 
 
@@ -141,12 +141,12 @@ def parent_matrix(graph: Graph) -> np.ndarray:
 
 @functools.lru_cache
 def other_side(graph: Graph) -> np.ndarray:
-    """For every joint the one that takes its place in a mirror, int [V], by the joints' names.
+    """Index of every joint's mirror image, int [V], found by the joints' names.
 
-    "left hand" and "right hand" change places; a joint whose name starts with neither stays.
+    "left hand" and "right hand" swap; a joint whose name starts with neither side keeps its index.
 
     Raises:
-        UserError: no joint has another side, or one lacks its counterpart.
+        UserError: no joint has a side, or one lacks its counterpart.
     """
     places = {name.lower(): v for v, name in enumerate(graph.joints)}
     swap = list(range(graph.num_joints))
@@ -199,7 +199,7 @@ def _check_tree(graph: Graph) -> None:
 
 
 def _check_parents(graph: Graph, where: str) -> None:
-    """Every joint but the root has one parent, and the way up from every joint ends at the root."""
+    """Checks that every joint but the root has one parent, and that every path ends at the root."""
     joints, parents = graph.joints, {}
     for child, parent in graph.edges:
         if child == graph.root:
@@ -226,7 +226,7 @@ def _check_parents(graph: Graph, where: str) -> None:
 
 
 def _usual(joints: tuple[str, ...], root: int) -> tuple[int, str]:
-    """(centre, up) of the built-in skeleton of these joints, else the root and y."""
+    """(centre, up) of the built-in skeleton with these joints, otherwise the root and y."""
     same = ((graph.centre, graph.up) for graph in GRAPHS.values() if graph.joints == joints)
     return next(same, (root, "y"))
 

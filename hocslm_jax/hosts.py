@@ -1,9 +1,9 @@
 """Coordinates the processes of a run on several hosts: decide, wait, compare, stop and end.
 
 In: a function, a value or a signal of one process. Out: the same answer, or the same UserError, on
-all of them. A shared folder may show new files late, so processes do not decide by what each finds
-there: process 0 reads it and informs the others. Messages use JAX's coordination service, which
-needs no device and detects dead processes. Every process must call these functions in the same
+all of them. New files may appear late in a shared folder, so only process 0 reads it and informs
+the others. Messages use JAX's coordination service, which needs no device and detects dead
+processes. Every process must call these functions in the same
 order. With a single process they return at once.
 """
 
@@ -27,9 +27,9 @@ from jax._src import distributed  # the only access to the service; Orbax uses i
 from hocslm_jax.errors import UserError
 
 WAIT_S = 7 * 24 * 3600  # for work of another process; a dead process is detected long before
-LAG_S = 60  # until a shared folder shows what another host has written
-# Calls of `agree_to_stop` between a signal and the stop: more than one process can be ahead of
-# another, which has a step or two in flight (`loop.AHEAD`).
+LAG_S = 60  # most seconds until files of another host appear in a shared folder
+# Calls of `agree_to_stop` between a signal and the stop: more than the number of steps that one
+# process can be ahead of another (`loop.AHEAD`).
 LEAD = 8
 ENDED, STOP = "hocslm/ended", "hocslm/stop"
 
@@ -42,7 +42,7 @@ def on_first(act: Callable[[], Any]) -> Any:
     """Runs `act` on process 0 only; returns its value (JSON types) on every process.
 
     The other processes wait for it without a time limit. Within `act`, the functions of this module
-    take process 0 for alone.
+    behave as in a run of one process.
 
     Raises:
         UserError: raised by process 0; other processes report any error of process 0 in this way.
@@ -83,7 +83,7 @@ def any_process(value: bool) -> bool:
 def check_same(
     what: str,
     mine: Callable[[], Mapping[str, Any]],
-    advice: str = "make them alike on every host",
+    advice: str = "make them equal on every host",
 ) -> None:
     """Compares a flat mapping of JSON values with that of process 0.
 
@@ -112,10 +112,10 @@ def _compare(what: str, found: Sequence[tuple[str, Mapping[str, Any]]], advice: 
 
 
 def wait_to_see(path: Path, inside: bool = False) -> None:
-    """Returns when this host sees a file or folder of process 0; with `inside`, also its content.
+    """Waits until this host sees a file or folder of process 0, and with `inside` its content.
 
     Raises:
-        UserError: it does not see it within `LAG_S`.
+        UserError: it does not appear within `LAG_S`.
     """
     if _alone():
         return
@@ -126,7 +126,7 @@ def wait_to_see(path: Path, inside: bool = False) -> None:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"process {jax.process_index()} ({socket.gethostname()}) does not see {one}, "
-                    "which process 0 does: it must be in a folder that all hosts share"
+                    "but process 0 does: it must be in a folder that all hosts share"
                 )
             time.sleep(0.2)
 
@@ -151,11 +151,11 @@ def _alone() -> bool:
 
 
 def give_up(seconds: float) -> None:
-    """Ends this process after the others did not appear in time."""
+    """Ends this process because the others did not connect in time."""
     where = distributed.global_state.coordinator_address
     text = (
-        f"error: --distributed: not all processes met at {where} within {seconds:g} s: start one "
-        "on every host, check that it reaches that address, or raise --join_timeout"
+        f"error: --distributed: not all processes connected to {where} within {seconds:g} s: "
+        "start one on every host, check that it reaches that address, or raise --join_timeout"
     )
     print(text, file=sys.stderr, flush=True)
     os._exit(2)
@@ -174,7 +174,7 @@ def join_watch() -> None:
 def end_all(error: BaseException) -> None:
     """Ends all other processes with this error's message; returns when this one may end too.
 
-    If another process was first, it does not return: this process ends with that message.
+    If another process failed first, it does not return: this process ends with that message.
     """
     if not _watchers:
         return

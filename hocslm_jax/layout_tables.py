@@ -1,9 +1,9 @@
-"""Skeleton layouts in common use, as tables: which joints in which order, and what hangs where.
+"""Tables of common skeleton layouts: the joints in order, and the parent of each.
 
 A layout's joints are written as `joint: parent`, in the order of its V axis; the one without a
-parent is the root. Joints that mean the same in two layouts have the same name, so that clips can
-be converted by name; where a layout's own documentation says it otherwise, a comment gives its
-word. Left and right are the person's own. No code here: `graph.GRAPHS` makes Graphs of the tables.
+parent is the root. Equivalent joints of two layouts have the same name, so that clips can be
+converted by name; a comment gives the layout's own term if it differs. Left and right are the
+person's own. `graph.GRAPHS` builds Graphs from these tables.
 """
 
 from typing import NamedTuple
@@ -14,9 +14,9 @@ class Layout(NamedTuple):
 
     Attributes:
       joints: `joint: parent`, separated by commas.
-      centre: the joint that clips are moved to.
-      up: the axis that points up in the coordinates that this layout usually comes with; images
-        and cameras have y downwards.
+      centre: the joint on which clips are centred.
+      up: the axis that points up in the usual coordinates of this layout; in images and camera
+        coordinates y points down.
     """
 
     joints: str
@@ -46,8 +46,8 @@ _SMPL = """
 
 LAYOUTS = {
     # Kinect v2, as in NTU RGB+D (Shahroudy et al. 2016, figure 3). Root: spine at the shoulders.
-    # The hand tips hang from the thumbs as in CTR-GCN's bone list, a quirk that the published bone
-    # streams share. Microsoft's words: SpineBase, SpineMid, SpineShoulder.
+    # The parents of the hand tips are the thumbs, as in CTR-GCN's bone list, a quirk of the
+    # published bone streams. Microsoft's terms: SpineBase, SpineMid, SpineShoulder.
     "ntu25": Layout(
         """
         base of spine: mid spine, mid spine: shoulder spine, neck: shoulder spine, head: neck,
@@ -72,7 +72,7 @@ LAYOUTS = {
         centre="hip centre",
         up="y",
     ),
-    # Kinect for Windows SDK 1.8, `JointType` and "Joint Orientation": the tree begins at HipCenter.
+    # Kinect for Windows SDK 1.8, `JointType` and "Joint Orientation": the root is HipCenter.
     "kinect20": Layout(
         "hip centre, spine: hip centre, shoulder centre: spine, head: shoulder centre,"
         + _KINECT_LIMBS,
@@ -150,7 +150,7 @@ LAYOUTS = {
         up="-y",
     ),
     # MediaPipe's pose landmarker (BlazePose GHUM 3D), developers.google.com/mediapipe, "Pose
-    # landmark detection guide": the order. Of the limbs in `POSE_CONNECTIONS` this is a tree.
+    # landmark detection guide": the order. The tree is a subset of `POSE_CONNECTIONS`.
     "blazepose33": Layout(
         """
         nose, left eye inner: nose, left eye: left eye inner, left eye outer: left eye,

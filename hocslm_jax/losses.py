@@ -1,7 +1,7 @@
-"""Losses: pure functions from a model's outputs to what is minimised and what is logged.
+"""Losses: pure functions from a model's outputs to the objective and the logged metrics.
 
 In: logits or hidden states, the batch's targets and mask. Out: `(scalar, {name: (sum, count)})`;
-sums and counts add up over steps and hosts, a mean is taken only when a number is shown.
+sums and counts add up over steps and hosts, and are divided only when a metric is shown.
 `L = cls * classification + gen * caption` is eq. 14 of HocSLM.
 """
 
@@ -9,14 +9,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 Metrics = dict[str, tuple[jax.Array, jax.Array]]
 
 
 class Mixed(NamedTuple):
-    """How `mixup` blended a batch: each clip's own share, a scalar, and the labels [B] of the other
-    clips."""
+    """How `mixup` blended a batch: the weight of each original clip (a scalar), and the labels [B]
+    of the clips mixed in."""
 
     share: jax.Array
     label: jax.Array
@@ -26,13 +25,13 @@ class Teacher(NamedTuple):
     """Another model's output for a batch: probabilities [B, C] of its logits / `temperature`.
 
     The loss term is T^2 KL(teacher || student), both at temperature T; T^2 keeps the scale of its
-    gradient independent of T (Hinton et al. 2015, section 2). In a batch that `mixup` made the
+    gradient independent of T (Hinton et al. 2015, section 2). In a mixed batch, the
     probabilities are blended like the clips.
     """
 
     probabilities: jax.Array
     temperature: float
-    share: float  # of the loss
+    share: float  # weight of its term in the loss
 
 
 def classification(
@@ -51,11 +50,11 @@ def classification(
         logits: float32 [B, C].
         label: int32 [B].
         mask: float32 [B]; 1 for a clip, 0 for padding.
-        smoothing: share of the target that is spread evenly over all classes.
-        mixed: of a batch that `mixup` made; `top1` then counts only the clips' larger part.
+        smoothing: share of the target distribution that is uniform over all classes.
+        mixed: how `mixup` blended the batch; `top1` then uses the label of the larger part.
 
     Returns:
-        The mean, and `loss`, `top1` and, with a teacher, its term `teacher` as (sum, count).
+        The mean, and the metrics `loss`, `top1` and, with a teacher, `teacher` as (sum, count).
     """
     logits = logits.astype(jnp.float32)
     losses = _cross_entropy(logits, label, smoothing)
@@ -74,10 +73,10 @@ def classification(
 
 
 def mixup(rng: jax.Array, x: jax.Array, label: jax.Array, alpha: float) -> tuple[jax.Array, Mixed]:
-    """Blends every clip of a batch with the one at the same place from its end.
+    """Mixes the clips of a batch with those of the reversed batch (Zhang et al. 2018).
 
-    The own share is drawn from Beta(alpha, alpha), once for the batch, and is at least a half. A
-    batch is in random order already, so the reversed batch gives random partners, without a gather
+    The weight of the original clip is drawn from Beta(alpha, alpha) once per batch, and is at least
+    0.5. Batches are in random order, so the reversed batch gives random partners without a gather
     between devices.
     """
     share = jax.random.beta(rng, alpha, alpha)
@@ -94,11 +93,15 @@ def _distance(logits: jax.Array, teacher: Teacher, mixed: Mixed | None) -> jax.A
     target, temperature = teacher.probabilities, teacher.temperature
     if mixed is not None:
         target = _blend(mixed.share, target)
+    import optax  # in functions, since prediction does not need it
+
     student = jax.nn.log_softmax(logits / temperature)
     return temperature**2 * optax.losses.kl_divergence(student, target)
 
 
 def _cross_entropy(logits: jax.Array, label: jax.Array, smoothing: float) -> jax.Array:
+    import optax
+
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     if not smoothing:
         return losses
@@ -110,14 +113,14 @@ def caption(
 ) -> tuple[jax.Array, Metrics]:
     """Mean cross-entropy over the caption tokens and EOS of a batch (L_gen of eq. 14).
 
-    The paper has a sum over the tokens; with the mean the weight does not depend on their number.
+    The paper sums over the tokens; a mean makes the weight independent of their number.
 
     Args:
-        hidden: [B, L, H]; position t is where token t is predicted.
+        hidden: [B, L, H]; the state at position t predicts token t.
         head: [V, H], the language model's output matrix.
         tokens: int32 [B, L], right-padded.
         mask: float32 [B, L]; 1 for a token that counts.
-        chunk: positions whose logits exist at one time.
+        chunk: positions whose logits are in memory at the same time.
 
     Returns:
         The mean, and `caption_loss` and `caption_top1` as (sum, count).
@@ -133,9 +136,9 @@ def token_scores(
 ) -> tuple[jax.Array, jax.Array]:
     """-log p of every token, and whether it was the likeliest: two float32 [B, L].
 
-    The B x L x V logits never exist at once: a scan makes those of `chunk` positions at a time, and
-    the backward pass makes them again. Chunks are cut along L and not over the flattened B * L, so
-    that each holds a share of every device's clips and nothing is gathered between devices.
+    The B x L x V logits are never in memory at once: a scan computes `chunk` positions at a time,
+    and the backward pass recomputes them. Chunks are cut along L and not along the
+    flattened B * L, so that each holds a share of every device's clips, without any gather.
     """
     batch, length, width = hidden.shape
     chunk = min(chunk, length) or length
@@ -164,8 +167,8 @@ def token_scores(
 def word_logits(hidden: jax.Array, words: jax.Array) -> jax.Array:
     """hidden [B, T, H] and words [V, H] of one type -> float32 logits [B, T, V].
 
-    The gradient of the logits is rounded to that type as well: in float32 it would make both
-    gradients float32 products, at a fraction of the speed, and need a float32 copy of all words.
+    The gradient of the logits is rounded to that type as well: in float32, both gradients would be
+    slow float32 products, and need a float32 copy of the vocabulary.
     """
     return jnp.einsum("bth,vh->btv", hidden, words, preferred_element_type=jnp.float32)
 

@@ -43,7 +43,7 @@ class MeshSettings:
 
     Attributes:
       stream: devices that divide the streams of `data.streams` among them.
-      data: devices that divide the clips of a batch; -1 = all that are left.
+      data: devices that divide the clips of a batch; -1 = all remaining devices.
       model: devices that divide the language model's weights (tensor parallelism).
       fsdp: True splits trained weights and their moments over the `data` devices too.
     """
@@ -87,8 +87,8 @@ def make_mesh(
     if min(data, model) < 1 or stream < 0 or data * others != len(devices):
         also = f" x mesh.stream={stream}" if stream > 1 else ""
         raise UserError(
-            f"mesh.data={data} x mesh.model={model}{also} does not make the {len(devices)} devices "
-            "here: set --config.mesh.data=-1 and let --config.mesh.model divide them"
+            f"mesh.data={data} x mesh.model={model}{also} is not the {len(devices)} devices here: "
+            "set --config.mesh.data=-1 and let --config.mesh.model divide them"
         )
     axes = {"stream": stream} if stream else {}
     axes |= {"data": data, "model": model}
@@ -198,6 +198,13 @@ def tree_shardings(tree, mesh: Mesh, rules: Rules = RULES):
     return jax.tree.map_with_path(one, tree)
 
 
+def abstract(tree, shardings):
+    """Shapes and types of `tree` with `shardings`, for restoring."""
+    return jax.tree.map(
+        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), tree, shardings
+    )
+
+
 def _fitting(spec: P | str, shape: tuple[int, ...], mesh: Mesh) -> P:
     if isinstance(spec, str):
         return _largest(spec, shape, mesh)
@@ -211,7 +218,7 @@ def _fitting(spec: P | str, shape: tuple[int, ...], mesh: Mesh) -> P:
 
 
 def _largest(axis: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Splits the largest dimension that the axis divides; among equals the last, the outputs."""
+    """Splits the largest dimension that the axis divides; of equal ones, the last (the outputs)."""
     sizes = [(size, place) for place, size in enumerate(shape) if size % mesh.shape[axis] == 0]
     if not sizes or math.prod(shape) < WHOLE_BELOW:
         return P()

@@ -6,7 +6,6 @@ A block that cannot be tried has a comment on the line before it: `<!-- not run:
 import argparse
 import dataclasses
 import functools
-import importlib
 import re
 import runpy
 import shlex
@@ -21,7 +20,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from hocslm_jax.__main__ import VERBS
+from hocslm_jax import options
+from hocslm_jax.__main__ import declare_options
 from hocslm_jax.graph import Graph, adjacency
 from hocslm_jax.models import build_model, encoder, lm
 from hocslm_jax.models.lm import LMConfig
@@ -99,10 +99,11 @@ def check_launch(words):
 
 
 def check_verb(verb, words):
-    module = importlib.import_module(VERBS[verb][0])
     parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    args = parser.parse_args(words)
+    declare_options(verb, parser)
+    with mock.patch.object(options, "local_folder"):  # of runs that are not here
+        args, settings = parser.parse_known_args(words)
+    assert not settings or ("settings" in args and options.read_settings(settings))
     for name in ("table", "config"):
         if (file := getattr(args, name, None)) and isinstance(file, str | Path):
             assert (ROOT / str(file).partition(":")[0]).is_file(), file

@@ -33,7 +33,8 @@ MAY_IMPORT = {
     "plan": {"train"},
     "launch": {"train"},
     "export": {"predict"},
-    "__main__": {"launch", "export", "plan"},
+    "options": {"train"},
+    "__main__": {"launch", "export", "plan", "options"},
 }
 
 
@@ -125,6 +126,37 @@ def test_every_module_imports_without_torch_and_tensorflow(frameworks):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == "", f"importing the package pulled in {done.stdout}"
+
+
+ANSWER_ALL = """
+import contextlib, io, sys
+from hocslm_jax.__main__ import VERBS, main
+
+for verb in VERBS:
+    for word, status in (("--help", verb == "train"), ("--no-such-option", 2)):  # absl ends with 1
+        text = io.StringIO()
+        with contextlib.redirect_stdout(text), contextlib.redirect_stderr(text):
+            try:
+                found = main([verb, word])
+            except SystemExit as ending:
+                found = ending.code
+        said = text.getvalue()
+        assert found == status, (verb, word, found)
+        assert said.strip() and "Traceback" not in said, (verb, word, said)
+with contextlib.redirect_stderr(text):
+    assert main(["predict", "--checkpoint", "results/none", "clip.json"]) == 2
+    assert main(["plan", "--config", "no_such_config"]) == 2
+    assert main(["plan", "--config", "nw_ucla", "--no-such-option"]) == 2
+print(*sorted({"jax", "flax", "orbax", "optax"} & set(sys.modules)))
+"""
+
+
+def test_help_and_wrong_options_are_answered_without_jax():
+    done = subprocess.run(
+        [sys.executable, "-c", ANSWER_ALL], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "", f"help imported {done.stdout}"
 
 
 def test_no_two_files_of_one_name():

@@ -5,7 +5,7 @@
 Hardware: NW-UCLA on any accelerator; `--config configs/ntu60_xsub.py` for NTU.
 Time: 4 rows x 3 seeds, each as long as its config. On 2 CPU cores use a small network:
     --set recipe=short,width=16,frames=16,repeat=1,epochs=15,eval_every=5 (10 minutes per seed).
-Accuracy: the paper's numbers below are of NTU60 X-Sub, joint stream, one run each. The small
+Accuracy: the paper's numbers below are for NTU60 X-Sub, joint stream, one run each. The small
 network reaches 76 to 79 % on NW-UCLA, and no row is significantly better (docs/results.md).
 
 In the workdir of components.py the row `hglnet` is shared with that table.

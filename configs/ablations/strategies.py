@@ -6,7 +6,7 @@ Data: NW-UCLA with the caption bank; a small language model is pretrained on it,
 Hardware: any accelerator.
 Time: 7 rows x 3 seeds, each as long as its config. On 2 CPU cores use a small network:
     --set width=16,frames=16,repeat=1,epochs=15,finetune.epochs=6 (25 minutes per seed).
-Accuracy: the paper's numbers below are of NTU60 X-Sub, joint stream, one run each. The small
+Accuracy: the paper's numbers below are for NTU60 X-Sub, joint stream, one run each. The small
 network reaches 77 % on NW-UCLA, and 19 to 24 % with T2 and T4 (docs/results.md).
 
 Rows whose first stage is T0 start from the T0 run of their seed.

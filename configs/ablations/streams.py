@@ -6,11 +6,11 @@
 Hardware: NW-UCLA on any accelerator; `--config configs/ntu60_xsub.py` for NTU.
 Time: 6 rows x 3 seeds, each as long as its config. On 1 CPU core, 36 minutes per stream with
     --set recipe=short,width=32,frames=32,epochs=10.
-Accuracy: the paper's numbers below are of NTU60 X-Sub, one run each; on NW-UCLA the shortened
+Accuracy: the paper's numbers below are for NTU60 X-Sub, one run each; on NW-UCLA the shortened
 training reaches 87 to 92 % per stream and 94 % with six (docs/results.md).
 
-The strategy is that of the config file; the paper's is T3. The paper gives no weights of its
-ensembles; PRESET sets those of the table.
+The strategy is that of the config file; the paper's is T3. The paper does not give the weights of
+its ensembles; PRESET sets them.
 """
 
 from hocslm_jax.data.streams import PAPER_STREAMS

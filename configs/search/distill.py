@@ -1,4 +1,4 @@
-"""Distillation: three streams teach one, on NW-UCLA without its test view.
+"""Distillation of three streams into one, on NW-UCLA without its test view.
 
     python -m hocslm_jax ablate configs/search/distill.py --workdir runs/distill --seeds 0 1
 

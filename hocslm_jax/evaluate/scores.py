@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from hocslm_jax.data.store import Store
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import replaced, write_json
 from hocslm_jax.files.npy import read_npz
+
+if TYPE_CHECKING:
+    import jax  # slow to import; tables of saved scores do not need it
 
 MAX_CLIPS = 2_000_000  # clips in a file of scores
 
@@ -64,7 +66,7 @@ class Scores:
 
 
 def collect_scores(
-    predict: Callable[[np.ndarray], jax.Array],
+    predict: Callable[[np.ndarray], "jax.Array"],
     batches: Iterable[dict[str, np.ndarray]],
     store: Store,
     rows: np.ndarray | None = None,
@@ -77,7 +79,7 @@ def collect_scores(
 
 
 def collect_logits(
-    predict: Callable[[np.ndarray], jax.Array],
+    predict: Callable[[np.ndarray], "jax.Array"],
     batches: Iterable[dict[str, np.ndarray]],
     store: Store,
     rows: np.ndarray | None = None,
@@ -217,7 +219,7 @@ def write_report(workdir: str | Path, scores: Scores, classes: Sequence[str]) ->
         save_confusion(matrix, classes, partial)
 
 
-def _host_rows(logits: jax.Array) -> np.ndarray:
+def _host_rows(logits: "jax.Array") -> np.ndarray:
     """This host's rows of the logits, float32 [B, …, C], even if the array spans hosts."""
     if getattr(logits, "is_fully_addressable", True):
         return np.asarray(logits, np.float32)
@@ -230,6 +232,9 @@ def _all_hosts(rows: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.nda
     """Concatenates the rows and logits of all hosts."""
     if len(rows) != len(logits):
         raise ValueError(f"predict gave {len(logits)} rows of logits for {len(rows)} clips")
+    import jax
+    from jax.experimental import multihost_utils
+
     if jax.process_count() == 1:
         return rows, logits
     rows, logits = multihost_utils.process_allgather((rows, logits))  # [hosts, N], [hosts, N, C]

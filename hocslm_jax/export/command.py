@@ -1,8 +1,9 @@
-"""`python -m hocslm_jax export`: a trained model as one file that runs without this package.
+"""`python -m hocslm_jax export`: writes a trained model as one file that needs no other code.
 
 In: a run or a release. Out: the network from prepared clips x, float32 [B, M, T, V, C] of any batch
-size B, to logits [B, classes]: as ONNX, or as StableHLO for JAX on CPUs, GPUs and TPUs. What a clip
-goes through before is described in JSON: in the metadata of the ONNX file, and beside the other.
+size B, to logits [B, classes]: as ONNX, or as StableHLO for JAX on CPUs, GPUs and TPUs. The
+preprocessing of clips is described in JSON: in the metadata of an ONNX file, or in a file beside a
+StableHLO file.
 """
 
 import argparse
@@ -27,26 +28,18 @@ from hocslm_jax.train.hub import find_folder
 PLATFORMS = ("cpu", "cuda", "tpu")  # of StableHLO
 INPUT, OUTPUT = "x", "logits"
 KEY = "hocslm_jax"  # of the description in an ONNX file
-# Settings of a `Feed` that training alone draws by; a test clip goes through the rest.
+# Settings of a `Feed` that only affect training; the others describe how test clips are prepared.
 DRAWN = (
     *("streams", "repeat", "p_interval", "rotation", "crop", "mirror", "scale", "jitter"),
     *("drop_axis", "drop_joints", "graph"),
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax export`."""
-    add = parser.add_argument
-    add("model", metavar="RUN", help="run, release or hub id of one model")
-    add("--format", choices=("onnx", "stablehlo"), required=True, help="of the file")
-    add("--out", type=Path, required=True, metavar="FILE", help="the file to write")
-
-
 def run(args: argparse.Namespace) -> None:
     """Exports one model.
 
     Raises:
-        UserError: no such model, several, an operation without counterpart, or no place to write.
+        UserError: no such model or several, an unsupported operation, or --out cannot be written.
     """
     logging.set_verbosity(logging.ERROR)
     check_folder("--out", args.out)
@@ -67,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def in_float32(settings, **options):
-    """The network in the one type that all runtimes of ONNX compute in."""
+    """The network in float32, which all ONNX runtimes support."""
     return build_model({**settings, "dtype": "float32", "remat": False}, **options)
 
 
@@ -99,7 +92,7 @@ def write_stablehlo(model: TrainedModel, path: Path) -> None:
 
 
 def class_logits(model: TrainedModel) -> Callable[[jax.Array], jax.Array]:
-    """x [B, M, T, V, C] -> logits [B, classes]; the weights are constants in it."""
+    """A function x [B, M, T, V, C] -> logits [B, classes], with the weights as constants."""
     variables = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), model.variables)
 
     def logits(x):
@@ -110,7 +103,7 @@ def class_logits(model: TrainedModel) -> Callable[[jax.Array], jax.Array]:
 
 
 def description(model: TrainedModel) -> dict:
-    """Classes, skeleton and what a clip goes through on its way to x, as JSON types."""
+    """Classes, skeleton and preprocessing of clips, as JSON types."""
     graph, feed = model.graph, dataclasses.asdict(dataclasses.replace(model.feed, graph=""))
     return {
         "input": {

@@ -1,8 +1,8 @@
-"""From a JAX function to an ONNX model: its operations one by one, what is constant computed here.
+"""Converts a JAX function to an ONNX model, one operation at a time; constants are folded.
 
 In: a function of one batch, and the shape of one example. Out: an `onnx.ModelProto` whose batch has
-any size. `onnx_operators` says what an operation of JAX becomes; those of this package's networks
-are there, and any other is named in the error.
+any size. `onnx_operators` converts the operations of this package's networks; any other is named in
+the error.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ from hocslm_jax.export.onnx_operators import OPERATORS
 from hocslm_jax.models.formulations import ONNX, traced_for
 
 OPSET = 18
-IR_VERSION = 8  # read by ONNX Runtime from 1.14 on
-# Operations that only call another function, and where that function is among their parameters.
+IR_VERSION = 8  # readable by ONNX Runtime 1.14 and later
+# Operations that only call another function, and the parameter that holds the function.
 CALLS = {
     "jit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -64,7 +64,7 @@ def to_onnx(function: Callable, example: tuple[int, ...], names: tuple[str, str]
 
 
 def used_nodes(nodes: Sequence, output: str) -> list:
-    """The nodes that the output depends on, in their order."""
+    """The nodes that the output depends on, in order."""
     wanted, kept = {output}, []
     for node in reversed(nodes):
         if wanted.intersection(node.output):
@@ -82,7 +82,7 @@ def keep_used_constants(graph) -> None:
 
 
 def _convert(graph: Graph, jaxpr, consts: Sequence, args: Sequence[Tensor]) -> list[Tensor]:
-    """What a jaxpr gives for these inputs; its operations are added to the graph."""
+    """Adds the operations of a jaxpr to the graph; returns its outputs for these inputs."""
     known = dict(zip(jaxpr.constvars, map(_constant, consts), strict=True))
     known |= dict(zip(jaxpr.invars, args, strict=True))
 

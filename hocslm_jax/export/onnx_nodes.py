@@ -1,7 +1,7 @@
-"""The nodes of an ONNX model while it is built, and the arrays between them.
+"""The nodes of an ONNX model under construction, and the tensors between them.
 
-A `Tensor` may be smaller than JAX says, with 1 in the place of a size: then it stands for its
-repetition, which ONNX's arithmetic does on its own and `Graph.full` does for the rest.
+A `Tensor` may have size 1 along an axis where JAX has a larger size: it is then broadcast. ONNX's
+arithmetic broadcasts by itself; for other operators `Graph.full` does it.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from hocslm_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """An array that is known, or the name of one that the model computes; and its shape."""
+    """A constant array or the name of a computed one, and its shape."""
 
     value: np.ndarray | str
     shape: tuple
@@ -27,7 +27,7 @@ class Graph:
     Attributes:
       batch: the unknown size that shapes are multiples of.
       source: an input of the model whose first size it is.
-      moved: what was transposed, and how, by the name of the result.
+      moved: input and permutation of each transposition, by the name of its result.
     """
 
     batch: object
@@ -37,7 +37,7 @@ class Graph:
     moved: dict = dataclasses.field(default_factory=dict)
 
     def node(self, operator: str, *inputs: Tensor | np.ndarray, shape: Sequence, **attributes):
-        """The output of one more node."""
+        """Adds a node; returns its output."""
         from onnx import helper
 
         out = f"v{len(self.nodes)}"
@@ -46,7 +46,7 @@ class Graph:
         return Tensor(out, tuple(shape))
 
     def name(self, tensor: Tensor | np.ndarray) -> str:
-        """Of a tensor in the model; equal constants are stored once."""
+        """Name of a tensor in the model; equal constants are stored once."""
         from onnx import numpy_helper
 
         value = tensor.value if isinstance(tensor, Tensor) else tensor
@@ -59,7 +59,7 @@ class Graph:
         return self.constants[key].name
 
     def reshaped(self, tensor: Tensor, shape: Sequence) -> Tensor:
-        """The same numbers in another shape, of which one size may be unknown."""
+        """Reshapes a tensor; one size of the new shape may be unknown."""
         shape = tuple(shape)
         if same(tensor.shape, shape):
             return tensor
@@ -72,7 +72,7 @@ class Graph:
         return self.node("Reshape", tensor, sizes, shape=shape)
 
     def full(self, tensor: Tensor, shape: Sequence) -> Tensor:
-        """The tensor with all its repetitions."""
+        """The tensor, broadcast to the shape."""
         if same(tensor.shape, shape):
             return tensor
         if all(isinstance(size, int) for size in shape):
@@ -104,7 +104,7 @@ def same(one: Sequence, other: Sequence) -> bool:
 
 
 def transposed(graph: Graph, x: Tensor, order: Sequence[int]) -> Tensor:
-    """With its axes in another order; of two transpositions one is left, or none."""
+    """Permutes the axes; two transpositions in a row become one, or none."""
     if isinstance(x.value, str) and x.value in graph.moved:
         x, before = graph.moved[x.value]
         order = [before[axis] for axis in order]
@@ -114,7 +114,7 @@ def transposed(graph: Graph, x: Tensor, order: Sequence[int]) -> Tensor:
     if isinstance(x.value, np.ndarray):
         return Tensor(x.value.transpose(order), tuple(shape))
     moving = [axis for axis in order if not (isinstance(x.shape[axis], int) and x.shape[axis] == 1)]
-    if moving == sorted(moving):  # only axes of one element move
+    if moving == sorted(moving):  # only axes of size 1 move
         return graph.reshaped(x, shape)
     y = graph.node("Transpose", x, shape=shape, perm=order)
     graph.moved[y.value] = (x, order)
@@ -122,7 +122,7 @@ def transposed(graph: Graph, x: Tensor, order: Sequence[int]) -> Tensor:
 
 
 def cut(graph: Graph, x: Tensor, rows: Iterable[tuple], shape: Sequence) -> Tensor:
-    """The elements from start to stop in steps, of rows (start, stop, step, axis)."""
+    """Slices a tensor; each row is (start, stop, step, axis)."""
     rows = [row for row in rows if not (row[0] == 0 and row[2] == 1 and row[1] == x.shape[row[3]])]
     if not rows:
         return x

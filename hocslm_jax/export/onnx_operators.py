@@ -1,4 +1,4 @@
-"""What each operation of JAX becomes in ONNX: `OPERATORS`, used by `onnx_graph`.
+"""The ONNX counterpart of each JAX operation: `OPERATORS`, used by `onnx_graph`.
 
 An operator gets the graph, JAX's equation and its inputs as `Tensor`s, adds nodes and returns the
 output.
@@ -14,7 +14,7 @@ from hocslm_jax.export.onnx_nodes import Graph, Tensor, cut, same, transposed
 
 
 def _spread(*shapes: Sequence) -> tuple:
-    """The shape of an elementwise result; a size of 1 gives way to any other."""
+    """The shape of an elementwise result; sizes of 1 are broadcast."""
     ranks = {len(shape) for shape in shapes if shape}
     shapes = [shape for shape in shapes if shape] or [()]
     assert len(ranks) <= 1
@@ -65,7 +65,7 @@ def _reshape(graph: Graph, equation, x: Tensor) -> Tensor:
 
 
 def _broadcast(graph: Graph, equation, x: Tensor) -> Tensor:
-    """Only the axes are put in place: the repetition is left to whoever needs it."""
+    """Only inserts axes of size 1: operators that need the full size broadcast it themselves."""
     shape = [1] * len(equation.params["shape"])
     for axis, size in zip(equation.params["broadcast_dimensions"], x.shape, strict=True):
         shape[axis] = size
@@ -106,7 +106,9 @@ def _stack(graph: Graph, equation, *inputs: Tensor) -> Tensor:
 def _pad(graph: Graph, equation, x: Tensor, fill: Tensor) -> Tensor:
     low, high, inner = zip(*equation.params["padding_config"], strict=True)
     if any(inner) or min(*low, *high) < 0:
-        raise UserError("the model cannot be written as ONNX: it pads between elements, or cuts")
+        raise UserError(
+            "the model cannot be written as ONNX: it pads between elements, or by a negative amount"
+        )
     if not any((*low, *high)):
         return x
     shape = equation.outvars[0].aval.shape
@@ -131,11 +133,13 @@ def _reduce(operator: str) -> Callable:
 
 
 def _gather(graph: Graph, equation, x: Tensor, places: Tensor) -> Tensor:
-    """Slices at known places: one slice, or elements along one axis."""
+    """Slices at constant indices: one slice, or elements along one axis."""
     known, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
     shape, x = equation.outvars[0].aval.shape, _whole(graph, equation, x)
     if not isinstance(places.value, np.ndarray) or known.operand_batching_dims:
-        raise UserError("the model cannot be written as ONNX: it looks up what depends on a clip")
+        raise UserError(
+            "the model cannot be written as ONNX: it has indices that depend on the clip"
+        )
     if places.value.ndim == 1:
         cuts = zip(known.start_index_map, places.value, strict=True)
         rows = [(int(at), int(at) + sizes[axis], 1, axis) for axis, at in cuts]
@@ -143,11 +147,11 @@ def _gather(graph: Graph, equation, x: Tensor, places: Tensor) -> Tensor:
     axis, *more = known.start_index_map
     others = [size for place, size in enumerate(x.shape) if place != axis]
     if more or known.collapsed_slice_dims != (axis,) or not same((*others, 1), _last(sizes, axis)):
-        raise UserError("the model cannot be written as ONNX: it looks up along several axes")
+        raise UserError("the model cannot be written as ONNX: it indexes several axes at once")
     index = places.value[..., 0].astype(np.int64)
     made = [*others[:axis], *index.shape, *others[axis:]]
     y = graph.node("Gather", x, index, shape=made, axis=axis)
-    # JAX puts the axes of a slice at `offset_dims`, ONNX those of the index at `axis`.
+    # JAX puts the axes of a slice at `offset_dims`; ONNX puts those of the index at `axis`.
     looked = [place for place in range(len(shape)) if place not in known.offset_dims]
     now = {place: axis + n for n, place in enumerate(looked)}
     rest = [place for place in range(len(made)) if place not in now.values()]
@@ -156,7 +160,7 @@ def _gather(graph: Graph, equation, x: Tensor, places: Tensor) -> Tensor:
 
 
 def _last(sizes: Sequence, axis: int) -> tuple:
-    """The sizes with that of one axis at the end."""
+    """The sizes, with that of one axis moved to the end."""
     return (*sizes[:axis], *sizes[axis + 1 :], sizes[axis])
 
 
@@ -188,10 +192,10 @@ def _is_matrix(tensor: Tensor) -> bool:
 def _by_matrix(
     graph: Graph, x: Tensor, axis: int, matrix: Tensor, inner: int, place: int
 ) -> Tensor:
-    """x, whose `axis` is summed with the axis `inner` of a known matrix; the other goes to `place`.
+    """Contracts `axis` of x with the axis `inner` of a constant matrix.
 
-    The product leaves that axis where it was. Where JAX has it elsewhere, a transposition follows,
-    of which `transposed` makes nothing when the next operation undoes it.
+    The product has the matrix's other axis in the place of `axis`. A transposition moves it to
+    `place`, as in JAX; `transposed` removes it if the next operation undoes it.
     """
     columns = matrix.shape[1 - inner]
     shape = [*x.shape[:axis], columns, *x.shape[axis + 1 :]]

@@ -1,8 +1,8 @@
-"""What a sentence says about a clip beyond its class: which side acts, how often, how far.
+"""Attributes of a clip beyond its class in generated sentences: side, count, size, body part.
 
-In: sentences, and the captions of clips, from which the facts of each clip are read. Out: of each
-attribute how many generated sentences name the true value, beside two yardsticks: the training
-clips' most frequent value, and what a linear classifier reads off the visual token.
+In: sentences, and the captions of clips, which give the true values. Out: for each attribute the
+number of generated sentences with the true value, and two baselines: the training clips' most
+frequent value, and a linear classifier on the visual token.
 """
 
 import functools
@@ -21,8 +21,8 @@ _LEGS = (
 )
 _UPPER = r"hands?|forearms?|arms?|elbows?|wrists?|fists?|palms?|shoulders?|head|trunk|upper body"
 _MOTION = "swing|kick|jump|bow|step|motion|movement|gesture"
-# Attribute -> value -> what names it in lower-case words without punctuation. The pace is not
-# here: every clip is resized to the same number of frames, so no model can know it.
+# Attribute -> value -> pattern in lower-case text without punctuation. The pace is excluded: every
+# clip is resized to the same number of frames, so no model can know it.
 ATTRIBUTES = {
     "side": {
         side: rf"{side} (\w+ )?(({_PART})s?|foot|feet)(?! side)" for side in ("left", "right")
@@ -39,15 +39,15 @@ ATTRIBUTES = {
         "moderate": f"(moderate|medium) ({_MOTION})",
         "big": f"(big|large|huge|wide) ({_MOTION})",
     },
-    # A sentence that names the legs is about the whole body, whatever else it names.
+    # A sentence that names the legs is about the whole body, even if it also names other parts.
     "body": {"whole": _LEGS, "upper": rf"^(?!.*\b({_LEGS})\b).*\b({_UPPER})"},
 }
 _BOTH = re.compile(r"\b(left|right)( \w+)? (and|or)( the)? (left|right)\b")
-PROBED = 2000  # training clips that the linear classifier learns from, at most
+PROBED = 2000  # most training clips of the linear classifier
 
 
 def read_attributes(text: str) -> dict[str, str]:
-    """The value that a sentence names of each attribute, where it names one and no other.
+    """The value of each attribute of which a sentence names exactly one value.
 
     "The left and right hands" names neither side.
     """
@@ -60,9 +60,9 @@ def read_attributes(text: str) -> dict[str, str]:
 
 
 def reword(text: str, rng: np.random.Generator) -> str:
-    """The sentence with a random value in the place of each that it names by the value's own words.
+    """Replaces each attribute value in a sentence by a random one.
 
-    So a text can no longer be told from its other words: "Someone waves the left hand twice."
+    So the value cannot be guessed from the other words: "Someone waves the left hand twice."
     becomes "Someone waves the right hand four times."
     """
     for attribute, value in read_attributes(text).items():
@@ -74,7 +74,7 @@ def reword(text: str, rng: np.random.Generator) -> str:
 
 
 def read_facts(captions: Mapping[int, Iterable[str]]) -> dict[int, dict[str, str]]:
-    """What is known of each clip: the values on which those of its captions that name one agree."""
+    """The attribute values of each clip on which all captions that name one agree."""
     facts = {}
     for row, sentences in captions.items():
         named = [read_attributes(text).items() for text in sentences]
@@ -85,43 +85,44 @@ def read_facts(captions: Mapping[int, Iterable[str]]) -> dict[int, dict[str, str
 
 
 def score_attributes(
-    said: Mapping[int, str],
+    descriptions: Mapping[int, str],
     facts: Mapping[int, Mapping[str, str]],
     tokens: Mapping[int, np.ndarray],
     train: Iterable[int],
 ) -> dict[str, dict[str, int]]:
-    """Counts, for each attribute, the described clips whose sentence names the true value.
+    """Counts the described clips whose sentence names the true value of each attribute.
 
     Args:
-      said: row of a described clip -> its sentence.
-      facts: of `read_facts`; rows without an entry are not counted.
-      tokens: row -> its visual token [H]; of the described clips, and of those in `train`.
-      train: rows of training clips, from which alone the yardsticks learn.
+      descriptions: row of a described clip -> its sentence.
+      facts: from `read_facts`; rows without an entry are not counted.
+      tokens: row -> its visual token [H], for the described clips and those in `train`.
+      train: rows of training clips, on which the baselines are fitted.
 
     Returns:
-      For each attribute of which the training clips show two values or more, and some described
-      clip one: `total` described clips whose value is known, and of these the `correct`, `wrong`
-      and `unnamed` (none, or several values) by their sentence, `majority` that have the training
-      clips' most frequent value, and `probe` that `linear_probe` gets right.
+      For each attribute with at least two values among the training clips and one among the
+      described clips: `total`, the described clips whose value is known; of these, the sentences
+      that are `correct`, `wrong` or `unnamed` (no value, or several); the clips of `majority`, the
+      training clips' most frequent value; and the clips that `probe`, the linear classifier, gets
+      right.
     """
     scores = {}
     for attribute in ATTRIBUTES:
         known = [row for row in train if attribute in facts.get(row, {})]
-        asked = [row for row in said if attribute in facts.get(row, {})]
+        described = [row for row in descriptions if attribute in facts.get(row, {})]
         values = Counter(facts[row][attribute] for row in known)
-        if not asked or len(values) < 2:
+        if not described or len(values) < 2:
             continue
-        truth = [facts[row][attribute] for row in asked]
-        named = [read_attributes(said[row]).get(attribute) for row in asked]
+        truth = [facts[row][attribute] for row in described]
+        named = [read_attributes(descriptions[row]).get(attribute) for row in described]
         names, labels = np.unique([facts[row][attribute] for row in known], return_inverse=True)
-        seen, new = (np.stack([tokens[row] for row in rows]) for rows in (known, asked))
+        seen, new = (np.stack([tokens[row] for row in rows]) for rows in (known, described))
         guessed = names[linear_probe(seen, labels, new)]
         correct, unnamed = sum(map(str.__eq__, truth, (n or "" for n in named))), named.count(None)
         scores[attribute] = {
             "correct": correct,
-            "wrong": len(asked) - correct - unnamed,
+            "wrong": len(described) - correct - unnamed,
             "unnamed": unnamed,
-            "total": len(asked),
+            "total": len(described),
             "majority": truth.count(max(values, key=values.get)),
             "probe": int((guessed == np.array(truth)).sum()),
         }
@@ -136,8 +137,7 @@ def linear_probe(seen: np.ndarray, labels: np.ndarray, new: np.ndarray) -> np.nd
       new: [M, H].
 
     Returns:
-      int [M], the likeliest label of each. The penalty is the one with which most of `seen` are
-      right when each is left out in turn.
+      int [M], the likeliest label of each. Leave-one-out accuracy on `seen` chooses the penalty.
     """
     seen, new = np.asarray(seen, np.float64), np.asarray(new, np.float64)
     mean, scale = seen.mean(axis=0), seen.std(axis=0) + 1e-8
@@ -159,7 +159,7 @@ def linear_probe(seen: np.ndarray, labels: np.ndarray, new: np.ndarray) -> np.nd
 
 
 def summary_line(scores: Mapping[str, Mapping[str, int]]) -> str:
-    """`scores` of `score_attributes` for the terminal."""
+    """The scores of `score_attributes` as text."""
     return "; ".join(
         f"{name} {s['correct']} of {s['total']} right, {s['wrong']} wrong, "
         f"{s['unnamed']} not named (majority {s['majority']}, probe {s['probe']})"

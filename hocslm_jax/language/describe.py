@@ -1,4 +1,4 @@
-"""Describes clips with a trained model, and reads their class off the language model.
+"""Describes clips with a trained model, and classifies them by the language model's likelihoods.
 
 In: batches of clips, a function from clips to prefixes [v; P] (eq. 13), a language model. Out: a
 sentence for each clip, the log-likelihoods of each class's sentences, and scores of both. It runs
@@ -26,7 +26,7 @@ from hocslm_jax.models.lm import generate, head_matrix
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How sentences are made; temperature 0 takes the likeliest token (greedy)."""
+    """How sentences are decoded; temperature 0 takes the likeliest token (greedy)."""
 
     max_new_tokens: int = 48
     temperature: float = 0.0
@@ -59,7 +59,7 @@ def class_sentences(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first `count` sentences of every class: ids int32 [C, K, L] and lengths int32 [C, K].
 
-    A class with fewer sentences has lengths of 0 at the end.
+    A class with fewer sentences is padded with lengths of 0.
     """
     encoded = [
         [encode_caption(language.tokenizer, caption, limit)[0] for caption in text.captions[:count]]
@@ -76,9 +76,9 @@ def class_sentences(
 
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def log_likelihoods(lm, params, prefix, tokens, lengths, chunk: int = 16) -> jax.Array:
-    """Mean log-probability per token of each sentence [S, L] behind each prefix: [B, S].
+    """Mean log-probability per token of each sentence [S, L] after each prefix: [B, S].
 
-    One sentence at a time for the whole batch, so that B x S x L hidden states never exist.
+    One sentence at a time for the whole batch, so that B x S x L hidden states are never in memory.
     """
 
     def one(sentence):
@@ -87,7 +87,7 @@ def log_likelihoods(lm, params, prefix, tokens, lengths, chunk: int = 16) -> jax
         hidden = caption_states(lm, params, prefix, ids)
         nll, _ = token_scores(hidden, head_matrix(params), ids, chunk)  # [B, L]
         real = jnp.arange(ids.shape[1]) < length
-        return -(nll * real).sum(axis=1) / length  # NaN for a sentence that is not there
+        return -(nll * real).sum(axis=1) / length  # NaN for padding
 
     return jax.lax.map(one, (tokens, lengths)).T
 
@@ -96,7 +96,7 @@ def log_likelihoods(lm, params, prefix, tokens, lengths, chunk: int = 16) -> jax
 def sentence_embeddings(lm, params, tokens, lengths) -> jax.Array:
     """The mean of the last hidden states over the words of each sentence [S, L]: [S, H].
 
-    The language model reads the sentence alone; its EOS is left out. NaN for an empty sentence.
+    The language model reads the sentence without a prefix; EOS is left out. NaN for an empty one.
     """
 
     def one(sentence):
@@ -120,13 +120,13 @@ def describe_clips(
     """Row of the store -> its sentence, and -> its log-likelihoods [C, K].
 
     Args:
-        prefixes: a batch of this host to the global prefixes [B, 1 + P, H] and rows [B].
-        sentences: of `class_sentences`.
-        likelihoods: `log_likelihoods` of this language model, given the rest of its arguments.
+        prefixes: maps a batch of this host to the global prefixes [B, 1 + P, H] and rows [B].
+        sentences: from `class_sentences`.
+        likelihoods: `log_likelihoods` with this language model, given the rest of its arguments.
     """
     tokens, lengths = sentences
     flat = (tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
-    said, likelihood = {}, {}
+    descriptions, likelihood = {}, {}
     for batch in batches:
         prefix, rows = prefixes(batch)
         texts = describe(language, prefix, decoding)
@@ -134,17 +134,17 @@ def describe_clips(
         rows, loglik = multihost_utils.process_allgather((rows, loglik), tiled=True)
         for row, text, values in zip(rows.tolist(), texts, loglik, strict=True):
             if row >= 0:
-                said[row] = text
+                descriptions[row] = text
                 likelihood[row] = values.reshape(lengths.shape)
-    if not said:
+    if not descriptions:
         raise UserError("nothing to describe: there are no test clips")
-    return said, likelihood
+    return descriptions, likelihood
 
 
 def visual_tokens(
     prefixes: Callable[[dict], jax.Array], batches: Iterable[dict[str, np.ndarray]]
 ) -> dict[int, np.ndarray]:
-    """Row of the store -> its visual token [H]; arguments as of `describe_clips`."""
+    """Row of the store -> its visual token [H]; arguments as in `describe_clips`."""
     tokens = {}
     for batch in batches:
         prefix, rows = prefixes(batch)
@@ -154,24 +154,24 @@ def visual_tokens(
 
 
 def summarise(
-    store: Store, said: Mapping[int, str], likelihood: Mapping[int, np.ndarray], references
+    store: Store, descriptions: Mapping[int, str], likelihood: Mapping[int, np.ndarray], references
 ) -> tuple[list[dict], dict]:
     """Rows for `write_descriptions`, and the scores of all of them.
 
     Args:
-        said, likelihood: of `describe_clips`.
+        descriptions, likelihood: from `describe_clips`.
         references: row of the store -> one or more reference sentences.
     """
-    texts, order = bank(store.classes, store.name), sorted(said)
+    texts, order = bank(store.classes, store.name), sorted(descriptions)
     named = functools.cache(lambda text: named_class(text, texts))  # many clips, few sentences
     wanted = [references(row) for row in order]
     rows = [
         {
             "id": store.ids[row],
             "truth": store.classes[store.labels[row]],
-            "generated": said[row],
+            "generated": descriptions[row],
             "reference": sentences[0],
-            "named": named(said[row]),
+            "named": named(descriptions[row]),
         }
         for row, sentences in zip(order, wanted, strict=True)
     ]

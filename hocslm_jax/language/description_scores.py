@@ -1,8 +1,8 @@
-"""Scores of generated descriptions, and the file that keeps them.
+"""Scores of generated descriptions, and the file that stores them.
 
-In: one row a clip with what a model said about it, and its reference sentences. Out: counts and
-scores as plain numbers; the rows as JSON lines, for figures and reports. BLEU and chrF are
-sacrebleu's, ROUGE-L is rouge-score's; both are imported only when they are used.
+In: one row per clip with its generated sentence, and reference sentences. Out: counts and scores as
+plain numbers; the rows as JSON lines, for figures and reports. BLEU and chrF are from sacrebleu,
+ROUGE-L from rouge-score; both are imported on first use.
 """
 
 import functools
@@ -17,8 +17,8 @@ from hocslm_jax.files.atomic import write_text
 from hocslm_jax.files.text import parse_json, read_lines
 
 DESCRIPTIONS = "descriptions.jsonl"  # in the workdir of a run with language
-# Of one row: the clip, its class, the sentence, the first reference, and the class that the
-# sentence names or None.
+# Keys of a row: the clip, its class, the sentence, the first reference, and the class that the
+# sentence names, or None.
 KEYS = ("id", "truth", "generated", "reference", "named")
 
 
@@ -50,12 +50,12 @@ def score_descriptions(
 
 
 def class_from_likelihood(loglik: np.ndarray) -> np.ndarray:
-    """Reads the class off the language model: whose sentences it finds likeliest for the clip.
+    """The class whose sentences are likeliest to the language model.
 
-    Args and errors as of `class_likelihoods`.
+    Args and errors as in `class_likelihoods`.
 
     Returns:
-      int64 [N]: the class with the greatest mean over its sentences; of equals the first.
+      int64 [N]: the class with the greatest mean over its sentences; the first of equal ones.
     """
     return class_likelihoods(loglik).argmax(axis=1)
 
@@ -64,9 +64,9 @@ def class_likelihoods(loglik: np.ndarray) -> np.ndarray:
     """How likely the sentences of each class are for each clip.
 
     Args:
-      loglik: [N, C, K], for every clip, class and sentence of the class the mean log-likelihood of
-        the sentence's tokens with EOS, so that long sentences are not punished; NaN where a class
-        has fewer than K sentences.
+      loglik: [N, C, K], for every clip, class and sentence of the class, the mean log-likelihood of
+        the sentence's tokens with EOS (a mean, so that long sentences are not penalised); NaN if a
+        class has fewer than K sentences.
 
     Returns:
       float64 [N, C]: the mean over the sentences of a class.
@@ -97,7 +97,7 @@ def read_descriptions(path: str | Path) -> list[dict]:
     """Reads what `write_descriptions` wrote.
 
     Raises:
-      UserError: the file is absent, or a line of it damaged, by its number.
+      UserError: the file is missing, or a line is damaged (gives its number).
     """
     rows = []
     for number, line in read_lines(path, "a run with language writes it (strategy=T3)"):
@@ -118,7 +118,7 @@ def _sacrebleu(texts: list[str], references: list[tuple[str, ...]]) -> dict[str,
     from sacrebleu.metrics import BLEU, CHRF
 
     most = max(map(len, references))
-    # sacrebleu wants the k-th references of all clips together; None where a clip has fewer.
+    # sacrebleu takes the k-th references of all clips together; None if a clip has fewer.
     streams = [[each[k] if k < len(each) else None for each in references] for k in range(most)]
     return {
         "bleu": BLEU(force=True).corpus_score(texts, streams).score,
@@ -131,7 +131,7 @@ def _rouge_l(texts: list[str], references: list[tuple[str, ...]]) -> float:
 
     scorer = RougeScorer(["rougeL"])
 
-    @functools.cache  # greedy sentences about one class repeat themselves
+    @functools.cache  # greedy sentences about one class are often equal
     def best(text: str, candidates: tuple[str, ...]) -> float:
         return scorer.score_multi(candidates, text)["rougeL"].fmeasure
 

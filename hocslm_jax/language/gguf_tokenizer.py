@@ -1,4 +1,4 @@
-"""The tokenizer that a GGUF file holds: byte-level BPE, by the name of how it splits words.
+"""The tokenizer in a GGUF file: byte-level BPE, with the word splitter that the file names.
 
 In: the file's metadata. Out: a `Tokenizer` with the ids of the model that was converted.
 """
@@ -12,7 +12,7 @@ from hocslm_jax.data.tokenizer import Tokenizer
 from hocslm_jax.errors import UserError
 
 _SPECIAL, _ADDED = 3, 4  # token types of the format: control, user defined
-# Of the models' own tokenizer.json; {} is how many digits stay together.
+# As in the models' tokenizer.json; {} is the number of digits that stay together.
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -28,7 +28,7 @@ def _by_gpt2() -> list:
     return [pre_tokenizers.ByteLevel(add_prefix_space=False)]
 
 
-_SPLITTERS = {  # `tokenizer.ggml.pre`: how it splits text before the merges
+_SPLITTERS = {  # `tokenizer.ggml.pre`: pattern that splits text before the merges
     "gpt-2": _by_gpt2,
     "smollm": lambda: [pre_tokenizers.Digits(individual_digits=True), *_by_gpt2()],
     "qwen2": lambda: _split(_WORDS % ""),
@@ -40,10 +40,10 @@ def gguf_tokenizer(metadata: dict[str, Any], name: object) -> Tokenizer:
     """The tokenizer of a GGUF file's metadata.
 
     Args:
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
-        UserError: another kind of tokenizer, or one that lacks what it needs.
+        UserError: an unsupported or incomplete tokenizer.
     """
 
     def stated(key: str):
@@ -53,13 +53,13 @@ def gguf_tokenizer(metadata: dict[str, Any], name: object) -> Tokenizer:
     if model != "gpt2" or not isinstance(pre, str) or pre not in _SPLITTERS:
         raise UserError(
             f"{name}: its tokenizer ({model!s:.40}, {pre!s:.40}) is not supported (gpt2, "
-            f"{', '.join(_SPLITTERS)} are): take the model as safetensors"
+            f"{', '.join(_SPLITTERS)} are): use the model as safetensors"
         )
     tokens, merges, eos = stated("tokens"), stated("merges"), stated("eos_token_id")
     pad = eos if stated("padding_token_id") is None else stated("padding_token_id")
     kinds = stated("token_type") or []
     if not all(isinstance(each, list) and each for each in (tokens, merges, kinds or [0])):
-        raise UserError(f"{name} has no tokens or merges: take another conversion")
+        raise UserError(f"{name} has no tokens or merges: use another conversion")
     if not all(isinstance(each, int) and 0 <= each < len(tokens) for each in (eos, pad)):
         raise UserError(f"{name}: eos_token_id or padding_token_id is not the number of a token")
     try:

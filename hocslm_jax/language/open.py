@@ -1,8 +1,8 @@
-"""Opens the frozen language model of a run, and the captions that it is to read.
+"""Opens the frozen language model of a run, and the captions that it is trained with.
 
 In: `config.lm`, a mesh, and for training the captions of the dataset. Out: a `Language` with its
-weights on the devices. They are arrays in bfloat16 or float32, matrices also in 8 or 4 bits, an
-argument of the train step, and get no gradient, no optimiser state and no checkpoint.
+weights on the devices, in bfloat16 or float32, and matrices optionally in 8 or 4 bits. The weights
+are an argument of the train step without gradients, optimiser state or checkpoints.
 """
 
 import dataclasses
@@ -43,21 +43,21 @@ class LanguageSettings:
     Attributes:
       name: folder, GGUF file or hub id of a checkpoint, for init="load".
       init: "load", or "pretrain" a small one on the captions.
-      folder: where the pretrained one lies; "" = `lm/` in the workdir.
+      folder: folder of the pretrained one; "" = `lm/` in the workdir.
       dtype: "" = bfloat16 for a loaded model, float32 for one that is pretrained here.
-      weights: "" = in dtype; "int8" or "int4" keeps the layers' matrices of a loaded model in few
-        bits, see `models.lm.quantise`: less memory, more arithmetic.
-      remat: compute activations again in the backward pass: less memory, more arithmetic.
+      weights: "" = in dtype; "int8" or "int4" quantises the layers' matrices of a loaded model,
+        see `models.lm.quantise`: less memory, more arithmetic.
+      remat: recompute activations in the backward pass: less memory, more arithmetic.
       fsdp: True splits the weights over the `data` devices too.
-      chunk: caption positions whose logits exist at one time.
-      pack: True puts several examples in one row, in the place of padding each.
-      max_tokens: of a caption with its EOS; longer ones are cut at a word.
-      captions: "auto" (the clips' own, else the bank of the classes), "clips" or "bank".
+      chunk: caption positions whose logits are in memory at the same time.
+      pack: True puts several examples into one row instead of padding each.
+      max_tokens: limit of a caption with its EOS; longer ones are cut at a word.
+      captions: "auto" (the clips' own, otherwise the bank of the classes), "clips" or "bank".
       prompt: the sentence between the visual token and the caption.
-      prompt_mode: "soft" (trained, beginning with that sentence) or "text" (kept as it is).
+      prompt_mode: "soft" (trained, initialised with that sentence) or "text" (fixed).
       projector_width: hidden width of the projector.
-      ln_gain: first scale of the visual token: "embed_rms" (as word embeddings) or "one".
-      describe: test clips that are described at the end; 0 = none, -1 = all.
+      ln_gain: initial scale of the visual token: "embed_rms" (as word embeddings) or "one".
+      describe: number of test clips to describe at the end; 0 = none, -1 = all.
     """
 
     name: str = ""
@@ -83,10 +83,10 @@ class Language:
     """A frozen language model.
 
     Attributes:
-      name: its folder or hub id.
-      model: its architecture.
-      params: its weights, placed on the mesh.
-      tokenizer: of its vocabulary.
+      name: folder or hub id.
+      model: architecture.
+      params: weights, placed on the mesh.
+      tokenizer: tokenizer of its vocabulary.
       prompt: float32 [P, H], the embeddings of the prompt sentence.
       gain: RMS of its embedding table.
     """
@@ -104,11 +104,10 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
 
     Args:
         lm: `config.lm`.
-        folder: what to load: `config.lm.name`, or the folder of one that was pretrained here.
+        folder: `config.lm.name`, or the folder of a model that was pretrained here.
 
     Raises:
-        UserError: no such model, an architecture or a tokenizer that does not fit, or an option
-            with an unknown value.
+        UserError: no such model, an unsupported architecture or tokenizer, or an invalid option.
     """
     language = open_without_weights(lm, folder)
     config, dtype = language.model.config, language.model.dtype
@@ -119,7 +118,7 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
     params = load_params(resolve(folder), config, placed, dtype, model.weights)
     words = np.asarray(language.tokenizer.encode(lm.prompt))  # [P]
 
-    # Jitted and replicated, because no host need hold the whole table.
+    # Jitted and replicated, because a host need not hold the whole table.
     @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def prompt_and_gain(table):  # [V, H]
         table = table.astype(jnp.float32)
@@ -132,9 +131,9 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
 
 
 def open_without_weights(lm, folder: str | Path) -> Language:
-    """A language model without its weights, which is enough to classify. Raises UserError as above.
+    """A language model without weights, which suffices to classify. Raises UserError as above.
 
-    Its prompt is zeros and its gain 1; a run's checkpoint restores what they are for.
+    Its prompt is zeros and its gain 1; the values that they initialise are in the checkpoint.
     """
     check_language(lm)
     config, tokenizer = read_language(resolve(folder))
@@ -152,7 +151,7 @@ def read_language(folder: Path) -> tuple[LMConfig, Tokenizer]:
     """Sizes and tokenizer of a model's folder or GGUF file; any of `eos_token_ids` ends a text.
 
     Raises:
-        UserError: they do not fit each other, or a file is not what its checksum says.
+        UserError: they do not fit each other, or a file has a wrong checksum.
     """
     if is_gguf(folder):
         config, tokenizer = read_config(folder), gguf_tokenizer(read_metadata(folder), folder)
@@ -161,7 +160,7 @@ def read_language(folder: Path) -> tuple[LMConfig, Tokenizer]:
         config, tokenizer = read_config(folder), load_tokenizer(folder)
     ends = config.eos_token_ids
     check_pair(tokenizer, config.vocab_size, ends, str(folder))
-    if ends and tokenizer.eos_id not in ends:  # a caption ends as the model's own texts do
+    if ends and tokenizer.eos_id not in ends:  # captions end as the model's own texts do
         config = dataclasses.replace(config, eos_token_ids=(*ends, tokenizer.eos_id))
         tokenizer = dataclasses.replace(tokenizer, eos_id=ends[0])
     return config, tokenizer
@@ -179,7 +178,7 @@ def fusion_config(lm, language: Language, classify_on: str) -> FusionConfig:
 
 
 def training_captions(config, store, language: Language, shuffled: bool) -> CaptionTable:
-    """The captions that a stage learns from; prints where they are from and how many were cut."""
+    """The captions of a stage; prints their source and how many were cut."""
     lm = config.lm
     seed = config.seed if shuffled else None
     rows = store.rows(config.data.protocol, "train")
@@ -197,7 +196,7 @@ def training_captions(config, store, language: Language, shuffled: bool) -> Capt
 
 
 def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -> Grid | None:
-    """The grid for packed captions (`lm.pack`), chosen by their lengths; prints what it saves.
+    """The grid for packed captions (`lm.pack`), chosen by their lengths; prints the saving.
 
     None if packing is off, or would save too little.
     """
@@ -206,7 +205,7 @@ def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -
     rows = store.rows(config.data.protocol, "train")
     counts, first = table.count[rows], table.start[rows]
     place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    weights = np.zeros(len(table.lengths))  # how often each sentence is drawn
+    weights = np.zeros(len(table.lengths))  # relative frequency of each sentence
     np.add.at(weights, np.repeat(first, counts) + place, np.repeat(1 / counts, counts))
     before, shards = len(language.prompt), mesh.shape["data"]
     examples, whole = config.train.batch_size // shards, before + table.tokens.shape[1]
@@ -215,12 +214,12 @@ def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -
         say("captions are not packed: their lengths are too similar, or too few are on a device")
     else:
         share = grid.size / (examples * whole)
-        say(f"captions are packed into {share:.0%} of the positions that a row for each would take")
+        say(f"captions are packed into {share:.0%} of the positions of separate rows")
     return grid
 
 
 def weights_of(lm) -> str:
-    """`lm.weights`, which runs that are older than the setting do not have."""
+    """`lm.weights`, which older runs do not have."""
     return lm.get("weights", "")
 
 

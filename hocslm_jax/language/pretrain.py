@@ -1,12 +1,12 @@
 """Trains a small Qwen3 on captions, if you have no pretrained one (`lm.init=pretrain`).
 
-In: (class name, caption) pairs, text only. Out: a folder in Hugging Face's format, used as a
-downloaded one is: config.json, model.safetensors, tokenizer.json. Every example is
+In: (class name, caption) pairs, text only. Out: a folder in Hugging Face's format, like a
+downloaded model: config.json, model.safetensors, tokenizer.json. Every example is
 [summary ; prompt ; caption ; EOS]. The summary is one vector: the mean embedding of some words of
-the class name and the caption, with noise. So the model learns what a large one can do already: to
-say what a single vector in front of the prompt means. It sees every sentence with several sides,
-numbers and sizes: so few sentences would else be known by heart, and the model would guess "left"
-from the words before it and not read it off the vector.
+the class name and the caption, with noise. So the model learns to put a single vector before the
+prompt into words, which large models can already do. Every sentence occurs with several sides,
+numbers and sizes: otherwise the model would memorise the few sentences, and predict "left" from the
+words before it instead of the vector.
 """
 
 import dataclasses
@@ -41,17 +41,17 @@ from hocslm_jax.models.lm import (
 )
 from hocslm_jax.progress import Progress
 
-NAME_TOKENS = 16  # of a class name that are summarised
-NOISE = 0.3  # in the summary, relative to its own length
+NAME_TOKENS = 16  # tokens of a class name that are summarised
+NOISE = 0.3  # norm of the noise, relative to that of the summary
 REPORT = "pretrain.json"
-VARIANTS = 8  # of each sentence, with other sides, numbers and sizes
+VARIANTS = 8  # variants of each sentence, with other sides, numbers and sizes
 
 
 @dataclasses.dataclass(frozen=True)
 class PretrainSettings:
     """`config.lm.pretrain`: size and training of the small language model.
 
-    With `unseen` its text also has the sentences of the classes that `data.unseen` leaves out.
+    With `unseen`, its text includes the sentences of the classes that `data.unseen` leaves out.
     """
 
     vocab_size: int = 1024
@@ -67,7 +67,7 @@ class PretrainSettings:
 
 
 def pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int = 0) -> None:
-    """Trains on `pairs` and writes `folder`, whole or not at all; does nothing if it exists.
+    """Trains on `pairs` and writes `folder` atomically; does nothing if it exists.
 
     Args:
         lm: `config.lm`; its `pretrain` section gives sizes and steps.
@@ -113,9 +113,9 @@ def _pretrain(lm, pairs: Sequence[tuple[str, str]], folder: Path, seed: int) -> 
 
 
 def vary(name: str, text: str, rng: np.random.Generator) -> tuple[str, str]:
-    """The sentence with other values, and the class name followed by the values that it names.
+    """The sentence with random attribute values, and the class name followed by these values.
 
-    A summary always has the words of the name, and so these values.
+    A summary always includes the words of the name, and so these values.
     """
     text = reword(text, rng)
     said = [value for value in read_attributes(text).values() if value in text]
@@ -125,37 +125,37 @@ def vary(name: str, text: str, rng: np.random.Generator) -> tuple[str, str]:
 def corpus(
     store, protocol: str, source: str, unseen: Collection[str] = ()
 ) -> list[tuple[str, str]]:
-    """(class name, caption) of the bank, and of the training clips that have captions of their own.
+    """(class name, caption) of the bank, and of training clips with their own captions.
 
     Args:
-        source: `config.lm.captions`; "bank" leaves the clips' own out.
-        unseen: classes of which there is to be no sentence.
+        source: `config.lm.captions`; "bank" excludes the clips' own.
+        unseen: classes whose sentences are excluded.
     """
     texts = bank([name for name in store.classes if name not in unseen], store.name)
     pairs = [(name, sentence) for name, text in texts.items() for sentence in text.captions]
     path = store.path.parent / CAPTIONS
     if source != "bank" and path.is_file():
         own = read_captions(path)
-        for row in store.rows(protocol, "train"):  # which has no clip of an unseen class
+        for row in store.rows(protocol, "train"):  # has no clip of an unseen class
             name = store.classes[store.labels[row]]
             pairs += [(name, caption.caption) for caption in own.get(store.ids[row], ())]
     return pairs
 
 
 def check_unseen(folder: Path, unseen: Collection[str]) -> None:
-    """Raises UserError where a language model was pretrained on sentences of unseen classes.
+    """Raises UserError if a language model was pretrained on sentences of unseen classes.
 
     Args:
-        folder: of a language model, perhaps one that another run pretrained.
-        unseen: their names.
+        folder: folder of the language model, perhaps of another run.
+        unseen: names of the classes.
     """
-    if not unseen or not (folder / REPORT).is_file():  # a language model from elsewhere
+    if not unseen or not (folder / REPORT).is_file():  # not pretrained here
         return
     report = read_json(folder / REPORT, "pretrain it again, in another lm.folder")
     if known := [name for name in unseen if name in report.get("classes", unseen)]:
         raise UserError(
             f"{folder} was pretrained on sentences about {few(known, most=3)}, which data.unseen "
-            "leaves out: name another lm.folder, or allow it by lm.pretrain.unseen=true"
+            "leaves out: name another lm.folder, or allow it with lm.pretrain.unseen=true"
         )
 
 
@@ -217,14 +217,14 @@ def fit(model: DecoderLM, data: dict[str, np.ndarray], prompt: np.ndarray, size,
 
 
 def example_loss(model: DecoderLM, prompt: np.ndarray, batch: dict, key: jax.Array, params: dict):
-    """Cross-entropy on the captions [B, L], each behind a summary of its words and the prompt."""
+    """Cross-entropy on the captions [B, L], each after a summary of its words and the prompt."""
     captions, table = batch["captions"], params["embed"]["embedding"]  # [B, L], [V, H]
     words = jnp.concatenate([batch["names"], captions], axis=1)  # [B, S]
     choose, shake, share = jax.random.split(key, 3)
-    kept = jax.random.uniform(share, (len(words), 1))  # of the caption's words, 0 to all
+    kept = jax.random.uniform(share, (len(words), 1))  # share of the words to keep
     kept = jax.random.uniform(choose, words.shape) < kept  # [B, S]
     kept = (kept | (jnp.arange(words.shape[1]) < NAME_TOKENS)) & (words >= 0)
-    # [B, H], the mean of the kept words with the length of an embedding
+    # [B, H], the mean of the kept words, with the norm of an embedding
     summary = jnp.einsum("bsh,bs->bh", table[jnp.maximum(words, 0)], kept.astype(jnp.float32))
     summary *= jax.lax.rsqrt(jnp.mean(summary**2, axis=1, keepdims=True) + 1e-8)
     summary += NOISE * jax.random.normal(shake, summary.shape)

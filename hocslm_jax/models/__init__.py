@@ -1,4 +1,4 @@
-"""Flax Linen models: skeleton clip -> feature -> logits, visual token; no data, no devices here."""
+"""Flax Linen models: skeleton clip -> feature -> logits, visual token. No data, no devices."""
 
 from hocslm_jax.models.encoder import (
     CTRGCN,

@@ -1,7 +1,7 @@
-"""Applying a topology of its own to every sample and channel, as fast as the backend can.
+"""Graph aggregation with a separate topology for every sample and channel.
 
-On CPUs and TPUs `aggregate` is one fused loop over the senders, on GPUs one batched matrix product;
-the backend that is compiled for decides. Both have gradients of the same form.
+`aggregate` is one fused loop over the senders on CPUs and TPUs, and one batched matrix product on
+GPUs, depending on the backend that it is compiled for. The gradients of both have the same form.
 """
 
 import functools
@@ -44,10 +44,10 @@ _aggregate.defvjp(_aggregate_forward, _aggregate_backward)
 
 
 def _loops(topologies, values):
-    """One fused loop, three times as fast on XLA:CPU as the product.
+    """One fused loop, three times as fast on XLA:CPU as the matrix product.
 
-    Matrices this small would hardly fill a TPU's matrix unit, and would need copies that bring the
-    joints into its tiles; the loop runs on the vector unit, with samples and channels in the tiles.
+    Matrices this small use a TPU's matrix unit poorly, and need copies to tile over the joints; the
+    loop runs on the vector unit, tiled over samples and channels.
     """
     return _sum(
         (a[:, None, :, v], x[:, :, v, None])  # [B, 1, V, O] * [B, T, 1, O]
@@ -60,13 +60,13 @@ def _loops_backward(topologies, values, grad):
     """grad [B, T, V, O] -> S x [B, V, V, O] and S x [B, T, V, O]."""
     frames, joints = range(grad.shape[1]), range(grad.shape[2])
     grad_values = [_sum((a[:, None, u], grad[:, :, u, None]) for u in joints) for a in topologies]
-    # Over t, unrolled: as a reduction XLA:CPU would first write out all B * T * V * V * O products.
+    # The sum over t is unrolled: in a reduction XLA:CPU would store all B * T * V * V * O products.
     grad_topologies = [_sum((grad[:, t, :, None], x[:, t, None]) for t in frames) for x in values]
     return grad_topologies, grad_values
 
 
 def _sum(pairs):
-    """The sum of the products of pairs, added in float32 and returned in their type."""
+    """The sum of the products of pairs, accumulated in float32 and returned in their type."""
     pairs = list(pairs)
     products = (a.astype(jnp.float32) * b.astype(jnp.float32) for a, b in pairs)
     return functools.reduce(jnp.add, products).astype(pairs[0][0].dtype)
@@ -75,7 +75,7 @@ def _sum(pairs):
 def _products(topologies, values):
     """One matrix product for each sample and channel.
 
-    Its operands are laid out once, senders last, for this product and for both of its gradients.
+    Its operands are transposed once, senders last, for this product and both of its gradients.
     """
     a, x = _matrices(jnp.stack(topologies, axis=3)), _matrices(jnp.stack(values, axis=3))
     z = jax.lax.dot_general(x, a, (((2,), (2,)), ((0,), (0,))))  # [B * O, T, U]
@@ -84,9 +84,9 @@ def _products(topologies, values):
 
 
 def _by_channel(topologies, values):
-    """A matrix product for each sample, channel and subset; what makes its operands has its order.
+    """A matrix product for each sample, channel and subset, for ONNX.
 
-    The products of `_products` cost ONNX Runtime less than bringing their operands into order.
+    Operands are produced in the order of this product, since ONNX Runtime transposes slowly.
     """
     pairs = zip(map(channels_first, values), map(channels_first, topologies), strict=True)
     z = sum(x @ a.swapaxes(2, 3) for x, a in pairs)  # [B, O, T, V] @ [B, O, V, U]
@@ -133,5 +133,5 @@ def _from_matrices(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _settled(x: jax.Array) -> jax.Array:
-    """x [..., C], written to memory in the order of its axes: rows allow no other order."""
+    """x [..., C], stored in the order of its axes; flattening forces XLA to use that order."""
     return jax.lax.optimization_barrier(x.reshape(-1, x.shape[-1])).reshape(x.shape)

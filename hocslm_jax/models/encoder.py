@@ -91,7 +91,7 @@ def _ltc(stride: int, config: EncoderConfig, dtype) -> nn.Module:
     return LTC(stride, dtype, name="ltc")
 
 
-# The parts of a block by the value of `spatial` and `temporal`: a new one gets a line here.
+# The parts of a block by the values of `spatial` and `temporal`. Add new ones here.
 SPATIAL = {"cts": _cts, "ctrgc": _ctrgc}  # [B, T, V, C] -> S x [B, V, V, features]
 TEMPORAL = {"dht": _dht, "ltc": _ltc}  # [B, T, V, C] -> [B, T / stride, V, C]
 
@@ -105,7 +105,7 @@ _CHOICES = {
 
 
 def check_encoder(config: EncoderConfig) -> EncoderConfig:
-    """Returns the config, or raises UserError naming the first impossible setting."""
+    """Returns the config, or raises UserError naming the first invalid setting."""
     for field, allowed in _CHOICES.items():
         value = getattr(config, field)
         if value not in allowed:
@@ -206,7 +206,7 @@ def encoder_config(settings: Mapping) -> EncoderConfig:
     """An EncoderConfig: `encoder` names the base, other keys override its fields, "" keeps them.
 
     Raises:
-      UserError: an unknown encoder or field (with the nearest known name), or an impossible
+      UserError: an unknown encoder or field (with the nearest known name), or an invalid
         setting.
     """
     settings = {key: value for key, value in dict(settings).items() if value != ""}

@@ -1,8 +1,8 @@
-"""HocSLM's trainable half: encoder, classifier and the fusion that a language model reads (SSF).
+"""HocSLM's trainable part: encoder, classifier, and the fusion with a language model (SSF).
 
 In: clips x [B, M, T, V, C]. Out: class logits [B, classes] and the prefix [v; P] of eq. 13,
 [B, 1 + P, H], one visual token and a prompt in the embedding space of a language model of width H.
-The language model is not part of it: it is frozen, and an argument of the objective.
+The frozen language model is not part of it, but an argument of the objective.
 """
 
 import dataclasses
@@ -34,9 +34,10 @@ class FusionConfig:
     Attributes:
       lm_width: H, the language model's hidden size.
       prompt_length: P, number of prompt vectors.
-      width: of the projector's hidden layer; the paper does not give it.
-      gain: first value of the LayerNorm's scale. At 1 the visual token is some 30 times as long as
-        a word's embedding and hides the prompt; the RMS of the embedding table makes it as long.
+      width: hidden width of the projector; not given in the paper.
+      gain: initial scale of the LayerNorm. At 1, the norm of the visual token is about 30 times
+        that of a word's embedding, which hides the prompt; the RMS of the embedding table makes
+        them equal.
       classify_on: "feature" (the pooled feature s) or "visual" (the token v, the paper's T1).
     """
 
@@ -55,9 +56,9 @@ class FusionConfig:
 
 @jax.custom_vjp
 def metered(x: jax.Array, meter: jax.Array) -> jax.Array:
-    """`x` unchanged. The gradient of the float32 scalar `meter` is the sum of squares of x's own.
+    """`x` unchanged; the gradient of the scalar `meter` is the sum of squares of x's gradient.
 
-    So a backward pass tells how large one loss's gradient is at a place where several meet.
+    So one backward pass measures the gradient of one loss where several losses meet.
     """
     del meter
     return x
@@ -88,8 +89,8 @@ class HocSLM(nn.Module):
     """Encoder (eqs. 1-11), classifier, projector (eq. 12) and prompt (eq. 13), all in float32.
 
     Returns (logits [B, classes], prefix [B, 1 + P, H]). If only the logits are used, the compiler
-    removes the projector, so that classification costs no more than without it. A scalar 0 of each
-    of METERS in the collection "meters" measures that loss's gradient at the feature.
+    removes the projector, so that classification costs no more than without it. A scalar 0 for
+    each of METERS in the collection "meters" measures that loss's gradient at the feature.
     """
 
     graph: Graph
@@ -104,7 +105,7 @@ class HocSLM(nn.Module):
         projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
         visual = projector(self.metered("gen", feature))  # [B, H]
         shape = (fusion.prompt_length, fusion.lm_width)
-        # Training begins with the embeddings of a sentence instead (language/open.py).
+        # Training replaces this by the embeddings of a sentence (language/open.py).
         prompt = self.param("prompt", nn.initializers.normal(0.02), shape)
         seen = visual if fusion.classify_on == "visual" else self.metered("cls", feature)
         logits = classifier(seen, self.num_classes, self.config.dropout, train)
@@ -120,13 +121,13 @@ def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.A
     """Eq. 13: the language model reads Z = [v; P; E_cap], with teacher forcing.
 
     Args:
-        lm: `lm.DecoderLM`, or anything with its `embed` and its `(embeddings) -> hidden`.
-        params: of `lm`.
+        lm: `lm.DecoderLM`, or any module with its `embed` and its `(embeddings) -> hidden`.
+        params: parameters of `lm`.
         prefix: [B, 1 + P, H], the visual token and the prompt.
         tokens: int32 [B, L], the caption and its EOS, right-padded.
 
     Returns:
-        Hidden states [B, L, H]; position t, made of [v; P; tokens before t], predicts token t.
+        Hidden states [B, L, H]; position t sees [v; P; tokens before t] and predicts token t.
     """
     words = lm.apply({"params": params}, tokens[:, :-1], method="embed")  # [B, L - 1, H]
     read = jnp.concatenate([prefix.astype(words.dtype), words], axis=1)  # [B, P + L, H]

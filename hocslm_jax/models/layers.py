@@ -1,7 +1,7 @@
 """Pointwise and temporal convolutions, pooling and subsampling: the layers of every block.
 
 Features are channels-last, `[B, T, V, C]` (B counts clips x persons). Convolutions are matrix
-products on the flattened rows, because XLA's gradients of 4-D products spend their time in
+products on the flattened rows, because XLA's gradients of 4-D products are slowed down by
 transposing copies.
 """
 
@@ -24,14 +24,14 @@ def fan_out_normal(out: int, taps: int = 1) -> Initializer:
 
 
 def keep_map(module: nn.Module, name: str, value) -> None:
-    """Gives a topology or attention map to callers that apply a model with `mutable=["maps"]`."""
+    """Exposes a topology or attention map to callers that apply a model with `mutable=["maps"]`."""
     if not module.is_initializing():
         module.sow("maps", name, value)
 
 
 @jax.custom_vjp
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x [..., C] @ kernel [C, O] -> [..., O] on flattened rows, and so are its gradients."""
+    """x [..., C] @ kernel [C, O] -> [..., O]; it and its gradients use flattened rows."""
 
     def flat(x, kernel):
         return (_rows(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
@@ -53,10 +53,10 @@ product.defvjp(_product_forward, _product_backward)
 
 
 def _rows(x: jax.Array) -> jax.Array:
-    """x [..., C] -> [N, C], on a GPU written to memory in this order before a product reads it.
+    """x [..., C] -> [N, C]; on a GPU it is stored in this order before a product reads it.
 
-    XLA's GPU compiler would otherwise fuse the operations before a product, transposes included,
-    into the product's kernel, and then find no tiles for axes such as 25 joints.
+    XLA's GPU compiler would otherwise fuse preceding operations, such as transposes, into the
+    product's kernel, and then fail to tile axes such as 25 joints.
     """
     rows = x.reshape(-1, x.shape[-1])
     settled = jax.lax.optimization_barrier
@@ -66,7 +66,7 @@ def _rows(x: jax.Array) -> jax.Array:
 class Pointwise(nn.Module):
     """A 1x1 convolution: [..., C] -> [..., features], on flattened rows.
 
-    With `defer_bias` it returns (result without the bias, bias), for a BatchNorm that comes next.
+    With `defer_bias` it returns (result without the bias, bias), for the following BatchNorm.
     """
 
     features: int
@@ -89,7 +89,7 @@ class TemporalConv(nn.Module):
 
     Padded so that stride 1 keeps T; frames 0, s, 2s, ... are kept, with the same padding on both
     sides ("SAME" would shift by one frame at stride 2). The bias [features] is left to the
-    BatchNorm that comes next.
+    following BatchNorm.
     """
 
     features: int
@@ -111,7 +111,7 @@ class TemporalConv(nn.Module):
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, dilation: int) -> jax.Array:
     """x [B, T, V, C], kernel [taps, C, O] -> [B, T / stride, V, O].
 
-    The shifted copies of x side by side turn it into one matrix product.
+    Shifted copies of x are concatenated, so that it is one matrix product.
     """
     taps, channels, features = kernel.shape
     pad = dilation * (taps - 1) // 2
@@ -126,7 +126,7 @@ def _convolve_forward(x, kernel, stride, dilation):
 
 
 def _convolve_backward(stride, dilation, saved, grad):
-    """Both gradients are products with windows of `grad`, so that those of x need not be kept."""
+    """Both gradients are products with windows of `grad`, so that windows of x need not be kept."""
     x, kernel = saved
     taps, channels, features = kernel.shape
     pad = dilation * (taps - 1) // 2
@@ -149,8 +149,8 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 def subsample(x: jax.Array, stride: int) -> jax.Array:
     """Frames 0, s, 2s, ... of x [B, T, V, C] -> [B, ceil(T / s), V, C].
 
-    It is `x[:, ::s]`, written as a reshape and a slice without a stride: XLA's GPU compiler aborts
-    on some matrix products that read a strided slice.
+    Equal to `x[:, ::s]`, but a reshape and a slice without a stride, since XLA's GPU compiler
+    aborts on some matrix products that read a strided slice.
     """
     if stride == 1:
         return x
@@ -172,7 +172,7 @@ def shifted(x: jax.Array, taps: int, dilation: int, stride: int, pad: int, fill:
 def max_pool_time(x: jax.Array, stride: int) -> jax.Array:
     """Max over windows of three frames, padded by one: [B, T, V, C] -> [B, T', V, C].
 
-    Of equal frames the first takes the gradient, as in PyTorch; an absent person makes many equal
+    Among equal frames the first gets the gradient, as in PyTorch; an absent person has many equal
     frames.
     """
     windows = shifted(x, 3, 1, stride, 1, -jnp.inf)

@@ -1,7 +1,6 @@
 """BatchNorm with statistics in float32 and little memory traffic.
 
-`normalise` is a function of its own with a gradient of its own, because what a BatchNorm costs is
-reading and writing its input.
+`normalise` has a custom gradient, because the cost of a BatchNorm is reading and writing its input.
 """
 
 from collections.abc import Callable
@@ -25,8 +24,8 @@ def jittered_ones(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> 
 class BatchNorm(nn.Module):
     """Batch normalisation over every axis but the last, with statistics in float32.
 
-    PyTorch's `momentum=0.1` is 0.9 here. The running variance is the biased batch variance here
-    and the unbiased one, n / (n - 1) larger, in PyTorch.
+    PyTorch's `momentum=0.1` corresponds to 0.9. The running variance is the biased batch variance,
+    but in PyTorch the unbiased one, which is n / (n - 1) times larger.
     """
 
     train: bool
@@ -37,7 +36,7 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, shift: jax.Array | float = 0.0) -> jax.Array:
         """x [..., C] -> [..., C].
 
-        `shift` [C] is a bias of x that was not added, because it would only move the mean.
+        `shift` [C] is a bias that was not added to x, because it would only shift the mean.
         """
         shape = x.shape[-1:]  # [C], of all that follows
         scale = self.param("scale", self.scale_init, shape)
@@ -58,14 +57,14 @@ class BatchNorm(nn.Module):
 def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array):
     """Normalises x [..., C] by its own statistics.
 
-    The gradient keeps only x, and each of its formulas uses x instead of x - mean: XLA:CPU stores a
-    value that is used twice, and memory traffic is what a BatchNorm costs.
+    The gradient keeps only x, and its formulas use x instead of x - mean: XLA:CPU would store
+    x - mean, which is used twice, and memory traffic is the cost of a BatchNorm.
 
     Args:
       x: [..., C].
       scale, bias: [C], applied afterwards.
-      near: [C], values not far from the mean; on an accelerator the statistics are sums of
-        x - near and of its square, which then lose no digits.
+      near: [C], values close to the mean; on an accelerator the statistics are sums of
+        x - near and of its square, to avoid cancellation.
 
     Returns:
       y [..., C], mean [C] and variance [C] in float32. Only y passes a gradient on.
@@ -82,7 +81,7 @@ def _normalise(x, scale, bias, near):
 
 
 def _two_passes(x, near):
-    """Mean and variance [C]: for XLA:CPU, which would store the x - near that one pass needs."""
+    """Mean and variance [C] in two passes, for XLA:CPU, which would store x - near for one pass."""
     del near
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)
@@ -90,7 +89,7 @@ def _two_passes(x, near):
 
 
 def _one_pass(x, near):
-    """The same, read once; several devices add up both sums in one message."""
+    """Mean and variance in one pass; several devices add up both sums in one message."""
     axes = tuple(range(x.ndim - 1))
     off = x - near
     mean = off.mean(axes)

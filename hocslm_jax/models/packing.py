@@ -1,9 +1,9 @@
-"""Packs several captions into one row, so that the language model does not compute padding.
+"""Packs several captions into one row, so that the language model computes less padding.
 
-In: prefixes [B, 1 + P, H] and captions [B, C] with their lengths, and a `Grid` of fewer positions
-than B whole rows have. Out: the hidden states at the captions' words, equal to those of
-`hocslm.caption_states`. An example keeps its own positions and sees nothing of its neighbours, so
-that only time and memory depend on the packing. Every device of the 'data' axis packs its own part
+In: prefixes [B, 1 + P, H] and captions [B, C] with their lengths, and a `Grid` with fewer
+positions than B padded rows. Out: the hidden states at the captions' words, equal to those of
+`hocslm.caption_states`. An example keeps its own positions and does not attend to its neighbours,
+so that packing only changes time and memory. Every device of the 'data' axis packs its own part
 of the batch.
 
 Axes: S shards, b examples of a shard, G positions of a shard's grid, T positions that predict a
@@ -20,14 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-ROW_EXAMPLES = 3  # rows are about so many of the longest example; fewer leave gaps, more cost time
-MISFITS = 0.002  # share of the batches that may be too long for the grid
+ROW_EXAMPLES = 3  # row length in longest examples; shorter rows leave gaps, longer ones cost time
+MISFITS = 0.002  # tolerated share of batches that exceed the grid
 MAX_SHARE = 0.9  # of the padded positions; above it, packing does not pay for its gathers
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """What a batch is packed into: each of `shards` equal parts of it into rows x length."""
+    """Size of a packed batch: each of its `shards` equal parts has `rows` rows of `length`."""
 
     shards: int
     rows: int
@@ -40,10 +40,10 @@ class Grid:
 
 
 class Packed(NamedTuple):
-    """What the language model computed at the T positions that predict a caption's token."""
+    """The language model's hidden states at the T positions that predict a caption's token."""
 
     hidden: jax.Array  # [S, T, H]
-    tokens: jax.Array  # int32 [S, T], to be predicted
+    tokens: jax.Array  # int32 [S, T], targets
     example: jax.Array  # int32 [S, T], 0 to b - 1
     real: jax.Array  # bool [S, T]; the others are padding
 
@@ -56,7 +56,7 @@ def choose_grid(
     Args:
         sizes: [N], positions of each example of the dataset.
         weights: [N], how often each is drawn.
-        examples: of a shard.
+        examples: examples per shard.
         whole: positions of the longest example.
     """
     mean = np.average(sizes, weights=weights)
@@ -71,7 +71,7 @@ def choose_grid(
 def first_fit(sizes: jax.Array, grid: Grid) -> jax.Array:
     """Where each example of a shard begins in its flattened grid: int32 [b], -1 if it has no room.
 
-    The longest is placed first, each into the first row with room.
+    Examples are placed in order of decreasing length, each into the first row with room.
 
     Args:
         sizes: int32 [b], positions of each example.
@@ -109,7 +109,7 @@ def packed_states(
         lm: `lm.DecoderLM`.
         places: int32 [S, b], of `assign`, all with room.
     """
-    before = prefix.shape[1] - 1  # ahead of the position that predicts the first word
+    before = prefix.shape[1] - 1  # positions ahead of the one that predicts the first word
     # [S, b, ...] each
     prefix, tokens, lengths = (
         a.reshape(grid.shards, -1, *a.shape[1:]) for a in (prefix, tokens, lengths)
@@ -131,9 +131,9 @@ def packed_states(
     room = max(1, grid.size - places.shape[1] * before)  # for words, once the prefixes are in
 
     def words_of(hidden, tokens, owner, offset, used):
-        says = used & (offset >= before)
-        at = jnp.nonzero(says, size=room, fill_value=0)[0]  # [T]
-        real = jnp.arange(room) < says.sum()
+        predicts = used & (offset >= before)
+        at = jnp.nonzero(predicts, size=room, fill_value=0)[0]  # [T]
+        real = jnp.arange(room) < predicts.sum()
         target = tokens[owner[at], jnp.maximum(offset[at] - before, 0)]
         return Packed(hidden[at], target, owner[at], real)
 
@@ -141,7 +141,7 @@ def packed_states(
 
 
 def _layout(sizes, places, size):
-    """Of each position of a grid [G]: its example, its place in that, and whether it is used."""
+    """Per position of a grid [G]: its example, its index in the example, and whether it is used."""
     here = jnp.arange(size)
     inside = (here >= places[:, None]) & (here < (places + sizes)[:, None])  # [b, G]
     owner, used = inside.argmax(axis=0), inside.any(axis=0)

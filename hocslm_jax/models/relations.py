@@ -1,8 +1,8 @@
 """Relations of joints (HocSLM eq. 1): from features to a value for each ordered pair of joints.
 
-`Relations` makes two vectors for each joint, `relate` combines them for any pair, `Expand` turns
-the pairwise tensor into topologies. Subsets are the leading axis, and a module forms its pairs in
-the order in which it multiplies them, so that no copy is needed.
+`Relations` computes two vectors per joint, `relate` combines those of a pair, and `Expand` turns
+the pairwise tensor into topologies. Subsets are the leading axis, and each module forms its pairs
+in the order of its products, so that no copy is needed.
 
 Letters of shapes: S subsets of the skeleton graph, B clips x persons, T frames, V joints, R width
 of a relation, C and O input and output channels.
@@ -22,8 +22,8 @@ PAIR_MODES = ("tanh_diff", "diff", "product")
 def relate(a: jax.Array, b: jax.Array, mode: str = "tanh_diff") -> jax.Array:
     """Relation of receivers a to senders b, which broadcast against each other (eq. 1).
 
-    `tanh_diff` is CTR-GCN's tanh(a_i - b_j) and our reading of the paper, which fixes only that all
-    pairs are present.
+    `tanh_diff` is CTR-GCN's tanh(a_i - b_j), our choice; the paper only states that all pairs are
+    used.
     """
     if mode == "product":
         return a * b
@@ -39,7 +39,7 @@ class Expand(nn.Module):
     """A gated 1x1 convolution per subset on top of a graph: F [S, B, V, V, R] -> S x [B, V, V, O].
 
     Topology s is graph[s] + gate[s] * (W_s F_s + b_s). The gate scales the weights, which are
-    small, and not the result.
+    smaller than the result.
     """
 
     features: int
@@ -61,15 +61,15 @@ class Expand(nn.Module):
 def _expanded(x, kernel, bias, graph):
     """S x [B, V, V, O] of x [S, B, V, V, R], kernel [S, R, O], bias [S, O], graph [S, V, V, 1].
 
-    One plain product per subset, because XLA:CPU is slow at a batched one. Bias and graph are added
-    one after the other, so that devices exchange their small gradients only.
+    One plain product per subset, because XLA:CPU is slow at batched ones. Bias and graph are added
+    separately, so that devices exchange only their small gradients.
     """
     made = [product(part, k) + b for part, k, b in zip(x, kernel, bias, strict=True)]
     return [y + prior for y, prior in zip(made, graph, strict=True)]
 
 
 def _expanded_by_channel(x, kernel, bias, graph):
-    """In the order that `aggregate` takes them in; graph and bias are two more channels of x."""
+    """Channels first, as `aggregate` needs for ONNX; graph and bias are two more channels of x."""
     made = []
     for part, k, b, prior in zip(x, kernel, bias, graph, strict=True):
         known = jnp.concatenate([prior, jnp.ones_like(prior)], axis=-1)  # [V, V, 2]
@@ -83,7 +83,7 @@ def _expanded_by_channel(x, kernel, bias, graph):
 class Relations(nn.Module):
     """A joint's vectors as receiver and as sender: [B, T, V, C] -> a, b [S, B, V, R] (eq. 1).
 
-    Averaging over time before the 1x1 convolutions equals CTR-GCN's order and costs T times less.
+    Averaging over time before the 1x1 convolutions gives CTR-GCN's result at a T-th of the cost.
     R = C / 8, at least 8.
     """
 

@@ -45,10 +45,10 @@ class GSM(nn.Module):
     """Global semantic modelling, HocSLM eqs. 2-5: a, b [S, B, V, R] -> S x [B, V, V, features].
 
     The token of joint i in channel r is its association row F[i, :, r]; all channels share the
-    projections, so every channel is a head. The paper leaves open, and we chose: softmax over the
-    senders, width d = 16, Sim = sigmoid of the scaled logits, Dst = tanh(Q_i w - K_j w'), gamma on
-    the global term. `use_attention=False` replaces G by F itself, which is CTR-GC with gamma for
-    its alpha.
+    projections, so every channel is a head. The paper does not specify the following choices:
+    softmax over the senders, width d = 16, Sim = sigmoid of the scaled logits, Dst =
+    tanh(Q_i w - K_j w'), gamma on the global term. `use_attention=False` replaces G by F, which is
+    CTR-GC with gamma as its alpha.
     """
 
     features: int
@@ -62,8 +62,8 @@ class GSM(nn.Module):
     def __call__(
         self, a: jax.Array, b: jax.Array, weight: jax.Array, rest: jax.Array
     ) -> list[jax.Array]:
-        """weight * A_G + rest: `weight` is w_G of eq. 7, `rest` [S, V, V] the static part of other
-        terms."""
+        """weight * A_G + rest, where `weight` is w_G of eq. 7 and `rest` [S, V, V] the static part
+        of the other terms."""
         prior = self.param("graph", lambda _: jnp.asarray(adjacency(self.graph)))  # [S, V, V]
         gamma = self.param("gamma", nn.initializers.zeros, (prior.shape[0],))
         mixed = self.mix(a, b) if self.use_attention else all_pairs(a, b, self.pair_mode)
@@ -85,7 +85,7 @@ class GSM(nn.Module):
         a, b = a.swapaxes(2, 3), b.swapaxes(2, 3)  # [S, B, R, V]
         tokens = relate(a[..., None], b[..., None, :], self.pair_mode)  # [S, B, R, V, V]
         kernel = jnp.concatenate([query, key, eye], axis=-1).astype(self.dtype)  # [S, V, 2d + V]
-        # Queries, keys and values by one product per subset, its rows in the order of the tokens.
+        # Queries, keys and values by one product per subset, with rows in the order of the tokens.
         qkv = jnp.einsum("snj,sjd->snd", tokens.reshape(subsets, -1, joints), kernel)
         qkv = qkv.reshape(subsets, batch, relation, joints, -1)
         q, k, value = jnp.split(qkv, [self.width, 2 * self.width], axis=-1)  # [S, B, R, V, d or V]
@@ -105,9 +105,9 @@ class LSE(nn.Module):
     """Local structure enhancement, HocSLM eq. 6: a, b [S, B, V, R] -> A_L in two parts.
 
     A_L = W_l[M * sigmoid(F W_2 + b_2) * ReLU(F W_1 + b_1)] + lambda * A, on the support M of each
-    subset only. W_l has no bias, so the mask stays, and starts at 0, so A_L starts as the skeleton.
-    b_1 starts at 0.1, so that no unit starts dead. The paper leaves the residual open; we take the
-    normalised graph.
+    subset only. W_l has no bias, which preserves the mask, and starts at 0, so A_L starts as the
+    skeleton. b_1 starts at 0.1, so that no unit starts dead. The paper does not specify the
+    residual; it is the normalised graph here.
 
     Returns:
       S x [B, E_s, features], the first term on the E_s bones of each subset (73 of NTU's 1,875
@@ -147,10 +147,10 @@ class LSE(nn.Module):
 class CTS(nn.Module):
     """Composite topology, HocSLM eq. 7: w_G A_G + w_L A_L, [B, T, V, C] -> S x [B, V, V, features].
 
-    The weights are learnable scalars that start at 0.5 each. Both terms start as the skeleton, and
-    so does their sum. With only one part, that part is the topology. `gsm_attention=False` feeds
-    the pairwise tensor straight into the global term, which with `lse=False` is CTR-GC. The terms
-    are added before they are expanded, so that one dense topology is written to memory, not three.
+    The weights are learnable scalars that start at 0.5. Both terms, and so their sum, start as the
+    skeleton. If one part is off, the topology is the other part. `gsm_attention=False` uses the
+    pairwise tensor as the global term, which with `lse=False` is CTR-GC. The terms are added before
+    they are expanded, so that one dense topology is stored instead of three.
     """
 
     features: int
@@ -224,8 +224,8 @@ class Values(nn.Module):
 def subset_products(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> list[jax.Array]:
     """x [B, T, V, C], kernel [S, C, O] and float32 bias [S, O] -> S x [B, T, V, O] like x.
 
-    On a CPU they are products of their own, since it would copy what is cut out of one product. On
-    others they are one, of which `aggregate` takes all parts together.
+    On a CPU these are separate products, since slices of one product would be copied. Elsewhere it
+    is one product, whose parts `aggregate` uses together.
     """
     return by_platform(x, kernel, bias, cpu=_apart, onnx=_by_channel, default=_together)
 
@@ -235,7 +235,7 @@ def _apart(x, kernel, bias):
 
 
 def _by_channel(x, kernel, bias):
-    """In the order that `aggregate` takes them in."""
+    """Channels first, as `aggregate` needs for ONNX."""
     x = channels_first(x)
     pairs = zip(kernel, bias[..., None, None], strict=True)
     return [channels_last(jnp.einsum("co,bctv->botv", k, x) + b) for k, b in pairs]
@@ -268,8 +268,8 @@ subset_products.defvjp(_subset_products_forward, _subset_products_backward)
 class SpatialUnit(nn.Module):
     """Graph convolution ReLU(BN(sum_s A_s (W_s x)) + down(x)): [B, T, V, C] -> [B, T, V, O].
 
-    `topology` is a CTRGC or CTS module. The BatchNorm scale starts at 1e-6: a new block is its
-    shortcut.
+    `topology` is a CTRGC or CTS module. The BatchNorm scale starts at 1e-6, so that a
+    new block is close to its shortcut.
     """
 
     features: int

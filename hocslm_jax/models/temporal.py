@@ -21,9 +21,10 @@ from hocslm_jax.models.normalisation import BatchNorm, jittered_ones
 class LTC(nn.Module):
     """Local temporal convolution, HocSLM eq. 9: CTR-GCN's multi-scale unit.
 
-    Four branches of a quarter of the channels, concatenated: two convolutions over 5 frames
-    (dilation 1 and 2), a max-pool over 3, and a strided 1x1. The first three share one 1x1 product
-    and BatchNorm before, and all four one BatchNorm after: per channel the same as one each.
+    Four concatenated branches of a quarter of the channels each: two convolutions over 5 frames
+    (dilation 1 and 2), a max-pool over 3 frames, and a strided 1x1 convolution. The first three
+    share a 1x1 product and its BatchNorm, and all four the last BatchNorm; both are per channel, so
+    this equals separate ones.
     """
 
     stride: int = 1
@@ -44,25 +45,25 @@ class LTC(nn.Module):
         pooled = max_pool_time(third, self.stride), jnp.zeros(width)
         skip = Pointwise(width, True, dtype=self.dtype, name="skip")
         skip = skip(subsample(x, self.stride))
-        # Four times [B, T / stride, V, C/4], with the bias [C/4] that the norm adds.
+        # Four of [B, T / stride, V, C/4], each with the bias [C/4] that the norm adds.
         branches, biases = zip(near(first), wide(second), pooled, skip, strict=True)
         return norm("bn")(jnp.concatenate(branches, axis=-1), jnp.concatenate(biases))
 
 
 def _branch_normal(key: jax.Array, shape: tuple[int, int], dtype=jnp.float32) -> jax.Array:
-    """Kaiming fan-out of a third of the columns: each branch is a convolution of its own."""
+    """Kaiming fan-out of a third of the columns, since each branch is a separate convolution."""
     return (2.0 / (shape[-1] // 3)) ** 0.5 * jax.random.normal(key, shape, dtype)
 
 
 class GTA(nn.Module):
-    """Global temporal attention, HocSLM eq. 8: every joint attends over all frames of its own.
+    """Global temporal attention, HocSLM eq. 8: every joint attends over all of its frames.
 
-    The paper leaves the details open; we chose a single head, queries and keys of a quarter of the
+    The paper does not give the details. Here: a single head, queries and keys of a quarter of the
     channels, values of all, softmax over the frames in float32, and at stride s queries from frames
-    0, s, 2s, ... `position="relative"` adds a learnable bias per frame distance, which the paper
-    does not mention. Beside LTC the scales of the last BatchNorm start at 0, so that the block
-    starts as LTC alone. With `alone` they start near 1 as in LTC: the first block has no shortcut,
-    so zeros would stop all gradients.
+    0, s, 2s, ... `position="relative"` adds a learnable bias per frame distance, which is not in
+    the paper. Beside LTC, the scales of the last BatchNorm start at 0, so that the block starts as
+    LTC. With `alone` they start near 1 as in LTC: the first block has no shortcut, so zeros would
+    block all gradients.
     """
 
     stride: int = 1
@@ -76,8 +77,8 @@ class GTA(nn.Module):
         features = {"query": width, "key": width, "value": channels}
         parts = {name: self.param(name, projection, (channels, n)) for name, n in features.items()}
         kernel = jnp.concatenate([part["kernel"] for part in parts.values()], axis=-1)
-        # One product for all three, whose result is copied once, to [B, V, T, ...], the order in
-        # which the products below read it.
+        # One product for all three; its result is transposed once, to [B, V, T, ...], the order of
+        # the products below.
         qkv = product(x.astype(self.dtype), kernel.astype(self.dtype)).swapaxes(1, 2)
         query, key, value = jnp.split(qkv, [width, 2 * width], axis=-1)
         query = (query[:, :, :: self.stride] + parts["query"]["bias"]).astype(self.dtype)
@@ -108,7 +109,7 @@ def projection(key: jax.Array, shape: tuple[int, int]) -> dict[str, jax.Array]:
 class DHT(nn.Module):
     """Dynamic hierarchical temporal module, HocSLM eq. 10: w_G * GTA(x) + w_L * LTC(x).
 
-    The weights are learnable scalars that start at 1. With one part only, that part is the module.
+    The weights are learnable scalars that start at 1. If one part is off, the module is the other.
     """
 
     stride: int = 1

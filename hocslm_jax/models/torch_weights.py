@@ -1,7 +1,6 @@
-"""PyTorch CTR-GCN state dicts to our variables: NumPy arrays in, `{"params", "batch_stats"}` out.
+"""Converts a PyTorch CTR-GCN state dict (NumPy arrays) to `{"params", "batch_stats"}`.
 
-With the weights of a released checkpoint (`torch.load(...)` as NumPy arrays, or an `.npz` of them)
-the logits here are the same. Names are those of the public CTR-GCN code, `l1` to `l10`.
+The logits equal those of the public PyTorch code, whose names are used: `l1` to `l10`.
 """
 
 import re
@@ -18,7 +17,7 @@ def from_ctrgcn(state: Arrays) -> dict:
     """Variables of `Recogniser(graph, classes, CTRGCN)` from a CTR-GCN state dict.
 
     Raises:
-      UserError: keys are missing or unexpected (all are named); nothing is loaded partially.
+      UserError: keys are missing or unexpected.
     """
     used: set[str] = set()
     missing: list[str] = []
@@ -116,7 +115,7 @@ def _stacked(matrices: list[dict]) -> dict:
 
 
 def _split(tree: dict) -> tuple[dict, dict]:
-    """Separates parameters from running statistics, which are side by side in `_norm`."""
+    """Separates the parameters from the running statistics in the result of `_norm`."""
     params, stats = {}, {}
     for key, value in tree.items():
         if isinstance(value, dict):

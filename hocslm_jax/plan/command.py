@@ -7,13 +7,10 @@ read. Out: a page of numbers, also as JSON.
 import argparse
 import ast
 import contextlib
-import functools
-import runpy
 import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -23,33 +20,11 @@ from hocslm_jax.plan.chips import open_devices
 from hocslm_jax.plan.estimate import estimate
 from hocslm_jax.plan.summary import lines
 from hocslm_jax.train import experiment
-from hocslm_jax.train.config_files import config_file
 from hocslm_jax.train.stages import read_stages, stage_config
 
 EVERY_S = 30.0  # between two lines about the elapsed time
 
 Setting = tuple[str, str]  # dotted name, value as text
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `hocslm-jax plan`."""
-    parser.add_argument("--config", required=True, help="config file or name, then :k=v,k=v")
-    parser.add_argument("--topology", default="local", help="v5e:16x16, h100:8, b200:8, …, local")
-    parser.add_argument("--stage", type=int, help="number of the stage; default: the last")
-    parser.add_argument("--json", type=Path, help="JSON file to write")
-    parser.add_argument(
-        "--compile", action=argparse.BooleanOptionalAction, default=True, help="or only trace"
-    )
-    parser.epilog = "Any setting can be changed as in training: --config.optim.lr=0.05."
-    parser.allow_abbrev = False
-    for name in experiment.flatten(experiment.defaults()):
-        setting = functools.partial(_setting, name)
-        options = {"dest": "settings", "action": "append", "default": [], "type": setting}
-        parser.add_argument(f"--config.{name}", help=argparse.SUPPRESS, **options)
-
-
-def _setting(name: str, value: str) -> Setting:
-    return name, value
 
 
 def run(args: argparse.Namespace) -> None:
@@ -94,11 +69,12 @@ def read_config(spec: str, settings: Iterable[Setting] = ()) -> ConfigDict:
     """The config of `FILE:k=v,k=v` with more settings.
 
     Raises:
-        UserError: there is no such file, or a setting cannot have the value.
+        UserError: there is no such file or setting, or a setting cannot have the value.
     """
     file, _, argument = spec.partition(":")
-    config = runpy.run_path(str(config_file(file)))["get_config"](argument)
+    config = experiment.load(file, argument)
     for name, text in settings:
+        name = experiment.full_name(config, name)
         default = experiment.flatten(config)[name]
         config.update_from_flattened_dict({name: _value(name, text, default)})
     return config

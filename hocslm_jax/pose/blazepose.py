@@ -1,9 +1,9 @@
-"""BlazePose through LiteRT: who is in each frame, and where their 33 landmarks are.
+"""BlazePose on LiteRT: detects and tracks people, and finds their 33 landmarks in each frame.
 
 In: RGB images one after another, and a folder with the model files of the npm package
-`@mediapipe/pose`. Out: for each frame its bodies. A detector finds people; the landmark model then
-follows each of them, in the square that the landmarks of the frame before suggest, and the detector
-is asked again only now and then, or when somebody is lost.
+`@mediapipe/pose`. Out: the bodies in each frame. A detector finds people; the landmark model then
+follows each of them in the square predicted from the previous frame's landmarks. The detector runs
+again only every few frames, or when a person is lost.
 """
 
 import os
@@ -25,8 +25,8 @@ LANDMARKS = "pose_landmark_{}.tflite"
 HOW = "npm pack @mediapipe/pose && tar xzf mediapipe-pose-*.tgz"
 SIZE = 256  # pixels, each side of the landmark model's input
 JOINTS = 33
-PRESENT = 0.5  # of the landmark model's own score; below, there is nobody
-LOOK_EVERY = 15  # frames, where fewer people are followed than may be
+PRESENT = 0.5  # least score of the landmark model for a person to be present
+LOOK_EVERY = 15  # frames between detections while fewer people are tracked than allowed
 MOST_THREADS = 4
 
 
@@ -37,7 +37,7 @@ class Body(NamedTuple):
       track: the person's number, the same in all frames, from 0.
       joints: [33, 3], metres from the camera: x right, y down, z away.
       pixels: [33, 2], in the image.
-      confidence: [33], that the joint is in the image and not hidden, 0 to 1.
+      confidence: [33], 0 to 1, that the joint is in the image and visible.
     """
 
     track: int
@@ -47,7 +47,7 @@ class Body(NamedTuple):
 
 
 class Landmarks(NamedTuple):
-    """What the landmark model says of one region: as in Body, and the next frame's region."""
+    """The landmark model's output for one region: as in Body, and the region for the next frame."""
 
     world: np.ndarray
     pixels: np.ndarray
@@ -61,14 +61,14 @@ Measure = Callable[[Image.Image, Region], Landmarks]
 
 
 def open_follow(folder: Path, kind: str = "full") -> Callable:
-    """BlazePose as a function (pictures, most persons) -> the bodies in each picture.
+    """BlazePose as a function (pictures, max. persons) -> the bodies in each picture.
 
     Args:
-      folder: of the model files: the unpacked npm package, or a folder with it inside.
+      folder: the unpacked npm package with the model files, or a folder that contains it.
       kind: of the landmark model: lite, full or heavy.
 
     Raises:
-      UserError: no LiteRT, or no model files.
+      UserError: LiteRT or the model files are missing.
     """
     detector, landmarks = (_open(path) for path in find_models(folder, kind))
     look, measure = detector_of(detector), landmarks_of(landmarks)
@@ -83,10 +83,10 @@ def track(
     Args:
       look: finds the regions of people in a picture.
       measure: finds the landmarks in a region.
-      persons: at most so many at a time.
+      persons: most people at a time.
     """
     known: dict[int, Region] = {}  # where to look in the next frame, by the person's number
-    last: dict[int, Region] = {}  # where somebody was seen last, also who is lost
+    last: dict[int, Region] = {}  # where each person was seen last, including lost ones
     looked = -LOOK_EVERY
     for number, image in enumerate(frames):
         if not known or (len(known) < persons and number - looked >= LOOK_EVERY):
@@ -109,7 +109,7 @@ def track(
 
 
 def _number_for(region: Region, known: dict, last: dict[int, Region], persons: int) -> int:
-    """The free number of whoever was lost nearest by; one never used, rather than one far away."""
+    """The free number of the nearest lost person; an unused number if none was lost nearby."""
     free = [number for number in range(persons) if number not in known]
     return min(free, key=lambda n: regions.distance(region, last[n]) if n in last else region.side)
 
@@ -118,7 +118,7 @@ def find_models(folder: Path, kind: str) -> tuple[Path, Path]:
     """(detector, landmark model) in a folder or in one below it.
 
     Raises:
-      UserError: they are not there; says how to get them.
+      UserError: they are missing; says how to get them.
     """
     for place_ in (folder, folder / "package", folder / "node_modules" / "@mediapipe" / "pose"):
         detector = next((place_ / n for n in DETECTOR if (place_ / n).is_file()), None)
@@ -132,7 +132,7 @@ def find_models(folder: Path, kind: str) -> tuple[Path, Path]:
 
 
 def detector_of(model: Callable[[np.ndarray], dict[int, np.ndarray]]) -> Look:
-    """A function image -> regions of people, the surest first, of a model by its outputs' sizes."""
+    """A function image -> regions of people, best first."""
     places = regions.anchors()
 
     def look(image: Image.Image) -> list[Region]:
@@ -148,11 +148,13 @@ def detector_of(model: Callable[[np.ndarray], dict[int, np.ndarray]]) -> Look:
 
 
 def landmarks_of(model: Callable[[np.ndarray], dict[int, np.ndarray]]) -> Measure:
-    """A function (image, region) -> landmarks, of a model by its outputs' sizes."""
+    """A function (image, region) -> landmarks. The model's outputs are known by their sizes."""
 
     def measure(image: Image.Image, region: Region) -> Landmarks:
         outputs = model(cut(image, region, SIZE) / 255)
-        table = outputs[195].reshape(39, 5)  # x, y, z, visibility, presence; 6 of them help
+        table = outputs[195].reshape(
+            39, 5
+        )  # x, y, z, visibility, presence; the last 6 are auxiliary
         pixels = regions.to_image(table[:, :2] / SIZE, region)
         world = regions.turned_back(outputs[117].reshape(39, 3)[:JOINTS], region)
         sure = 1 / (1 + np.exp(-np.clip(table[:JOINTS, 3:], -50, 50)))
@@ -170,7 +172,7 @@ def landmarks_of(model: Callable[[np.ndarray], dict[int, np.ndarray]]) -> Measur
 def cut(image: Image.Image, region: Region, size: int) -> np.ndarray:
     """A region of an RGB image as float32 [size, size, 3], 0 to 255; black beyond the image."""
     factor = int(region.side // size)
-    if factor > 1:  # average first, or thin limbs fall between the samples
+    if factor > 1:  # average first, or sampling would miss thin limbs
         small = image.reduce(factor)
         return cut(small, Region(*(v / factor for v in region[:3]), region.angle), size)
     picture = image.transform(
@@ -183,7 +185,7 @@ def cut(image: Image.Image, region: Region, size: int) -> np.ndarray:
 
 
 def _open(path: Path) -> Callable[[np.ndarray], dict[int, np.ndarray]]:
-    """A model as a function of an input [H, W, 3]; its outputs by their number of values."""
+    """A model as a function: input [H, W, 3] -> {number of values: output}."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
@@ -199,7 +201,7 @@ def _open(path: Path) -> Callable[[np.ndarray], dict[int, np.ndarray]]:
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:80]
-        raise UserError(f"{path} is no model that LiteRT reads ({reason}): `{HOW}`") from None
+        raise UserError(f"{path} is not a model that LiteRT can read ({reason}): `{HOW}`") from None
     source = interpreter.get_input_details()[0]["index"]
     targets = interpreter.get_output_details()
 

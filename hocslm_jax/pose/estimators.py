@@ -1,8 +1,8 @@
-"""The table of pose estimators, and the one function that makes skeletons of a video.
+"""The table of pose estimators, and the function that extracts skeletons from a video.
 
-In: a video file. Out: `Poses`, in metres before the camera. To name another estimator (RTMPose
-through rtmlib, MediaPipe Tasks), write a function like `blazepose.follow`, from pictures to the
-bodies in each, and give it a line in `ESTIMATORS`.
+In: a video file. Out: `Poses`, in metres, in the camera's coordinates. To add another estimator
+(RTMPose through rtmlib, MediaPipe Tasks), write a function like `blazepose.open_follow`, from
+pictures to the bodies in each, and add an entry to `ESTIMATORS`.
 """
 
 import collections
@@ -19,21 +19,21 @@ from hocslm_jax.files.videos import MIN_SHARE, measure_video, pictures
 from hocslm_jax.pose import blazepose
 from hocslm_jax.pose.blazepose import Body
 
-LONGEST = 1280  # pixels of a frame's longer side; larger frames only take time
-USUAL_FPS = 30  # of the sensors that models were trained on; of faster videos frames are left out
-SHORTEST = 0.2  # of the frames with the first person; who is seen in fewer is no second person
+LONGEST = 1280  # pixels of a frame's longer side; larger frames take longer for no gain
+USUAL_FPS = 30  # of the sensors that models were trained on; faster videos are subsampled
+SHORTEST = 0.2  # least frames of another person, as a share of the longest-seen person's
 
 
 Follow = Callable[[Iterable[Image.Image], int], Iterator[list[Body]]]
 
 
 class Estimator(NamedTuple):
-    """How skeletons are made of pictures.
+    """A pose estimator.
 
     Attributes:
-      open: the folder of its models -> a function (pictures, most persons) -> the bodies in each
-        picture. Raises UserError where a package or a model is not there.
-      layout: whose joints these are, a name of `layout_tables`.
+      open: the folder of its models -> a function (pictures, max. persons) -> the bodies in each
+        picture. Raises UserError if a package or a model is missing.
+      layout: layout of its joints, a name of `layout_tables`.
     """
 
     open: Callable[[Path], Follow]
@@ -51,7 +51,7 @@ ESTIMATORS = {
 }
 MODELS = Path("package")  # the folder that an npm package unpacks to
 
-# Options of commands that take videos, as of argparse.
+# Options of commands that read videos, with argparse's arguments.
 OPTIONS = {
     "--pose-model": dict(
         type=Path,
@@ -69,7 +69,7 @@ OPTIONS = {
         type=int,
         choices=(1, 2),
         default=1,
-        help="for videos: look for so many persons (default: %(default)s)",
+        help="for videos: most persons to track (default: %(default)s)",
     ),
     "--mirrored": dict(
         action="store_true",
@@ -85,9 +85,10 @@ class Poses(NamedTuple):
       joints: float32 [T, M, V, 3], metres from the camera: x right, y down, z away; NaN in frames
         without the person.
       pixels: float32 [T, M, V, 2], the same in the image.
-      confidence: float32 [T, M, V], that a joint is seen, 0 to 1; NaN in frames without the person.
-      layout: whose joints these are.
-      fps: frames a second, of which T are.
+      confidence: float32 [T, M, V], 0 to 1, that a joint is visible; NaN in frames without the
+        person.
+      layout: layout of the joints.
+      fps: frames per second.
     """
 
     joints: np.ndarray
@@ -98,12 +99,12 @@ class Poses(NamedTuple):
 
 
 class Pose(NamedTuple):
-    """An estimator with its models, and what to look for.
+    """An opened estimator and its options.
 
     Attributes:
       follow: see `Estimator`.
-      layout: whose joints it gives.
-      persons: at most so many.
+      layout: layout of its joints.
+      persons: most persons to track.
       mirrored: whether videos are mirror images, as NTU's are and those of many selfie cameras.
     """
 
@@ -119,11 +120,11 @@ def open_pose(
     """An estimator of `ESTIMATORS`, ready for any number of videos.
 
     Args:
-      folder: of its models.
-      persons, mirrored: as of `Pose`.
+      folder: folder of its models.
+      persons, mirrored: as in `Pose`.
 
     Raises:
-      UserError: a package or a model is not there.
+      UserError: a package or a model is missing.
     """
     kind = ESTIMATORS[name]
     return Pose(kind.open(Path(folder)), kind.layout, persons, mirrored)
@@ -133,15 +134,15 @@ def estimate(video: Path, pose: Pose) -> Poses:
     """The skeletons in a video.
 
     Raises:
-      ValueError: with the reason: a damaged video, or nobody in it.
-      UserError: PyAV is not there.
+      ValueError: with the reason: a damaged video, or no person in it.
+      UserError: PyAV is not installed.
     """
     found, fps = bodies(video, pose)
     return Poses(*assemble([*found]), pose.layout, fps)
 
 
 def bodies(video: Path, pose: Pose) -> tuple[Iterator[list[Body]], float]:
-    """(The bodies in each frame, one frame at a time; frames a second). Errors as of `estimate`."""
+    """(Bodies in each frame, one frame at a time; frames per second). Errors as in `estimate`."""
     total, rate = measure_video(video)
     every = max(1, round(rate / USUAL_FPS))
     images = pictures(video, LONGEST, every, pose.mirrored)
@@ -163,14 +164,14 @@ def assemble(frames: Sequence[Sequence[Body]]) -> tuple[np.ndarray, np.ndarray, 
 
     NaN in frames without the person.
 
-    Somebody who is seen in less than a fifth of the frames of the longest is left out.
+    People seen in less than a fifth of the frames of the longest-seen person are left out.
 
     Raises:
-      ValueError: nobody is in them.
+      ValueError: no frame has a body.
     """
     counts = collections.Counter(body.track for frame in frames for body in frame)
     if not counts:
-        raise ValueError("nobody was found in it")
+        raise ValueError("no person was found in it")
     kept = sorted(t for t, n in counts.items() if n >= SHORTEST * max(counts.values()))
     somebody = next(frame[0] for frame in frames if frame)
     shape = (len(frames), len(kept), len(somebody.joints))

@@ -1,20 +1,20 @@
-"""Where a person stands before the camera.
+"""Estimates a person's position in the camera's coordinates.
 
-BlazePose's landmarks in metres have their origin between the hips: somebody who walks stays in
-place, and two people are inside each other. Landmarks of the image tell where the hips are.
+BlazePose's landmarks in metres have their origin between the hips, so a walking person would not
+move, and two people would overlap. The landmarks in the image give the position of the hips.
 """
 
 import numpy as np
 
-# The focal length in longer sides of the image, where nobody knows it: as of most phones and
-# webcams, which see 60 to 75 degrees. A wrong one scales the distance from the camera alone.
+# The assumed focal length, in longer sides of the image: that of most phones and webcams, whose
+# field of view is 60 to 75 degrees. A wrong value only scales the distance from the camera.
 FOCAL = 0.75
 
 
 def place(
     world: np.ndarray, pixels: np.ndarray, weights: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-    """The hips' place t that projects the person onto its image, metres [3].
+    """The hips' position t, in metres [3], that best projects the person onto the image.
 
     Solves f (X + t_x) = u (Z + t_z), and likewise for y, by least squares; f is the focal length
     and u the distance from the image's centre.
@@ -22,7 +22,7 @@ def place(
     Args:
       world: landmarks [V, 3], metres from the hips, x right, y down, z away from the camera.
       pixels: the same in the image, [V, 2].
-      weights: how much each counts, [V].
+      weights: weight of each landmark, [V].
       size: width and height of the image.
     """
     focal = FOCAL * max(size)

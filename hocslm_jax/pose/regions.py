@@ -13,14 +13,14 @@ import numpy as np
 
 DETECTOR_SIZE = 224  # pixels, each side of the detector's input
 ANCHORS_PER_CELL = {8: 2, 16: 2, 32: 6}  # by stride; three layers have a stride of 32
-LEAST_SCORE = 0.5  # of a detection that counts
-SAME_BOX = 0.3  # overlap above which two detections are of one person
-MARGIN = 1.25  # of the square around the circle that encloses a person
-SAME_PLACE = 0.1  # of a square's side; hips that are nearer belong to one person
+LEAST_SCORE = 0.5  # of an accepted detection
+SAME_BOX = 0.3  # IoU above which two detections are the same person
+MARGIN = 1.25  # scale of the square around the circle that encloses a person
+SAME_PLACE = 0.1  # distance of hips, in sides of the square, below which persons are the same
 
 
 class Region(NamedTuple):
-    """A square in the image, pixels; turned by `angle` radians, clockwise as seen."""
+    """A square in the image, in pixels, rotated clockwise by `angle` radians."""
 
     x: float
     y: float
@@ -29,7 +29,7 @@ class Region(NamedTuple):
 
 
 class Detections(NamedTuple):
-    """What the detector found, the best first.
+    """The detector's detections, best first.
 
     Attributes:
       scores: [N], 0 to 1.
@@ -72,11 +72,11 @@ def decode(raw: np.ndarray, logits: np.ndarray, places: np.ndarray) -> Detection
 
 
 def merged(found: Detections) -> Detections:
-    """One detection for each person: those that overlap are averaged, weighted by their scores."""
+    """One detection per person: overlapping ones are averaged, weighted by their scores."""
     left, rows = np.arange(len(found.scores)), []
     while len(left):
         same = overlap(found.boxes[left[0]], found.boxes[left]) > SAME_BOX
-        same[0] = True  # also a box without area
+        same[0] = True  # even if the box has no area
         group = left[same]
         weights = found.scores[group] / found.scores[group].sum()
         rows.append(
@@ -101,7 +101,7 @@ def overlap(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 
 
 def region_of(centre: Sequence[float], rim: Sequence[float]) -> Region:
-    """The square for the landmark model, turned so that the person stands upright in it.
+    """The square for the landmark model, rotated so that the person stands upright in it.
 
     Args:
       centre: the point between the hips, pixels.
@@ -130,7 +130,7 @@ def turned_back(world: np.ndarray, region: Region) -> np.ndarray:
 
 
 def crop_coefficients(region: Region, size: int) -> tuple[float, ...]:
-    """Of Pillow's affine transform, which cuts a region out as a picture of `size` pixels a side.
+    """Coefficients of Pillow's affine transform that crops a region to `size` x `size` pixels.
 
     They map a pixel (u, v) of the picture to the image: x = a u + b v + c, y = d u + e v + f.
     """
@@ -141,18 +141,18 @@ def crop_coefficients(region: Region, size: int) -> tuple[float, ...]:
 
 
 def distance(one: Region, other: Region) -> float:
-    """Between the centres, pixels."""
+    """Distance between the centres, in pixels."""
     return math.hypot(one.x - other.x, one.y - other.y)
 
 
 def is_new(region: Region, known: Sequence[Region]) -> bool:
-    """Whether a region is not around one of the persons who are known."""
+    """Whether a region is not around one of the persons who are tracked already."""
     return all(
         distance(region, other) > SAME_PLACE * max(region.side, other.side) for other in known
     )
 
 
 def _turn(angle: float) -> np.ndarray:
-    """The rotation [2, 2] that turns points clockwise as seen, since y is down."""
+    """The matrix [2, 2] that rotates points clockwise in the image, where y points down."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s], [s, c]])

@@ -27,15 +27,6 @@ from hocslm_jax.train.identity import check_data
 from hocslm_jax.train.release_files import is_release
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax evaluate`."""
-    add = parser.add_argument
-    add("models", nargs="+", metavar="RUN", help="run, release or hub id, or a folder of several")
-    add("--data-dir", default="data", help="folder of prepared datasets (default data)")
-    add("--protocol", help="protocol with the test clips (default: that of the training)")
-    add("--out", type=Path, metavar="SCORES.npz", help="write the scores, for `ensemble`")
-
-
 def run(args: argparse.Namespace) -> None:
     """Scores the models and prints their counts.
 

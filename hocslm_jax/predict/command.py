@@ -16,50 +16,16 @@ import numpy as np
 from absl import logging
 
 from hocslm_jax.data.prepare.readers.arrays import check_axes
-from hocslm_jax.draw.skeletons import check_picture, render_clip
 from hocslm_jax.errors import UserError, brief
 from hocslm_jax.graph import resolve_graph
 from hocslm_jax.language.describe import Decoding
 from hocslm_jax.predict.clip_files import find_files, to_draw, true_class
-from hocslm_jax.predict.follow import add_follow_options, follow
+from hocslm_jax.predict.follow import follow
 from hocslm_jax.predict.load_model import load_pretrained
-from hocslm_jax.predict.predictor import BATCH_SIZE, Prediction, Predictor, usual_batch
-from hocslm_jax.predict.video_clips import add_video_options, open_videos, reader
+from hocslm_jax.predict.predictor import Prediction, Predictor, usual_batch
+from hocslm_jax.predict.video_clips import open_videos, reader
 from hocslm_jax.train.environment import use_compilation_cache
 from hocslm_jax.train.release_files import is_release
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax predict`."""
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        action="append",
-        required=True,
-        metavar="RUN",
-        help="run, release or hub id; several, or a folder of several, form an ensemble",
-    )
-    add(
-        "files",
-        nargs="*",
-        metavar="FILE",
-        help=".skeleton, .json, .npy, a video, …; a folder or a pattern",
-    )
-    add("--out", type=Path, metavar="PICTURE", help="draw the clip and its classes: .png or .gif")
-    add("--top", type=int, default=5, help="classes to show (default 5)")
-    add("--json", action="store_true", help="print one JSON object per line")
-    add("--layout", default="", metavar="NAME", help="joint layout of arrays, if not the model's")
-    add("--axes", default="", metavar="LETTERS", help="order of the axes of arrays, e.g. MTVC")
-    add("--batch-size", type=int, default=BATCH_SIZE, help="clips at a time (default 64)")
-    add("--describe", action="store_true", help="also describe each clip in a sentence")
-    add("--lm", metavar="NAME", help="folder or hub id of the language model, if it was moved")
-    add("--temperature", type=float, default=0.0, help="0 (default) is greedy; above 0 samples")
-    add("--top-k", type=int, default=0, help="sample from the k likeliest tokens; 0: from all")
-    add("--top-p", type=float, default=1.0, help="sample from the likeliest tokens that reach p")
-    add("--seed", type=int, default=0, help="of the sampling")
-    add("--max-tokens", type=int, help="of a sentence (default: as in training)")
-    add_video_options(parser)
-    add_follow_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         shown = as_json if args.json else as_text
         print(shown(path, prediction, args.top, truth), flush=True)
         if args.out:
+            from hocslm_jax.draw.skeletons import render_clip  # imports matplotlib
+
             shares = prediction.probabilities
             joints = to_draw(clip, predictor.graph, predictor.reading.channels)
             render_clip(joints, predictor.graph, args.out, probabilities=shares, true_class=truth)
@@ -185,6 +153,8 @@ def _check(args: argparse.Namespace, files: Sequence[Path]) -> None:
     if not args.temperature and (args.top_k or args.top_p != 1):
         raise UserError("--top-k and --top-p need sampling: add e.g. --temperature 0.7")
     if args.out:
+        from hocslm_jax.draw.skeletons import check_picture
+
         check_picture(args.out)
         if len(files) > 1:
             raise UserError(f"--out {args.out} draws one clip: give one file, not {len(files)}")

@@ -12,7 +12,6 @@ from pathlib import Path
 import jax
 
 from hocslm_jax.data.channels import CHANNELS
-from hocslm_jax.data.streams import STREAMS
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.atomic import check_folder, write_text
 from hocslm_jax.files.text import read_json, read_lines
@@ -20,7 +19,7 @@ from hocslm_jax.graph import NTU25, UCLA20, Graph, resolve_graph
 from hocslm_jax.predict.load_model import NTU, load_run
 from hocslm_jax.sharding import path_name
 from hocslm_jax.train import checkpoint, experiment, release_files
-from hocslm_jax.train.state_dicts import SUFFIXES, Converted, convert_file
+from hocslm_jax.train.state_dicts import Converted, convert_file
 
 # (joints, classes) -> the dataset and protocol that such weights usually come from.
 USUAL = {
@@ -47,25 +46,6 @@ Its licence, and the data it was trained on, are those of that file.
 python -m hocslm_jax predict --checkpoint {name} clip.skeleton
 ```
 """
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax convert`."""
-    add = parser.add_argument
-    add("weights", type=Path, metavar="FILE", help=f"state dict: {', '.join(SUFFIXES)}")
-    add("--out", type=Path, required=True, metavar="DIR", help="the release")
-    add("--graph", required=True, help="skeleton, e.g. ntu25, ucla20, or a graph.json")
-    add("--classes", type=Path, required=True, metavar="FILE", help="a class name a line, in order")
-    add("--stream", choices=STREAMS, default="joint", help="stream of its training (default joint)")
-    add(
-        "--channels",
-        choices=CHANNELS,
-        help="channels of its clips (default xy, xyz or xyzc, by number)",
-    )
-    add("--frames", type=int, help="frames of its clips (default 64; for ucla20, 52)")
-    add("--dataset", help="dataset of its training (default: by skeleton and classes)")
-    add("--protocol", help="protocol of its training (default xsub; for nw_ucla, xview)")
-    add("--dtype", choices=release_files.DTYPES, default="float32", help="default float32")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -32,25 +32,6 @@ KEPT = 600  # a segment is described from at most its last so many frames
 REMEMBERED = 1000  # windows over which the latency is measured
 
 
-def add_follow_options(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of long and live recordings."""
-    add = parser.add_argument
-    add(
-        "--follow",
-        action="store_true",
-        help="FILE is a long video, or frames as JSON lines (none: on the standard input)",
-    )
-    add("--window", type=int, metavar="N", help="with --follow: frames per window")
-    add("--hop", type=int, metavar="N", help="with --follow: frames between windows")
-    add(
-        "--wait",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="with --follow: a file ends if it has not grown for so long (default 0)",
-    )
-
-
 def follow(
     args: argparse.Namespace,
     predictor: Predictor,

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
-from hocslm_jax.data import pipeline
 from hocslm_jax.data.channels import USUAL, check_chosen
+from hocslm_jax.data.feeder import Feed
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Compat
 from hocslm_jax.data.prepare.ntu.classes import MINI
 from hocslm_jax.data.prepare.readers.clips import Reading, reading_of
@@ -27,10 +27,11 @@ from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import read_json
 from hocslm_jax.graph import NTU25, Graph, resolve_graph
 from hocslm_jax.models import FusionConfig, build_model
+from hocslm_jax.models.formulations import traced_for
 from hocslm_jax.predict.predictor import Ensemble, Predictor
 from hocslm_jax.predict.safe_config import check_sizes, safe_config
 from hocslm_jax.predict.trained_model import TrainedModel
-from hocslm_jax.train import checkpoint, release_files
+from hocslm_jax.train import release_files
 from hocslm_jax.train.hub import find_folder
 from hocslm_jax.train.stages import fused, read_stages
 
@@ -99,7 +100,7 @@ def load_run(
             )
         graph, classes, shapes, gain = _read_model(about["model"], folder)
         check_sizes(config, graph, classes, folder)
-        feed = dataclasses.replace(pipeline.Feed.from_config(config.data), graph=graph)
+        feed = dataclasses.replace(Feed.from_config(config.data), graph=graph)
         fusion = _fusion(config, shapes)
         options = {} if fusion is None else {"fusion": fusion}
         network = build(config.model, graph=graph, num_classes=len(classes), **options)
@@ -108,7 +109,7 @@ def load_run(
         abstract = _abstract(network, (1, *feed.clip_shape(graph)), mesh)
         usual_size, compat, reading = _read_clips(about["model"], config.data.dataset, graph)
         check_chosen(str(folder), reading.channels, feed.channels)
-    restore = release_files.read_variables if is_release else checkpoint.restore_variables
+    restore = release_files.read_variables if is_release else _restore
     return TrainedModel(
         folder=folder,
         config=config,
@@ -128,12 +129,20 @@ def load_run(
     )
 
 
+def _restore(workdir: Path, abstract: dict) -> dict:
+    from hocslm_jax.train import checkpoint  # imports Orbax, which releases do not need
+
+    return checkpoint.restore_variables(workdir, abstract)
+
+
 def about_run(workdir: Path) -> dict:
     """Records of a run: "config", "model" (model.json), "metrics" (result.json), its data.
 
     Raises:
         UserError: there is no run, or it is damaged.
     """
+    from hocslm_jax.train import checkpoint  # imports Orbax, which releases do not need
+
     meta = checkpoint.read_run(workdir)
     model = read_json(workdir / MODEL, "rerun the training, which writes it")
     result = workdir / "result.json"
@@ -162,10 +171,11 @@ def _blaming(path: Path) -> Iterator[None]:
 
 def _abstract(network: nn.Module, clip: tuple[int, ...], mesh: jax.sharding.Mesh) -> dict:
     """Shapes, types and shardings of a network's variables."""
-    x = jnp.zeros(clip)
-    found = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
+    x = jax.ShapeDtypeStruct(clip, np.float32)
+    with traced_for("cpu"):  # any formulation has these variables
+        found = jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), x)
     found = {name: found.get(name, {}) for name in ("params", "batch_stats")}
-    return checkpoint.abstract(found, sharding.tree_shardings(found, mesh))
+    return sharding.abstract(found, sharding.tree_shardings(found, mesh))
 
 
 def _read_model(

@@ -69,17 +69,6 @@ Trained with hocslm_jax by
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax release`."""
-    add = parser.add_argument
-    add("runs", nargs="+", type=Path, metavar="RUN", help="finished run, of one stream or more")
-    where = parser.add_mutually_exclusive_group(required=True).add_argument
-    where("--out", type=Path, metavar="DIR", help="release folder; for several runs, DIR/NAME")
-    where("--seal", action="store_true", help="only add checksums to releases, the RUNs")
-    add("--dtype", choices=release_files.DTYPES, default="float16", help="default float16")
-    add("--data-dir", default="data", help="prepared datasets, to score the written weights")
-
-
 def run(args: argparse.Namespace) -> None:
     """Releases every run.
 

@@ -21,18 +21,6 @@ from hocslm_jax.language.description_scores import DESCRIPTIONS, read_descriptio
 from hocslm_jax.predict.clip_files import to_draw
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax render`."""
-    parser.add_argument("--dataset", required=True, help="a prepared dataset, e.g. nw_ucla")
-    parser.add_argument("--data-dir", default="data", help="folder of prepared datasets")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--clip", help="id of the clip")
-    what.add_argument("--descriptions", type=int, metavar="N", help="N clips with their sentences")
-    parser.add_argument("--workdir", help="a finished run whose predictions or sentences are shown")
-    parser.add_argument("--out", required=True, help="picture to write: .png or .gif")
-    parser.add_argument("--poses", type=int, default=6, help="poses in a filmstrip")
-
-
 def run(args: argparse.Namespace) -> None:
     """Draws clips of a prepared dataset, with the results of a run if a workdir is given."""
     store, out = open_store(args.dataset, args.data_dir), Path(args.out)

@@ -15,7 +15,7 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from hocslm_jax import sharding
-from hocslm_jax.data import pipeline
+from hocslm_jax.data.feeder import Feed, build_batch
 from hocslm_jax.data.prepare.measure import skeleton_size
 from hocslm_jax.data.prepare.notices import named, odd_size
 from hocslm_jax.data.prepare.ntu.bodies import Compat
@@ -24,6 +24,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.open import Language, open_language
 from hocslm_jax.models import FusionConfig
+from hocslm_jax.models.formulations import traced_for
 from hocslm_jax.models.lm import is_gguf, read_config, resolve
 from hocslm_jax.predict.clip_files import Clips
 from hocslm_jax.predict.predictor import Predictor, usual_batch
@@ -57,7 +58,7 @@ class TrainedModel(Predictor):
     compat: Compat | None
     reading: Reading
     usual_size: float
-    feed: pipeline.Feed
+    feed: Feed
     model: nn.Module
     variables: dict
     mesh: jax.sharding.Mesh
@@ -73,11 +74,12 @@ class TrainedModel(Predictor):
         """`function(variables, x)` of each batch of clips; the end of the last one is padding."""
         store = Clips(clips, self.graph, self.reading.channels)
         size = self.batch_size(size or usual_batch(len(clips)))
-        threads = 2 if len(clips) > size else 0  # a single batch needs no thread
-        for batch in pipeline.eval_batches(
-            store, "", "", self.feed, batch_size=size, threads=threads
-        ):
-            yield function(self.variables, self.placed(batch["x"]))
+        rows = np.full(math.ceil(len(clips) / size) * size, -1)
+        rows[: len(clips)] = np.arange(len(clips))
+        for batch in rows.reshape(-1, size):
+            draws = [(0, int(row)) for row in batch]
+            x = build_batch(store, self.feed, self.feed.graph_of(store), None, draws)["x"]
+            yield function(self.variables, self.placed(x))
 
     def batch_size(self, size: int) -> int:
         """The next larger size that the data-parallel devices divide."""
@@ -114,9 +116,15 @@ class TrainedModel(Predictor):
         return self._jit(encode)
 
     def _jit(self, function: Callable) -> Callable:
-        options = compiler_options(self.mesh.devices.flat[0].platform)
+        platform = self.mesh.devices.flat[0].platform
+        options = compiler_options(platform)
         rows = sharding.batch_sharding(self.mesh)
-        return jax.jit(function, out_shardings=rows, compiler_options=options)
+
+        def traced(variables, x):
+            with traced_for(platform if platform != "gpu" else ""):  # CUDA or ROCm
+                return function(variables, x)
+
+        return jax.jit(traced, out_shardings=rows, compiler_options=options)
 
     def notes(self, clip: np.ndarray) -> Iterator[str]:
         """Notes on unusual properties of a clip [T, M, V, C] for this model."""

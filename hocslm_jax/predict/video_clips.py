@@ -16,23 +16,11 @@ from hocslm_jax.data.prepare.readers.arrays import write_npz
 from hocslm_jax.data.prepare.readers.clips import Reading, clip_of
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.videos import is_video
-from hocslm_jax.pose.estimators import OPTIONS, Pose, estimate, open_pose
+from hocslm_jax.pose.estimators import Pose, estimate, open_pose
 from hocslm_jax.predict.clip_files import check_clip, read_joints
 from hocslm_jax.predict.predictor import Predictor
 
 Read = Callable[[Path], np.ndarray]
-
-
-def add_video_options(parser: argparse.ArgumentParser) -> None:
-    """Declares the options for videos."""
-    for flag, settings in OPTIONS.items():
-        parser.add_argument(flag, **settings)
-    parser.add_argument(
-        "--save-skeleton",
-        type=Path,
-        metavar="FILE",
-        help="keep a video's skeleton as .npz, which `prepare folder` reads; a folder for several",
-    )
 
 
 def open_videos(args: argparse.Namespace, files: Sequence[Path]) -> Pose | None:

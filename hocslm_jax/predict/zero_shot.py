@@ -28,21 +28,6 @@ from hocslm_jax.train.identity import check_data
 from hocslm_jax.train.release_files import is_release
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the options of `python -m hocslm_jax zero-shot`."""
-    add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="workdir of a run with language and data.unseen")
-    add("--data-dir", default="data", help="folder of prepared datasets (default data)")
-    add("--lm", metavar="NAME", help="folder or hub id of the language model, if it moved")
-    add("--sentences", type=int, default=3, help="of each class, from the bank (default 3)")
-    add("--clips", type=int, default=-1, help="test clips of either kind, evenly spaced; -1 is all")
-    add("--calibration-clips", type=int, default=128, help="of seen classes (default 128)")
-    add("--draws", type=int, default=20, help="of examples, where none are published (default 20)")
-    add("--seed", type=int, default=0, help="of the draws and the untrained language model")
-    add("--no-controls", action="store_true", help="leave the untrained language model out")
-    add("--out", type=Path, metavar="FILE.json", help=f"default {ZERO_SHOT} in the run's folder")
-
-
 def run(args: argparse.Namespace) -> None:
     """Ranks the clips, writes the counts and prints them.
 

@@ -20,9 +20,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ablation import ablation_table, read_rows
 from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import replaced, write_json, write_text
-from hocslm_jax.train import experiment
 from hocslm_jax.train.config_files import config_file
-from hocslm_jax.train.stages import Stage, read_stages
 
 REPORTS = ("result.json", "config.json", "metrics.jsonl", "descriptions.jsonl", "scores.npz")
 SMALL = 1_000_000  # bytes; larger scores are not copied
@@ -53,6 +51,7 @@ class Table:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of `ablate`."""
     parser.add_argument("table", type=Path, help="file with CONFIG and ROWS")
     parser.add_argument("--workdir", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--config", metavar="FILE", help="replaces the config of the table")
@@ -126,6 +125,9 @@ def commands(
 
 def starts_with_t0(config: str, arg: str) -> bool:
     """Whether the first of several stages is strategy T0."""
+    from hocslm_jax.train import experiment  # imports JAX
+    from hocslm_jax.train.stages import Stage, read_stages
+
     stages = read_stages(experiment.load(config, arg))
     return len(stages) > 1 and stages[0] == Stage()
 

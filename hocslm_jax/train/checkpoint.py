@@ -219,10 +219,3 @@ def _filled(tree: dict) -> dict:
 def plain(config) -> dict:
     """A config in JSON types: tuples become lists."""
     return json.loads(json.dumps(config.to_dict() if hasattr(config, "to_dict") else config))
-
-
-def abstract(tree, shardings):
-    """Shapes and types of `tree` with `shardings`, for restoring."""
-    return jax.tree.map(
-        lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), tree, shardings
-    )

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
-from hocslm_jax.models.lm import resolve
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?:/([\w.-]+))?")
 
@@ -21,18 +20,31 @@ def find_folder(name: str | Path) -> Path:
     Raises:
         UserError: there is no such folder, repository or model.
     """
+    if path := local_folder(name):
+        return path
+    from hocslm_jax.models.lm import resolve  # imports JAX
+
+    match = _HUB_ID.fullmatch(str(name))
+    folder = resolve(match[1]) / (match[2] or "")
+    if not folder.is_dir():
+        raise UserError(f"{match[1]} has no model {match[2]!r}")
+    return folder
+
+
+def local_folder(name: str | Path) -> Path | None:
+    """The folder of a path; None if it can only be an id of the hub.
+
+    Raises:
+        UserError: it is a file, or is neither a folder nor like an id.
+    """
     path = Path(os.path.expanduser(name))
     if os.path.isdir(path):
         return path
     if os.path.isfile(path):
         raise UserError(f"{name} is a file: give its folder, {path.parent}")
-    match = _HUB_ID.fullmatch(str(name))
-    if not match or os.path.isdir(path.parts[0]):
+    if not _HUB_ID.fullmatch(str(name)) or os.path.isdir(path.parts[0]):
         raise UserError(f"there is no folder {name}{_advice(path)}")
-    folder = resolve(match[1]) / (match[2] or "")
-    if not folder.is_dir():
-        raise UserError(f"{match[1]} has no model {match[2]!r}")
-    return folder
+    return None
 
 
 def _advice(path: Path) -> str:

@@ -23,7 +23,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.language.open import Language, fusion_config, packing_grid, training_captions
 from hocslm_jax.models import HocSLM, build_model
 from hocslm_jax.models.packing import Grid
-from hocslm_jax.train import checkpoint, optim, state, step, stream_axis
+from hocslm_jax.train import optim, state, step, stream_axis
 from hocslm_jax.train.check_settings import check_values
 from hocslm_jax.train.environment import init_options
 from hocslm_jax.train.jitted import gathered, gathering, jit_step, make_predict
@@ -205,7 +205,7 @@ def make_programs(
     abstract = jax.eval_shape(init, jax.random.key(0), {})
     placed = sharding.tree_shardings(abstract, mesh, sharding.state_rules(config.mesh.fsdp))
     objective = gathered(objective, {**placed.fixed, **placed.params})
-    abstract = stream_axis.stacked_state(checkpoint.abstract(abstract, placed), streams)
+    abstract = stream_axis.stacked_state(sharding.abstract(abstract, placed), streams)
     placed = jax.tree.map(lambda a: a.sharding, abstract)
     meters = read_stages(config)[position_of(config)].meters
     update = step.make_train_step(objective, tx, config.optim.ema, meters)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hocslm_jax.__main__ import declare_options
 from hocslm_jax.draw import skeletons
 from hocslm_jax.draw.descriptions import render_descriptions
 from hocslm_jax.draw.primitives import RIGHT_MARK, SIDES, WRONG_MARK
@@ -190,7 +191,7 @@ def render(tmp_path, monkeypatch):
 
     def run(*options):
         parser, out = argparse.ArgumentParser(), tmp_path / "pictures/clip.png"
-        verb.add_arguments(parser)
+        declare_options("render", parser)
         verb.run(parser.parse_args(["--dataset", "toy", "--out", str(out), *options]))
         return out
 

@@ -1,4 +1,4 @@
-"""Exported models give the logits of the model, on other runtimes and without this package."""
+"""Exported models give the logits of the model on other runtimes, without this package."""
 
 import json
 import math
@@ -36,7 +36,7 @@ VARIANTS = {
 
 
 def drawn(network, shape):
-    """Variables of a network, all of them random."""
+    """Random variables of a network."""
     x = jnp.zeros((1, *shape))
     shapes = jax.eval_shape(lambda key: network.init(key, x, train=False), jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -122,7 +122,7 @@ def test_onnx_gives_the_logits_for_every_batch(ort, tmp_path, variant):
     assert about["classes"] == list("abcd") and about["clip"]["num_persons"] == 2
 
 
-def test_onnx_of_a_network_that_classifies_on_its_visual_token(ort):
+def test_onnx_of_a_network_that_classifies_the_visual_token(ort):
     from hocslm_jax.export.onnx_graph import to_onnx
 
     fusion = FusionConfig(16, 2, 16, classify_on="visual")
@@ -139,14 +139,14 @@ def test_onnx_of_a_network_that_classifies_on_its_visual_token(ort):
     np.testing.assert_allclose(found, jax.jit(logits)(x), atol=1e-4)
 
 
-def test_an_operation_without_counterpart_is_named(onnx):
+def test_an_unsupported_operation_is_named(onnx):
     from hocslm_jax.export.onnx_graph import to_onnx
 
     with pytest.raises(UserError, match=r"no operator for JAX's 'cumsum'; use --format stablehlo"):
         to_onnx(lambda x: jnp.cumsum(x, axis=1), (3,), ("x", "y"))
 
 
-def test_what_cannot_be_exported_is_one_line(tmp_path, capsys, monkeypatch):
+def test_models_that_cannot_be_exported_give_one_line(tmp_path, capsys, monkeypatch):
     for name in ("joint", "bone"):
         make_release(tmp_path / "two" / name, VARIANTS["ctrgcn"], stream=name)
     cases = {
@@ -189,7 +189,7 @@ def test_a_formulation_for_onnx_computes_the_same(function):
 
 
 def test_example_prepares_and_classifies_like_the_package(ort, shared, tmp_path):
-    """Real files of NTU: the same input to the last digits, the same class, without the package."""
+    """Real files of NTU give the same input and class as with the package."""
     folder = make_release(
         tmp_path / "model",
         {"encoder": "ctrgcn", "width": 8, "stages": (1,)},

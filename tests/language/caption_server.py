@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible server in this process, and clips to ask it about."""
+"""A small OpenAI-compatible server in this process, and clips to caption."""
 
 import base64
 import contextlib
@@ -58,7 +58,7 @@ def serve(answer, models=("vlm",)):
         def do_POST(self):
             length = int(self.headers["Content-Length"])
             body = self.rfile.read(length)
-            if len(body) < length:  # the run stopped, and hung up in mid-request
+            if len(body) < length:  # the run stopped and disconnected in mid-request
                 return
             request = json.loads(body)
             with lock:
@@ -77,7 +77,7 @@ def serve(answer, models=("vlm",)):
                     self.send(*reply) if isinstance(reply, tuple) else self.send(200, chat(reply))
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.handle_error = lambda *_: None  # a run that hangs up in mid-request
+        server.handle_error = lambda *_: None  # a run that disconnects in mid-request
         log.url = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""What sentences say about a clip is read, counted and compared as by hand."""
+"""Attributes in sentences are read, counted and compared as in a manual evaluation."""
 
 import itertools
 import re
@@ -38,7 +38,7 @@ from hocslm_jax.language.attributes import (
         ("", {}),
     ],
 )
-def test_what_a_sentence_names(text, named):
+def test_a_sentence_names_attribute_values(text, named):
     got = read_attributes(text)
     assert {key: got[key] for key in got if key in named or key != "body"} == named
 
@@ -54,7 +54,7 @@ def every_quickstart_sentence():
             yield name, template, said, re.sub(r"\{(\w+)\}", lambda m, f=fill: f[m[1]], template)
 
 
-def test_the_facts_of_the_quickstart_are_read_off_its_captions():
+def test_quickstart_facts_are_read_from_its_captions():
     keys = {"side": "side", "size": "size", "count": "times"}
     bodies = {}
     for name, template, said, text in every_quickstart_sentence():
@@ -69,7 +69,7 @@ def test_the_facts_of_the_quickstart_are_read_off_its_captions():
     assert {value for values in bodies.values() for value in values} == {"whole", "upper"}
 
 
-def test_no_quickstart_caption_speaks_of_the_pace():
+def test_no_quickstart_caption_mentions_the_pace():
     texts = [text for *_, text in every_quickstart_sentence()]
     for entry in bank(quickstart.CLASSES, "quickstart").values():
         texts += entry.captions
@@ -77,7 +77,7 @@ def test_no_quickstart_caption_speaks_of_the_pace():
     assert not spoken
 
 
-def test_a_reworded_sentence_keeps_all_but_the_values():
+def test_a_reworded_sentence_changes_only_the_values():
     rng, text = np.random.default_rng(0), "Someone waves the left hand twice, with a small motion."
     variants = {reword(text, rng) for _ in range(500)}
     assert len(variants) == 2 * 5 * 3 and text in variants
@@ -88,21 +88,21 @@ def test_a_reworded_sentence_keeps_all_but_the_values():
 @pytest.mark.parametrize(
     "text",
     [
-        "Someone sways the left hand to the left.",  # the second is a direction, and goes along
+        "Someone sways the left hand to the left.",  # the second is a direction
         "The upper body tips forward.",
         "Left hand up, a person greets.",
         "The left and right arms rise.",
         "A person greets, right away.",
     ],
 )
-def test_a_reworded_sentence_still_says_one_thing(text):
+def test_a_reworded_sentence_names_one_value(text):
     rng, before = np.random.default_rng(0), read_attributes(text)
     for _ in range(20):
         after = read_attributes(reword(text, rng))
         assert set(after) == set(before) and after.get("body") == before.get("body")
 
 
-def test_a_fact_is_what_the_captions_of_a_clip_agree_on():
+def test_a_fact_is_a_value_that_all_captions_of_a_clip_share():
     facts = read_facts({
         3: ["Someone waves the left hand twice.", "A left arm sways.", "A person greets."],
         4: ["Someone waves the left hand twice.", "The right arm is up and sways twice."],
@@ -131,7 +131,7 @@ def hand_case():
     return said, facts, tokens, list(train)
 
 
-def test_counts_are_those_by_hand():
+def test_counts_match_a_manual_count():
     assert score_attributes(*hand_case()) == {
         "side": {
             "correct": 2,
@@ -141,10 +141,10 @@ def test_counts_are_those_by_hand():
             "majority": 3,
             "probe": 4,
         }
-    }  # and nothing of the body, of which the training clips show one value alone
+    }  # body has only one value among the training clips
 
 
-def test_clips_of_which_nothing_is_known_do_not_count():
+def test_clips_without_facts_are_not_counted():
     said, facts, tokens, train = hand_case()
     facts = {row: known for row, known in facts.items() if row not in (11, 13)}
     facts[12] = {}
@@ -154,8 +154,8 @@ def test_clips_of_which_nothing_is_known_do_not_count():
     assert score_attributes({}, facts, tokens, train) == {}
 
 
-def test_the_yardsticks_learn_from_training_clips_alone():
-    """Were the described clips learnt from too, the majority would be the other side."""
+def test_baselines_are_fitted_on_training_clips_only():
+    """With the described clips included, the majority would be the other side."""
     said, facts, tokens, train = hand_case()
     for row in said:
         facts[row] = {"side": "left"}
@@ -163,13 +163,13 @@ def test_the_yardsticks_learn_from_training_clips_alone():
     assert got["majority"] == 0
 
 
-def test_the_line_for_the_terminal_gives_every_count():
+def test_the_summary_line_has_every_count():
     line = summary_line(score_attributes(*hand_case()))
     assert line == "side 2 of 5 right, 1 wrong, 2 not named (majority 3, probe 4)"
 
 
 @pytest.mark.parametrize(("clips", "least"), [(60, 0.7), (300, 0.9)])  # of 128 features
-def test_the_probe_finds_directions_and_only_those(clips, least):
+def test_the_probe_finds_linear_directions_only(clips, least):
     rng = np.random.default_rng(0)
     labels = rng.integers(3, size=clips + 500)
     labels[:3] = range(3)
@@ -183,11 +183,11 @@ def test_the_probe_finds_directions_and_only_those(clips, least):
     assert right[0] > least and 0.2 < right[1] < 0.45
 
 
-def test_the_probe_of_tokens_that_are_all_the_same():
+def test_the_probe_accepts_equal_tokens():
     same = np.ones((6, 4))
     assert linear_probe(same, np.array([0, 1, 1, 1, 0, 1]), same[:2]).tolist() == [1, 1]
 
 
-def test_every_attribute_has_values_to_confuse():
+def test_every_attribute_has_several_values():
     assert set(ATTRIBUTES) == {"side", "count", "size", "body"}
     assert all(len(values) > 1 for values in ATTRIBUTES.values())

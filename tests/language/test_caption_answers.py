@@ -1,4 +1,4 @@
-"""Sentences are captions; refusals, noise and answers that are cut off are not."""
+"""Sentences are accepted; refusals, noise and truncated answers are rejected."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_all_shipped_captions_pass():
         "I am unable to see a person who picks up something.",
     ],
 )
-def test_refusals_with_a_motion_are_recognised(text):
+def test_refusals_that_mention_a_motion_are_detected(text):
     assert problem(text) == "refusal"
 
 
@@ -51,7 +51,7 @@ def test_noise_is_not_a_caption(text, reason):
     assert problem(text) == reason
 
 
-def test_answers_that_are_not_whole():
+def test_incomplete_answers_are_rejected():
     text = "A person walks to the table, takes the cup with the right"
 
     def reply(text, finish):
@@ -75,10 +75,10 @@ def test_answers_that_are_not_whole():
         "<think>Is he waving?\nYes.</think>\n\nA person waves.",
     ],
 )
-def test_wrappings_are_taken_off(raw):
+def test_wrappers_around_the_sentence_are_removed(raw):
     assert clean(raw) == "A person waves."
 
 
-def test_what_belongs_to_a_sentence_stays():
+def test_parts_of_a_sentence_are_kept():
     assert clean('A person says "stop" and waves.') == 'A person says "stop" and waves.'
     assert clean("A person waves\ud83d now.").encode().decode() == "A person waves? now."

@@ -1,4 +1,4 @@
-"""`caption --audit`: captions against the classes of their clips, without any server."""
+"""`caption --audit`: captions are compared with the classes of their clips, without a server."""
 
 import json
 
@@ -23,13 +23,13 @@ def record(clip, caption, **more):
     return {"id": clip, "caption": caption, "model": "m", "prompt": "p", "time": "t"} | more
 
 
-def test_classes_that_agree_least_come_first():
+def test_classes_with_least_agreement_come_first():
     texts = bank(["clapping", "counting money", "throw", "drop"], "ntu120")
     captions = {
         "a1": ["A person is clapping both hands.", "Someone applauds."],
         "a2": ["A person throws a ball far away."],
         "b1": ["A person is counting money, one note after another."],
-        "b2": ["A person flicks through a stack of notes with the thumb."],  # names nothing
+        "b2": ["A person flicks through a stack of notes with the thumb."],  # names no class
         "b3": ["I cannot see."],
         "c1": ["A person throws a ball far away."],
         "x": ["A person throws."],  # of unknown class
@@ -50,7 +50,7 @@ def test_classes_that_agree_least_come_first():
     assert lines[-1].split()[2:5] == ["7", "4", "57%"]
 
 
-def test_a_captions_words_find_its_class():
+def test_the_class_is_found_from_the_words_of_a_caption():
     texts = bank(["sit down", "stand up", "carry", "walk around"], "nw_ucla")
     likeness = Likeness(texts)
     right = [
@@ -62,7 +62,7 @@ def test_a_captions_words_find_its_class():
     assert likeness.nearest("Zebras!") is None and likeness.nearest("") is None
 
 
-def test_ntu_names_tell_the_classes(tmp_path, capsys):
+def test_classes_from_ntu_names(tmp_path, capsys):
     path = write(
         tmp_path / "captions.jsonl",
         [
@@ -85,7 +85,7 @@ def test_ntu_names_tell_the_classes(tmp_path, capsys):
     assert by_class["throw"]["refused"] == 1 and by_class["throw"]["captions"] == 0
 
 
-def test_a_table_tells_the_classes(tmp_path, capsys):
+def test_classes_from_a_table(tmp_path, capsys):
     path = write(tmp_path / "captions.jsonl", [record("a", "A moonwalk."), record("b", "A walk.")])
     (tmp_path / "labels.csv").write_text("id,label\na,moonwalk\nb,throw\n")
     assert main(["caption", "--audit", str(path), "--labels", str(tmp_path / "labels.csv")]) == 0
@@ -93,7 +93,7 @@ def test_a_table_tells_the_classes(tmp_path, capsys):
     assert lines[1].startswith("throw") and lines[2].startswith("moonwalk") and "100%" in lines[2]
 
 
-def test_the_dataset_beside_the_file_tells_the_classes(tmp_path, capsys, monkeypatch):
+def test_classes_from_the_dataset_beside_the_file(tmp_path, capsys, monkeypatch):
     from hocslm_jax.language.caption import audit as module
 
     class Store:
@@ -108,7 +108,7 @@ def test_the_dataset_beside_the_file_tells_the_classes(tmp_path, capsys, monkeyp
     assert capsys.readouterr().out.splitlines()[1].startswith("carry")
 
 
-def test_clips_of_no_known_class_are_said(tmp_path, capsys):
+def test_clips_of_unknown_class_are_reported(tmp_path, capsys):
     path = write(tmp_path / "captions.jsonl", [record("a", "A person claps.")])
     assert main(["caption", "--audit", str(path)]) == 2
     assert "name it with --labels" in capsys.readouterr().err
@@ -127,7 +127,7 @@ def test_an_audit_never_replaces_captions(tmp_path, capsys):
     assert (tmp_path / "new/audit.json").is_file()
 
 
-def test_what_cannot_be_audited_is_said(tmp_path, capsys):
+def test_files_that_cannot_be_audited_are_refused(tmp_path, capsys):
     path = write(tmp_path / "captions.jsonl", [])
     write(tmp_path / "captions.rejected.jsonl", [record(CLAP, "", reason="empty")])
     assert main(["caption", "--audit", str(path)]) == 2
@@ -138,7 +138,7 @@ def test_what_cannot_be_audited_is_said(tmp_path, capsys):
     assert "labels.csv has none of their ids" in capsys.readouterr().err
 
 
-def test_class_names_of_signs_alone_are_classes_as_others_are():
+def test_class_names_without_letters_are_accepted():
     texts = bank(["(.*)", "[a-z]+\\", "throw"])
     captions = {"a": ["A person throws a ball (.*)."], "b": ["[a-z]+\\"], "c": ["..."]}
     rows = audit(captions, {"a": "(.*)", "b": "[a-z]+\\", "c": "throw"}, texts)

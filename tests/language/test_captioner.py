@@ -1,4 +1,4 @@
-"""The verb `caption` against a small server: what it asks, keeps and says."""
+"""The verb `caption` with a small server: requests, files and messages."""
 
 import base64
 import importlib.util
@@ -15,7 +15,7 @@ from hocslm_jax.__main__ import main
 from hocslm_jax.data.captions import read_captions
 
 
-def test_every_clip_gets_a_line_that_datasets_read(tmp_path, capsys):
+def test_datasets_read_the_line_of_every_clip(tmp_path, capsys):
     names = clips(tmp_path / "videos", 5)
     with serve(lambda *_: f' "{GOOD}" ') as server:
         assert main(command(tmp_path, server.url)) == 0
@@ -31,7 +31,7 @@ def test_every_clip_gets_a_line_that_datasets_read(tmp_path, capsys):
     }
 
 
-def test_the_model_is_shown_frames_of_the_whole_clip_in_order(tmp_path):
+def test_requests_have_frames_of_the_whole_clip_in_order(tmp_path):
     clips(tmp_path / "videos", 1)
     with serve(lambda *_: GOOD) as server:
         more = ("--frames", "3", "--size", "32", "--prompt", "What?", "--model", "big")
@@ -70,7 +70,7 @@ def test_requests_in_flight_are_bounded_and_overlap(tmp_path):
 
 
 @pytest.mark.parametrize("trouble", [429, 503, "nonsense", "timeout"])
-def test_busy_server_is_retried_with_growing_pauses(tmp_path, trouble):
+def test_busy_server_is_retried_with_increasing_delays(tmp_path, trouble):
     clips(tmp_path / "videos", 1)
 
     def answer(_, number):
@@ -89,7 +89,7 @@ def test_busy_server_is_retried_with_growing_pauses(tmp_path, trouble):
     assert first > 0.05 and third > first
 
 
-def test_the_pause_that_a_server_asks_for_is_kept(tmp_path):
+def test_the_retry_delay_of_a_server_is_respected(tmp_path):
     clips(tmp_path / "videos", 1)
     busy = (429, {"error": "busy"}, {"Retry-After": "0.5"})
     with serve(lambda _, number: busy if number == 1 else GOOD) as server:
@@ -155,7 +155,7 @@ def test_a_refused_request_stops_with_one_line(tmp_path, capsys, status, body, m
     assert message in err and len(server.requests) <= 2 and not rows(tmp_path)
 
 
-def test_no_server_is_said_in_one_line(tmp_path, capsys):
+def test_a_missing_server_gives_one_line(tmp_path, capsys):
     clips(tmp_path / "videos", 3)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -214,7 +214,7 @@ def test_clip_with_only_bad_answers_is_counted_and_retried_later(tmp_path, capsy
     assert len(rows(tmp_path)) == 2
 
 
-def test_bad_videos_are_named_and_the_rest_goes_on(tmp_path, capsys):
+def test_bad_videos_are_named_and_the_others_captioned(tmp_path, capsys):
     names = clips(tmp_path / "videos", 5)
     write_video(tmp_path / "videos/clip02_rgb.avi", frames=200)
     whole = (tmp_path / "videos/clip02_rgb.avi").read_bytes()

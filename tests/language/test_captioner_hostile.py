@@ -1,4 +1,4 @@
-"""The verb `caption` against servers that mean harm, or are broken in ways that look like it."""
+"""The verb `caption` with malicious or badly broken servers."""
 
 import gzip
 import time
@@ -39,7 +39,7 @@ def test_an_answer_that_never_ends_has_a_deadline(tmp_path, capsys, status):
 
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("status", [200, 500])
-def test_a_flood_is_not_kept(tmp_path, capsys, status, packed):
+def test_an_oversized_reply_is_not_kept(tmp_path, capsys, status, packed):
     clips(tmp_path / "videos", 1)
     body = gzip.compress(bytes(50 << 20)) if packed else bytes(50 << 20)
     flood = (status, body, {"Content-Encoding": "gzip"} if packed else {})
@@ -63,7 +63,7 @@ REPLIES = {
 
 
 @pytest.mark.parametrize("kind", REPLIES)
-def test_a_malformed_reply_costs_its_clip_alone(tmp_path, capsys, kind):
+def test_a_malformed_reply_fails_only_its_clip(tmp_path, capsys, kind):
     names = clips(tmp_path / "videos", 3)
     with serve(lambda _, number: GOOD if number != 2 else (200, REPLIES[kind])) as server:
         assert main(command(tmp_path, server.url, *HASTE, "--attempts", "1")) == 0
@@ -102,7 +102,7 @@ def test_no_secret_is_printed(tmp_path, capsys, monkeypatch, status):
 
 
 @pytest.mark.parametrize("url", ["ftp://anna:passw0rd@x/?k=secret", "http://anna:passw0rd@x:port"])
-def test_no_secret_of_a_wrong_address_is_printed(tmp_path, capsys, url):
+def test_no_secret_of_an_invalid_address_is_printed(tmp_path, capsys, url):
     clips(tmp_path / "videos", 1)
     assert main(command(tmp_path, url)) == 2
     text = "".join(capsys.readouterr())
@@ -117,7 +117,7 @@ def test_frames_do_not_follow_a_redirect(tmp_path, capsys, status):
         with serve(lambda *_: (status, b"", away)) as server:
             assert main(command(tmp_path, server.url, *HASTE)) == 2
         assert not thief.requests and not rows(tmp_path)
-    assert "sends us to another address" in capsys.readouterr().err
+    assert "redirects to another address" in capsys.readouterr().err
 
 
 def test_a_link_out_of_the_folder_is_refused(tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""The verb `caption` a second time: what is there is kept, what is left is done."""
+"""Rerunning the verb `caption`: existing captions are kept, and missing ones added."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ def test_limit_and_ids_choose(tmp_path):
 
 
 @pytest.mark.parametrize("tail", ["", '{"id": "clip02", "capt', '{"id": "clip02"}'])
-def test_a_second_run_does_what_is_left(tmp_path, capsys, tail):
+def test_a_second_run_captions_the_remaining_clips(tmp_path, capsys, tail):
     clips(tmp_path / "videos", 4)
     done = [{"id": f"clip0{i}", "caption": "kept", "model": "", "prompt": ""} for i in (0, 3)]
     (tmp_path / "out").mkdir()

@@ -1,4 +1,4 @@
-"""The verb `caption` against a real `transformers serve` process with a tiny random Qwen3-VL.
+"""The verb `caption` with a real `transformers serve` process with a tiny random Qwen3-VL.
 
 The words are noise; that frames of the real clip go through decoding, HTTP, the processor and the
 vision tower to the text is not. The processor is the real one without its video part, which alone
@@ -48,7 +48,7 @@ class ImageProcessor(Qwen3VLProcessor):
 
 
 def build_model(folder, tokenizer):
-    """A Qwen3-VL of random weights that `transformers serve` loads from `folder`."""
+    """A Qwen3-VL with random weights that `transformers serve` loads from `folder`."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     text = {"vocab_size": 151936, "hidden_size": 32, "intermediate_size": 64, "head_dim": 16}
@@ -150,7 +150,7 @@ def tokens(reply):
     return reply["usage"]["prompt_tokens"]
 
 
-def test_the_words_depend_on_the_frames(shared, server):
+def test_the_caption_depends_on_the_frames(shared, server):
     url, model = server
     frames = read_frames(shared / f"data/clips/{CLIP}_rgb.avi", 4, 128)
     half = Frames(frames.jpegs[:2], frames.indices[:2], frames.total, frames.fps)

@@ -1,4 +1,4 @@
-"""The verb `caption`: several captions, further fields, tokens, answers refused before."""
+"""The verb `caption`: several captions, further fields, tokens, answers rejected before."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_several_captions_of_a_clip_differ_and_are_read_together(tmp_path, capsy
     assert asked == [(0, 0), (0.4, 1), (0.8, 2)]
 
 
-def test_a_file_of_one_caption_each_gets_the_others(tmp_path, capsys):
+def test_missing_captions_are_added_to_a_file_of_one_each(tmp_path, capsys):
     clips(tmp_path / "videos", 2)
     with serve(numbered) as server:
         assert main(command(tmp_path, server.url, *ONE)) == 0
@@ -45,7 +45,7 @@ def test_a_file_of_one_caption_each_gets_the_others(tmp_path, capsys):
     assert "0 written, 2 skipped" in capsys.readouterr().out
 
 
-def test_a_caption_that_a_clip_has_is_asked_for_again(tmp_path):
+def test_a_repeated_caption_is_requested_again(tmp_path):
     clips(tmp_path / "videos", 1)
     with serve(lambda _, number: GOOD if number < 4 else numbered(_, number)) as server:
         assert main(command(tmp_path, server.url, "--captions", "2")) == 0
@@ -54,7 +54,7 @@ def test_a_caption_that_a_clip_has_is_asked_for_again(tmp_path):
     assert [row["reason"] for row in rejected] == ["the same as another of this clip"] * 2
 
 
-def test_answers_that_were_refused_are_not_asked_for_again_in_the_same_way(tmp_path, capsys):
+def test_rejected_requests_are_not_repeated_with_the_same_settings(tmp_path, capsys):
     clips(tmp_path / "videos", 2)
     with serve(lambda *_: REFUSAL) as server:
 
@@ -67,7 +67,9 @@ def test_answers_that_were_refused_are_not_asked_for_again_in_the_same_way(tmp_p
         capsys.readouterr()
         assert requests() == (0, 0)
         out = capsys.readouterr().out
-        assert "0 written, 2 skipped, 0 rejected" in out and "--retry-refused asks again" in out
+        assert (
+            "0 written, 2 skipped, 0 rejected" in out and "--retry-refused tries them again" in out
+        )
         assert requests("--retry-refused") == (4, 1)
         assert [r["seed"] for r in server.requests[-4:]] != [r["seed"] for r in server.requests[:4]]
         assert requests("--prompt", "What?") == (4, 1)
@@ -79,7 +81,7 @@ def test_answers_that_were_refused_are_not_asked_for_again_in_the_same_way(tmp_p
         assert requests() == (0, 0)
 
 
-def test_attempts_go_on_where_a_run_was_stopped(tmp_path):
+def test_attempts_continue_after_a_stop(tmp_path):
     clips(tmp_path / "videos", 1)
     with serve(lambda _, number: REFUSAL if number < 3 else GOOD) as server:
         assert main(command(tmp_path, server.url, "--attempts", "2")) == 1
@@ -94,7 +96,7 @@ SILENT = {"choices": [{"message": {"content": None, "refusal": "No."}, "finish_r
 
 
 @pytest.mark.parametrize("answer", [FILTERED, (200, SILENT), (200, chat("A", "content_filter"))])
-def test_a_clip_that_the_server_declines_is_rejected_and_the_rest_goes_on(tmp_path, answer, capsys):
+def test_a_declined_clip_is_rejected_and_the_others_captioned(tmp_path, answer, capsys):
     clips(tmp_path / "videos", 2)
     with serve(lambda _, number: answer if number == 1 else GOOD) as server:
         assert main(command(tmp_path, server.url, *ONE, "--attempts", "1")) == 0
@@ -122,20 +124,20 @@ def test_further_fields_are_in_every_request(tmp_path):
         ("model=1", "use --model"),
         ("messages=[]", "use --prompt"),
         ("n=2", "use --captions"),
-        ("stream=true", "sets this field itself"),
+        ("stream=true", "the captioner sets this field"),
         ("top_p", "expected KEY=JSON"),
         ("=1", "expected KEY=JSON"),
         ("stop=end", "double quotes"),
     ],
 )
-def test_fields_that_are_ours_or_no_json_are_refused(tmp_path, capsys, field, message):
+def test_reserved_or_invalid_request_fields_are_refused(tmp_path, capsys, field, message):
     clips(tmp_path / "videos", 1)
     assert main(command(tmp_path, "http://127.0.0.1:9", "--request", field)) == 2
     err = capsys.readouterr().err
     assert err.count("\n") == 1 and message in err
 
 
-def test_tokens_are_guessed_measured_and_counted(tmp_path, capsys):
+def test_tokens_are_estimated_then_counted(tmp_path, capsys):
     clips(tmp_path / "videos", 3)
     usage = {"prompt_tokens": 1000, "completion_tokens": 20, "total_tokens": 1020}
     with serve(lambda *_: (200, chat(GOOD, usage=usage))) as server:
@@ -144,14 +146,14 @@ def test_tokens_are_guessed_measured_and_counted(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     # 512 x 288 pixels are 144 tokens of 32 x 32; four of them, and ten tokens of prompt.
     assert lines[0].startswith(
-        "about 1,758 prompt and 120 completion tokens, 7.76 by --prices for 3 requests, if a token"
+        "about 1,758 prompt and 120 completion tokens, 7.76 by --prices for 3 requests, at 32 x 32"
     )
     counted = "3,000 prompt and 60 completion tokens, 6.00 by --prices"
     assert lines[1] == f"about {counted} for 3 requests, by the first answer"
     assert lines[-1] == f"tokens: {counted}"
 
 
-def test_an_estimate_asks_nothing(tmp_path, capsys):
+def test_an_estimate_sends_no_request(tmp_path, capsys):
     clips(tmp_path / "videos", 3)
     more = ("--estimate", "--captions", "2", "--limit", "2", "--as-video", "--frames", "8")
     assert main(command(tmp_path, "http://127.0.0.1:9", *more)) == 0
@@ -163,7 +165,7 @@ def test_an_estimate_asks_nothing(tmp_path, capsys):
 @pytest.mark.parametrize(
     "usage", [None, [], {}, {"prompt_tokens": "9", "completion_tokens": 1}, {"prompt_tokens": -1}]
 )
-def test_replies_without_a_count_are_said_to_have_none(usage):
+def test_replies_without_a_token_count_are_reported(usage):
     tokens = Tokens()
     tokens.add(chat(GOOD, usage=usage))
     assert tokens.total() == "tokens: the server does not count them"
@@ -174,13 +176,13 @@ def test_replies_without_a_count_are_said_to_have_none(usage):
     assert Tokens().total() == ""
 
 
-def test_what_a_run_needs_is_said(tmp_path, capsys):
+def test_missing_options_are_named(tmp_path, capsys):
     assert main(["caption", "--out", str(tmp_path / "x.jsonl")]) == 2
     assert "--videos" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("field", ["top_p=NaN", "top_p=1e999", 'stop="\\ud800"'])
-def test_fields_that_no_request_can_hold_are_refused_before_any(tmp_path, capsys, field):
+def test_fields_that_json_cannot_hold_are_refused_before_any_request(tmp_path, capsys, field):
     clips(tmp_path / "videos", 1)
     assert main(command(tmp_path, "http://127.0.0.1:9", "--request", field)) == 2
     assert "expected KEY=JSON" in capsys.readouterr().err
@@ -189,13 +191,13 @@ def test_fields_that_no_request_can_hold_are_refused_before_any(tmp_path, capsys
 @pytest.mark.parametrize(
     "option", ["--prices -1 2", "--prices 1 nan", "--temperature nan", "--backoff inf"]
 )
-def test_amounts_that_are_none_are_refused(tmp_path, capsys, option):
+def test_negative_or_infinite_amounts_are_refused(tmp_path, capsys, option):
     with pytest.raises(SystemExit):
         main(command(tmp_path, "http://127.0.0.1:9", *option.split()))
-    assert "is negative or no finite number" in capsys.readouterr().err
+    assert "is negative or not finite" in capsys.readouterr().err
 
 
-def test_a_device_or_a_pipe_is_no_captions_file_and_stays(tmp_path, capsys):
+def test_a_device_or_pipe_is_refused_as_captions_file_and_kept(tmp_path, capsys):
     clips(tmp_path / "videos", 1)
     os.mkfifo(tmp_path / "pipe")
     paths = ("--videos", str(tmp_path / "videos"), "--out", str(tmp_path / "pipe"))
@@ -211,7 +213,7 @@ def test_a_device_or_a_pipe_is_no_captions_file_and_stays(tmp_path, capsys):
         ("captions.rejected.jsonl", {"id": "clip00", "way": ["a"]}),
     ],
 )
-def test_a_line_that_is_no_caption_is_named(tmp_path, capsys, file, line):
+def test_a_line_that_is_not_a_caption_is_named(tmp_path, capsys, file, line):
     clips(tmp_path / "videos", 1)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / file).write_text(json.dumps(line) + "\n")

@@ -48,14 +48,14 @@ def test_the_box_holds_the_joints_of_all_frames_with_a_margin():
     np.testing.assert_allclose(edges(box_of(skeleton(*frames))), [740, 140, 1160, 860])
 
 
-def test_two_persons_are_in_it_and_noise_is_not():
+def test_the_box_has_both_persons_and_no_noise():
     one, two = standing(300, 200, 500, 800), standing(700, 300, 900, 900)
-    noise = {9: standing(1700, 0, 1900, 100)}  # a body that is there for a moment
+    noise = {9: standing(1700, 0, 1900, 100)}  # a body in a single frame
     frames = [{7: one, 8: two} | (noise if number < 3 else {}) for number in range(20)]
     np.testing.assert_allclose(edges(box_of(skeleton(*frames))), [230, 130, 970, 970])
 
 
-def test_places_that_no_picture_has_do_not_count():
+def test_joints_outside_the_picture_are_ignored():
     pixels = standing(800, 200, 1000, 700)
     pixels[5], pixels[6], pixels[7] = (np.nan, np.nan), (-1e9, 400), (900, np.inf)
     np.testing.assert_allclose(edges(box_of(skeleton({7: pixels}))), [750, 150, 1050, 750])
@@ -75,7 +75,7 @@ def test_small_boxes_grow_and_stay_in_the_picture(joints, expected):
     np.testing.assert_allclose((right - left, bottom - top), MIN_SIDE)
 
 
-def test_a_person_as_large_as_the_picture_leaves_it_whole():
+def test_a_person_that_fills_the_picture_gives_no_crop():
     box = box_of(skeleton({7: standing(0, 0, *COLOUR)}))
     assert box == (0, 0, 1, 1)
 
@@ -89,7 +89,7 @@ def test_a_person_as_large_as_the_picture_leaves_it_whole():
         (b"not a skeleton", "line 1"),
     ],
 )
-def test_files_that_show_nobody(data, reason):
+def test_files_without_a_person_are_refused(data, reason):
     with pytest.raises(ValueError, match=reason):
         box_of(data)
 
@@ -154,7 +154,7 @@ def test_clips_without_a_skeleton_are_shown_whole_and_counted(tmp_path, capsys):
     assert "shown whole, with a skeleton that shows nobody: 1 (lost)" in out
 
 
-def test_sources_that_hold_no_skeletons_are_refused(tmp_path):
+def test_sources_without_skeletons_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         find_skeletons(tmp_path / "absent")
     with pytest.raises(UserError, match=r"no \.skeleton files"):

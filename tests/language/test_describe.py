@@ -1,4 +1,4 @@
-"""Sentences and likelihoods of a batch of clips, against one clip and one sentence at a time."""
+"""Sentences and likelihoods of a batch equal those of one clip and one sentence at a time."""
 
 import functools
 import types

@@ -1,4 +1,4 @@
-"""Descriptions are scored as by hand, and classes read off likelihoods."""
+"""Scores of descriptions match a manual calculation; classes are found by likelihood."""
 
 import json
 
@@ -38,7 +38,7 @@ def score(generated, references=REFERENCES):
     return score_descriptions(rows, [references[clip] for clip in generated])
 
 
-def test_the_reference_itself_is_perfect():
+def test_the_reference_itself_has_perfect_scores():
     got = score({clip: texts[-1] for clip, texts in REFERENCES.items()})
     assert got == {
         "clips": 3,
@@ -56,7 +56,7 @@ def test_only_the_true_class_counts_as_a_mention():
     assert (got["mention_correct"], got["mention_total"], got["mention"]) == (1, 3, 1 / 3)
 
 
-def test_bleu_and_rouge_as_by_hand():
+def test_bleu_and_rouge_match_a_manual_calculation():
     got = score({"a": "the cat sat on the mat"}, {"a": ["the cat is on the mat"]})
     # 1- to 4-grams in common: 5 of 6, 3 of 5, 1 of 4, 0 of 3, the last smoothed to a half.
     assert got["bleu"] == pytest.approx(100 * (5 / 6 * 3 / 5 * 1 / 4 * 0.5 / 3) ** 0.25)
@@ -87,19 +87,19 @@ def test_predicted_class_has_the_likeliest_sentences_on_average():
 
 @given(arrays.arrays(np.float32, (5, 4, 3), elements=st.floats(-20, 0, width=32)))
 @settings(deadline=None, max_examples=40)
-def test_absent_sentences_of_a_class_do_not_count(loglik):
+def test_missing_sentences_of_a_class_are_ignored(loglik):
     padded = np.concatenate([loglik, np.full((5, 4, 2), np.nan, np.float32)], axis=2)
     assert (class_from_likelihood(padded) == class_from_likelihood(loglik)).all()
 
 
-def test_likelihoods_that_cannot_be_read():
+def test_invalid_likelihoods_are_refused():
     with pytest.raises(ValueError, match="class 1 "):
         class_from_likelihood(np.array([[[-1.0], [np.nan]]]))
     with pytest.raises(ValueError, match="shape"):
         class_from_likelihood(np.zeros((3, 2)))
 
 
-def test_rows_survive_the_file(tmp_path):
+def test_rows_are_read_back_from_the_file(tmp_path):
     rows = [ROW, ROW | {"generated": "A person waves\u2028, naïvely.", "named": "wave"}]
     path = tmp_path / "new/descriptions.jsonl"
     write_descriptions(path, rows)

@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file against the one that it was made from."""
+"""The tokenizer of a GGUF file equals the one from which it was converted."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_other_tokenizers_are_refused(change):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-def test_qwens_ids_are_those_of_its_own_file(shared):
+def test_qwen_ids_equal_those_of_its_tokenizer_json(shared):
     folder = shared / "data/qwen3_tokenizer"
     own = load_tokenizer(folder)
     stored = json.loads((folder / "tokenizer.json").read_text())

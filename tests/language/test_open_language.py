@@ -1,4 +1,4 @@
-"""Which language models are opened, and with what their captions end."""
+"""Opening language models, and the token that ends their captions."""
 
 import dataclasses
 
@@ -60,12 +60,12 @@ def test_weights_in_few_bits_are_opened_or_refused_by_name(tmp_path):
         UserError, match=r"weights=int4 needs multiples of 8, but this model's head_"
     ):
         open_without_weights(lm, tmp_path)
-    del lm.weights  # a run that is older than the setting
+    del lm.weights  # a run from before this setting
     assert open_without_weights(lm, tmp_path).model.weights == ""
 
 
 @pytest.mark.parametrize("arguments", ["strategy=T3", "strategy=T0,llm=Qwen/Qwen3-0.6B"])
-def test_few_bits_where_nothing_is_loaded_are_refused(arguments):
+def test_few_bits_without_a_loaded_model_are_refused(arguments):
     config = apply(defaults(), f"{arguments},lm.weights=int8")
     with pytest.raises(UserError, match=r"lm\.weights=int8 would change nothing"):
         check_used(config, ["lm.weights"])

@@ -1,4 +1,4 @@
-"""The small language model: it learns, is written whole, and reads like any other checkpoint."""
+"""The small language model is trained, written atomically, and loaded like any checkpoint."""
 
 import contextlib
 import functools
@@ -47,7 +47,7 @@ def test_it_learns_and_is_written_once(trained):
     config, tokenizer = read_config(folder), load_tokenizer(folder)
     assert config.vocab_size == tokenizer.size and config.eos_token_ids == (tokenizer.eos_id,)
     weights = (folder / "model.safetensors").read_bytes()
-    pretrain(settings, PAIRS, folder, seed=1)  # is there already
+    pretrain(settings, PAIRS, folder, seed=1)  # exists already
     assert (folder / "model.safetensors").read_bytes() == weights
     assert not (folder / "left by a killed run").exists()
 
@@ -59,7 +59,7 @@ def test_one_folder_is_pretrained_by_one_process(trained, tmp_path):
     assert not (tmp_path / "lm").exists()
 
 
-def test_it_says_how_far_it_is(trained):
+def test_it_reports_progress(trained):
     first, *progress, last = trained[2].splitlines()
     assert "120 steps" in first and str(trained[1]) in last
     assert len(progress) == 120 and "step 60/120  loss " in progress[59]
@@ -82,7 +82,7 @@ def test_pairs_are_padded_and_end(trained):
 
 
 def test_it_learns_from_every_value_that_a_sentence_could_name(monkeypatch, tmp_path):
-    """Of one side alone it would learn to say that side, whatever the vector in front says."""
+    """With one side only, the model would learn to say that side and ignore the vector."""
     read, encode = [], pretraining.encode_pairs
 
     def watched(tokenizer, pairs, limit):

@@ -1,4 +1,4 @@
-"""Videos become a few frames of the whole clip, or a reason why they cannot."""
+"""A video gives a few frames of the whole clip, or a reason why it cannot be read."""
 
 import io
 import itertools
@@ -40,7 +40,7 @@ def test_frames_are_spread_over_the_whole_clip(tmp_path, suffix):
     np.testing.assert_allclose(shown, [2 * i + 40 for i in frames.indices], atol=4)
 
 
-def test_a_clip_of_fewer_frames_gives_all_it_has(tmp_path):
+def test_a_short_clip_gives_all_its_frames(tmp_path):
     write_video(tmp_path / "clip.avi", frames=3)
     frames = read_frames(tmp_path / "clip.avi", 8, 512)
     assert frames.indices == (0, 1, 2) and len(frames.jpegs) == 3
@@ -65,7 +65,7 @@ def test_the_real_clip(shared):
 
 @pytest.mark.parametrize("suffix", ["avi", "mkv", "mp4"])
 @pytest.mark.parametrize("share", [0.5, 0.75])
-def test_a_video_that_was_cut_off_is_refused(tmp_path, suffix, share):
+def test_a_truncated_video_is_refused(tmp_path, suffix, share):
     path = tmp_path / f"clip.{suffix}"
     write_video(path, frames=120, width=320, height=240)
     data = path.read_bytes()
@@ -77,13 +77,13 @@ def test_a_video_that_was_cut_off_is_refused(tmp_path, suffix, share):
 @pytest.mark.parametrize(
     ("data", "reason"), [(b"", "empty file"), (b"no video " * 999, "cannot be decoded")]
 )
-def test_what_is_no_video(tmp_path, data, reason):
+def test_files_that_are_not_videos_are_refused(tmp_path, data, reason):
     (tmp_path / "clip.avi").write_bytes(data)
     with pytest.raises(ValueError, match=reason):
         read_frames(tmp_path / "clip.avi", 8, 512)
 
 
-def test_sound_alone_is_no_video(tmp_path):
+def test_a_file_with_only_sound_is_refused(tmp_path):
     with av.open(str(tmp_path / "clip.mkv"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
@@ -93,7 +93,7 @@ def test_sound_alone_is_no_video(tmp_path):
         read_frames(tmp_path / "clip.mkv", 8, 512)
 
 
-def test_ids_come_from_the_names(tmp_path):
+def test_ids_are_derived_from_file_names(tmp_path):
     names = ("b/S001C001P001R001A002_rgb.avi", "a/S002_rgb.AVI", "wave.mp4", "x.mkv", "x.txt")
     for name in (*names, "._hidden.avi"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def test_ids_come_from_the_names(tmp_path):
     assert list(find_videos(tmp_path, tmp_path / "ids.txt")) == ["S002", "wave"]
 
 
-def test_folders_and_lists_that_cannot_be_used(tmp_path):
+def test_invalid_folders_and_lists_are_refused(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         find_videos(tmp_path / "absent")
     with pytest.raises(UserError, match=r"no \.avi, \.mp4, \.mkv"):

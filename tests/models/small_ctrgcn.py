@@ -4,8 +4,8 @@ STAGES = ((8, 1), (8, 1), (16, 2), (32, 2))
 
 
 def make(torch, graph, classes, persons, channels=3):
-    """The network in evaluation mode, every weight and statistic of it random."""
-    from benchmarks.torch_ctrgcn import CTRGCN  # which needs PyTorch
+    """The network in evaluation mode, with random weights and statistics."""
+    from benchmarks.torch_ctrgcn import CTRGCN  # needs PyTorch
 
     torch.manual_seed(0)
     network = CTRGCN(graph, classes, persons, channels, stages=STAGES).eval()

@@ -1,4 +1,4 @@
-"""A skeleton of four joints, a small HGLNet, and parameters whose gates are open."""
+"""A skeleton of four joints, a small HGLNet, and parameters with nonzero gates."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ ROWS = {  # the rows of the paper's Tables 4 and 5
 
 
 def shaken(params, key=7):
-    """The same tree with noise on every leaf, so that no gate stays shut."""
+    """The same tree with noise on every leaf, so that no gate is zero."""
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(key), len(leaves))
     noisy = [p + 0.3 * jax.random.normal(k, p.shape) for p, k in zip(leaves, keys, strict=True)]

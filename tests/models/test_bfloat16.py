@@ -16,7 +16,7 @@ from hocslm_jax.models.spatial import CTS, Values
 from hocslm_jax.models.temporal import DHT
 
 CHAIN = Graph("chain", ("a", "b", "c", "d"), ((0, 1), (2, 1), (3, 2)), 1)
-# A softmax does not see a bias of the keys: its gradient is 0, and what is found is rounding.
+# A softmax is invariant to a bias of the keys: its gradient is 0, up to rounding.
 NOISE = ("gta/key/bias",)
 SUMS = ("fusion", "gates", "gamma", "residual", "graph", "bias", "energy_bias", "gate_bias")
 
@@ -52,7 +52,7 @@ def test_gradients_of_scalars_and_biases(make, args):
     for name, path in sums.items():
         ours, right = np.ravel(found[path]), np.ravel(exact[path])
         size = np.linalg.norm(right)
-        assert np.linalg.norm(ours - right) <= 0.1 * size, name  # so their cosine is over 0.99
+        assert np.linalg.norm(ours - right) <= 0.1 * size, name  # implies a cosine over 0.99
 
 
 def is_sum(name: str) -> bool:

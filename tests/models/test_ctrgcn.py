@@ -19,7 +19,7 @@ GOLDEN = {"nw_ucla": (UCLA20, 10), "ntu": (NTU25, 60)}
 
 @pytest.fixture(scope="module", params=sorted(GOLDEN))
 def case(request, shared):
-    """Golden arrays, our model with the golden weights, and one train-mode pass through it."""
+    """Golden arrays, the model with the golden weights, and one train-mode pass."""
     graph, classes = GOLDEN[request.param]
     with np.load(shared / f"golden/ctrgcn_{request.param}.npz", allow_pickle=False) as file:
         golden = dict(file)
@@ -71,7 +71,9 @@ def test_gradients_of_every_listed_parameter(case):
     for name, expected in listed.items():
         ours = _torch_entry(case["grads"], name, state)
         moved = [_torch_entry(g, name, state) for g in case["grads_after_rounding"]]
-        if name.endswith("bias") and not ours.any():  # before a BatchNorm: PyTorch's is rounding
+        if (
+            name.endswith("bias") and not ours.any()
+        ):  # before a BatchNorm: rounding noise in PyTorch
             assert np.abs(expected).max() < 1e-4, name
             continue
         error, rounding = _distance(ours, expected), max(_distance(ours, m) for m in moved)
@@ -150,7 +152,7 @@ def _distance(ours, expected):
 
 
 def _torch_entry(tree, name, state):
-    """The entry of our tree that corresponds to a torch name, found by loading marked state
+    """The entry of the tree that corresponds to a torch name, found by loading marked state
     dicts."""
     marked = {key: np.zeros(np.shape(value), np.float32) for key, value in state.items()}
     size = marked[name].size

@@ -1,4 +1,4 @@
-"""HGLNet as a whole: sizes, its ties to CTR-GCN and the static graph, gradients, settings."""
+"""HGLNet as a whole: sizes, relation to CTR-GCN and the static graph, gradients, settings."""
 
 import dataclasses
 
@@ -47,7 +47,7 @@ def test_settings_give_every_row_of_tables_4_and_5(clip):
         logits = jax.eval_shape(lambda v, m=model: m.apply(v, clip, False), variables)
         assert logits.shape == (2, 5)
         sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
-    # Table 4's "baseline + CTS" and Table 5's "without GTA" are one network, whatever they score.
+    # Table 4's "baseline + CTS" and Table 5's "without GTA" are the same network.
     assert sizes["baseline+CTS"] == sizes["without GTA"]
     assert len(set(sizes.values())) == len(ROWS) - 1
 
@@ -96,7 +96,7 @@ def test_initial_network_equals_static_graph_and_ltc(clip):
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_initial_logits_depend_on_the_clip(clip, row):
-    """The first block has no shortcut: with scales of zero it would be silent, and stay so."""
+    """The first block has no shortcut: with zero scales its output and gradients would be 0."""
     model = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, **row))
     logits, _ = model.init_with_output(jax.random.key(0), clip, False)
     assert np.abs(logits[0] - logits[1]).max() > 1e-4
@@ -163,7 +163,7 @@ def test_remat_gives_the_same_gradients_and_statistics(clip):
         ({"stages": ()}, "model.stages"),
     ],
 )
-def test_impossible_settings_are_refused(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         build_model(settings, graph=CHAIN, num_classes=5)
 

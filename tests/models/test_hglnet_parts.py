@@ -91,7 +91,7 @@ def test_gta_equation_8_with_stride():
 
 
 def test_relative_position_makes_gta_order_dependent():
-    """Without a position GTA is blind to the order of frames; with the bias it is not."""
+    """Without position bias, GTA is invariant to the order of frames; with the bias it is not."""
     x = jax.random.normal(jax.random.key(0), (1, 6, 4, 8))
     for position, blind in (("none", True), ("relative", False)):
         module = GTA(position=position)

@@ -44,7 +44,7 @@ def test_projector_is_equation_12():
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_new_visual_token_is_as_long_as_a_word(fused):
+def test_an_initial_visual_token_has_the_norm_of_a_word(fused):
     model, variables, x = fused
     _, prefix = run(model, variables, x)
     assert prefix.shape == (2, 4, 12)
@@ -65,7 +65,7 @@ def test_groups_and_logits_are_those_of_the_recogniser(fused):
     np.testing.assert_allclose(logits, wanted, rtol=1e-6)
 
 
-def test_describing_costs_classification_nothing(fused):
+def test_the_projector_adds_no_cost_to_classification(fused):
     model, variables, x = fused
 
     def flops(function, variables):
@@ -78,7 +78,7 @@ def test_describing_costs_classification_nothing(fused):
     assert fused_flops == flops(lambda v, x: recogniser.apply(v, x, train=False), alone)
 
 
-def test_the_classifier_may_see_the_visual_token(fused):
+def test_the_classifier_can_use_the_visual_token(fused):
     model, _, x = fused
     visual = dataclasses.replace(FUSION, classify_on="visual")
     model = build_model(
@@ -94,7 +94,7 @@ def test_the_classifier_may_see_the_visual_token(fused):
 
 
 def test_token_is_predicted_from_prefix_and_earlier_tokens():
-    """Eq. 13 under teacher forcing, against the model fed one token more at a time."""
+    """Eq. 13 with teacher forcing, compared with feeding one more token at a time."""
     lm, params = DecoderLM(LM, "float32"), init_params(LM, jax.random.key(0))
     rng = np.random.default_rng(0)
     prefix = jnp.asarray(rng.normal(size=(2, 4, 12)), jnp.float32)

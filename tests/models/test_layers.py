@@ -25,7 +25,7 @@ def _einsum(topologies, values):
 
 @pytest.fixture(params=["cpu", "default"])
 def backend(request, monkeypatch):
-    """What CPU and TPU take, and what every other takes."""
+    """The formulation of CPU and TPU, and the default."""
     if request.param == "default":
         take = lambda *operands, default, **others: default(*operands)  # noqa: E731
         monkeypatch.setattr(jax.lax, "platform_dependent", take)
@@ -49,7 +49,7 @@ def test_aggregation_and_its_gradients(operands):
 
 
 @pytest.mark.parametrize(("platform", "products"), [("cpu", 0), ("tpu", 0), ("cuda", 1)])
-def test_formulation_follows_the_machine_that_is_compiled_for(operands, platform, products):
+def test_formulation_depends_on_the_target_platform(operands, platform, products):
     topologies, values, weight = operands
 
     def backward(a, x):
@@ -128,7 +128,7 @@ def test_temporal_convolution(frames, stride, dilation):
 
 @pytest.mark.parametrize("train", [True, False])
 def test_batch_norm_equals_flax(train):
-    """Output, running statistics and gradients, also with a bias that only moves the mean."""
+    """Output, running statistics and gradients, also with a bias that only shifts the mean."""
     keys = jax.random.split(jax.random.key(0), 5)
     x = 3.0 + 2.0 * jax.random.normal(keys[0], (4, 5, 3, 6))
     params = {
@@ -158,7 +158,7 @@ def test_batch_norm_equals_flax(train):
 
 
 def test_statistics_far_from_zero_keep_precision():
-    """One pass over the data is enough where the running mean is near."""
+    """One pass over the data suffices if the running mean is close."""
     x = 1000.0 + jax.random.normal(jax.random.key(0), (64, 5, 3, 2))
     module = BatchNorm(True)
     near = {"batch_stats": {"mean": jnp.full(2, 999.0), "var": jnp.ones(2)}}

@@ -60,7 +60,7 @@ def unpacked(model, batch):
     [
         (Grid(1, 4, 48), 1),
         (Grid(2, 2, 48), 1),
-        (Grid(1, 3, 24), 0),  # not all fit: they are read one a row
+        (Grid(1, 3, 24), 0),  # not all fit: one per row
     ],
 )
 def test_loss_and_gradient_are_those_of_unpacked_examples(grid, packed, model, batch, unpacked):
@@ -72,7 +72,7 @@ def test_loss_and_gradient_are_those_of_unpacked_examples(grid, packed, model, b
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), metrics, numbers)
 
 
-def test_eight_devices_pack_their_own_and_gather_nothing(model, batch, unpacked):
+def test_eight_devices_pack_their_own_rows_without_a_gather(model, batch, unpacked):
     (wanted, _), slope = unpacked
     mesh, grid = sharding.make_mesh(), Grid(8, 1, 32)
     rows, everywhere = sharding.batch_sharding(mesh), sharding.replicated(mesh)
@@ -107,7 +107,7 @@ def test_packed_examples_are_independent(model, batch):
     assert mine.sum() == batch["lengths"][7]
     np.testing.assert_allclose(changed.hidden[0, mine], read.hidden[0, mine], rtol=1e-5, atol=1e-6)
     assert np.abs(changed.hidden - read.hidden)[0, ~mine].max() > 0.1
-    # Every word of every caption is to be predicted once.
+    # Every word of every caption must be predicted once.
     words = [read.tokens[0, np.asarray(read.real & (read.example == i))[0]] for i in range(BATCH)]
     for said, sentence, length in zip(words, batch["tokens"], batch["lengths"], strict=True):
         np.testing.assert_array_equal(said, sentence[:length])
@@ -145,7 +145,7 @@ def test_grid_fits_most_batches_and_is_smaller_than_padding(examples):
 
 def test_captions_of_one_length_are_not_packed():
     assert choose_grid(np.full(10, 60), np.ones(10), 64, 1, whole=64) is None
-    # Sentences that are drawn more often count for more.
+    # Sentences that are drawn more often have more weight.
     rare = choose_grid(np.array([10, 64]), np.array([99.0, 1.0]), 64, 1, whole=64)
     often = choose_grid(np.array([10, 64]), np.array([1.0, 1.0]), 64, 1, whole=64)
     assert rare.size < often.size

@@ -175,7 +175,7 @@ def test_tracing_alone_counts_the_arithmetic():
         ("dataset=mine", [], "mine"),
         ("depth=1", [], "depth"),
         ("seed=0", ["--config.model.stages=(1"], "--config.model.stages"),
-        ("mesh.data=3,mesh.model=2", [], "does not make the 8 devices"),
+        ("mesh.data=3,mesh.model=2", [], "is not the 8 devices"),
         ("seed=0", ["--stage", "2"], "stages 1 to 1"),
         ("seed=0", ["--topology", "v5e:16by16"], "v5e:16by16"),
     ],

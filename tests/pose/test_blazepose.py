@@ -18,7 +18,7 @@ FRAMES = [Image.new("RGB", (640, 480))] * 40
 
 
 def scripted(where):
-    """(look, measure, calls of look); `where(frame)` gives the x of everybody in that frame."""
+    """(look, measure, calls of look); `where(frame)` gives the x of every person in a frame."""
     state = {"frame": -1, "looks": []}
 
     def look(image):
@@ -47,7 +47,7 @@ def tracks(where, persons):
     return [[body.track for body in bodies] for bodies in found], looks
 
 
-def test_one_person_is_looked_for_once():
+def test_a_tracked_person_is_not_detected_again():
     found, looks = tracks(lambda t: [100 + t], 1)
     assert found == [[0]] * 40 and looks == [0]
 
@@ -58,23 +58,23 @@ def test_lost_person_is_searched_until_found():
     assert looks == [0, 11, 12, 13, 14]
 
 
-def test_a_second_person_is_seen_and_both_keep_their_numbers():
+def test_a_second_person_is_found_and_both_keep_their_numbers():
     both = lambda t: [100] if t < 5 else [300] if 20 <= t < 24 else [100, 300]  # noqa: E731
     found, _ = tracks(both, 2)
     assert found[4] == [0] and found[16] == [0, 1] and found[21] == [1] and found[39] == [0, 1]
 
 
-def test_two_numbers_never_follow_one_person():
+def test_one_person_never_has_two_numbers():
     meeting = lambda t: [100, 300 - 10 * min(t, 20)]  # noqa: E731
     found, _ = tracks(meeting, 2)
     assert found[0] == [0, 1] and found[25] == [0]
 
 
-def test_only_so_many_people_are_followed():
+def test_at_most_the_requested_number_of_people_is_tracked():
     assert tracks(lambda t: [100, 300, 500], 1)[0] == [[0]] * 40
 
 
-def test_poses_become_arrays_without_short_tracks():
+def test_arrays_leave_out_short_tracks():
     frames, look, measure, _ = scripted(lambda t: [100] if t < 30 else [100, 300])
     joints, pixels, sure = assemble(list(track(frames, look, measure, 2)))
     assert joints.shape == (40, 2, 33, 3) and sure.shape == pixels.shape[:3] == (40, 2, 33)
@@ -82,11 +82,11 @@ def test_poses_become_arrays_without_short_tracks():
     frames, look, measure, _ = scripted(lambda t: [100] if t < 35 else [100, 300])
     joints, *_ = assemble(list(track(frames, look, measure, 2)))
     assert joints.shape[1] == 1, "somebody in 5 of 40 frames only passes by"
-    with pytest.raises(ValueError, match="nobody"):
+    with pytest.raises(ValueError, match="no person"):
         assemble([[], []])
 
 
-def test_models_that_are_not_there(tmp_path):
+def test_missing_models_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"npm pack @mediapipe/pose.*--pose-model"):
         find_models(tmp_path, "full")
     inside = tmp_path / "node_modules/@mediapipe/pose"
@@ -98,16 +98,16 @@ def test_models_that_are_not_there(tmp_path):
         find_models(tmp_path, "lite")
 
 
-def test_files_that_are_no_models(tmp_path):
+def test_files_that_are_not_models_are_refused(tmp_path):
     pytest.importorskip("ai_edge_litert", reason="LiteRT is not installed")
     for name in (blazepose.DETECTOR[0], "pose_landmark_full.tflite"):
         (tmp_path / name).write_bytes(b"no model")
-    with pytest.raises(UserError, match="is no model that LiteRT reads"):
+    with pytest.raises(UserError, match="is not a model that LiteRT can read"):
         open_pose(tmp_path)
 
 
 @pytest.mark.parametrize(("rate", "expected"), [(25, 30), (60, 15), (120, 8)])
-def test_frames_of_fast_videos_are_left_out(monkeypatch, rate, expected):
+def test_fast_videos_are_subsampled(monkeypatch, rate, expected):
     monkeypatch.setattr(estimators, "measure_video", lambda path: (30, float(rate)))
     monkeypatch.setattr(
         estimators, "pictures", lambda path, longest, every, mirrored: FRAMES[:30][::every]
@@ -116,7 +116,7 @@ def test_frames_of_fast_videos_are_left_out(monkeypatch, rate, expected):
     assert len(list(frames)) == expected and fps <= 30
 
 
-def test_a_video_that_ends_early_is_refused(monkeypatch):
+def test_a_truncated_video_gives_no_skeleton(monkeypatch):
     monkeypatch.setattr(estimators, "measure_video", lambda path: (100, 30.0))
     monkeypatch.setattr(estimators, "pictures", lambda *_: FRAMES[:30])
     frames, _ = estimators.bodies("x.mp4", Pose(lambda images, persons: images, "blazepose33"))
@@ -161,7 +161,7 @@ def test_a_real_video_against_its_depth_sensor(models, video, shared, tmp_path):
     assert max(means[f"right {joint}"] for joint in ("elbow", "wrist", "knee", "ankle")) < 14
 
 
-def test_two_people_and_people_who_lie(models, video):
+def test_two_people_and_lying_people(models, video):
     first = ImageOps.mirror(next(pictures(video, 1280)))
     person = first.crop((440, 100, 760, 600))
     pair = Image.new("RGB", (960, 500), "white")

@@ -21,7 +21,7 @@ def test_anchors_are_the_centres_of_the_detectors_cells():
     np.testing.assert_allclose(places[-6:] * 224, [[208, 208]] * 6, atol=1e-4)
 
 
-def test_raw_numbers_are_pixels_from_the_anchor():
+def test_raw_outputs_are_pixels_from_the_anchor():
     raw = np.zeros((3, 12), np.float32)
     raw[1] = [11.2, -22.4, 44.8, 22.4, 0, 0, 0, -112, 22.4, 0, 0, 0]
     places = np.full((3, 2), 0.5, np.float32)
@@ -49,7 +49,7 @@ def test_overlap_of_boxes():
 
 
 @pytest.mark.parametrize("degrees", [0, 90, -90, 30, 180])
-def test_the_square_stands_as_the_person_does(degrees):
+def test_the_square_is_rotated_with_the_person(degrees):
     angle = math.radians(degrees)
     up = 100 * np.array([math.sin(angle), -math.cos(angle)])  # from the hips to above the head
     region = regions.region_of((300, 200), (300 + up[0], 200 + up[1]))
@@ -59,7 +59,7 @@ def test_the_square_stands_as_the_person_does(degrees):
     np.testing.assert_allclose(head, [300 + up[0], 200 + up[1]], atol=1e-9)
 
 
-def test_world_landmarks_turn_with_the_square():
+def test_world_landmarks_are_rotated_with_the_square():
     lying = Region(0, 0, 1, math.pi / 2)  # the head is to the right
     turned = regions.turned_back(np.array([[0, -1, 0.5]]), lying)
     np.testing.assert_allclose(turned, [[1, 0, 0.5]], atol=1e-9)
@@ -67,7 +67,7 @@ def test_world_landmarks_turn_with_the_square():
 
 @pytest.mark.parametrize("side", [64, 300])
 def test_cropped_square_matches_its_points(side):
-    """Where a landmark lies in the picture, its pixel of the image is seen."""
+    """A landmark's position in the crop shows its pixel of the image."""
     y, x = np.mgrid[:400, :500]
     image = Image.fromarray(np.stack([x / 2, y / 2, 0 * x], axis=-1).astype(np.uint8))
     region = Region(240, 190, side, math.radians(25))
@@ -77,19 +77,19 @@ def test_cropped_square_matches_its_points(side):
         np.testing.assert_allclose(picture[v, u, :2], there / 2, atol=1.5)
 
 
-def test_outside_of_the_image_it_is_black():
+def test_a_crop_is_black_outside_the_image():
     picture = cut(Image.new("RGB", (20, 20), "white"), Region(0, 10, 20, 0.0), 20)
     assert picture[:, :9].max() == 0 and picture[:, 11:].min() == 255
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (720, 1280)])
-def test_a_person_is_placed_where_the_image_shows_them(size):
+def test_a_persons_position_matches_the_image(size):
     rng = np.random.default_rng(0)
     world, where = rng.normal(scale=0.4, size=(33, 3)), np.array([-0.7, 0.3, 3.2])
     there = world + where
     pixels = FOCAL * max(size) * there[:, :2] / there[:, 2:] + np.asarray(size) / 2
     weights = np.ones(33)
     np.testing.assert_allclose(place(world, pixels, weights, size), where, atol=1e-6)
-    pixels[:5] += 500  # hidden joints do not count
+    pixels[:5] += 500  # hidden joints are ignored
     weights[:5] = 0
     np.testing.assert_allclose(place(world, pixels, weights, size), where, atol=1e-6)

@@ -15,11 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 import tiny_run
 
 import hocslm_jax
-from hocslm_jax import __main__
+from hocslm_jax import __main__, options
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.checksums import seal
-from hocslm_jax.predict import accuracy, release
+from hocslm_jax.predict import accuracy, predictor, release
 from hocslm_jax.predict.load_model import find_models, load_run
 from hocslm_jax.train import hub, loop, release_files
 
@@ -84,7 +84,7 @@ def test_half_precision_is_close_and_half_as_large(workdir, tmp_path, dtype):
 def test_the_card_says_what_it_is(workdir, dataset, tmp_path, capsys):
     config = workdir / "model.json"
     args = argparse.ArgumentParser()
-    release.add_arguments(args)
+    __main__.declare_options("release", args)
     options = ["--out", str(tmp_path / "out"), "--data-dir", str(dataset)]
     release.run(args.parse_args([str(workdir), *options]))
     found, text = result(workdir), (tmp_path / "out/README.md").read_text()
@@ -96,11 +96,16 @@ def test_the_card_says_what_it_is(workdir, dataset, tmp_path, capsys):
     assert about["config"]["data"]["data_dir"] == "data" and str(tmp_path) not in json.dumps(about)
 
 
+def test_options_match_the_modules_that_they_do_not_import():
+    assert options.WEIGHT_TYPES == release_files.DTYPES
+    assert options.BATCH_SIZE == predictor.BATCH_SIZE
+
+
 def test_a_run_of_several_streams_is_released_stream_by_stream(workdir, tmp_path):
     for stream in ("joint", "bone"):
         shutil.copytree(workdir, tmp_path / "six" / stream)
     args = argparse.ArgumentParser()
-    release.add_arguments(args)
+    __main__.declare_options("release", args)
     options = ["--out", str(tmp_path / "out"), "--data-dir", str(tmp_path)]
     release.run(args.parse_args([str(tmp_path / "six"), *options]))
     assert hocslm_jax.load_pretrained(tmp_path / "out" / "bone").classes == tuple("abcd")

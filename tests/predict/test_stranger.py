@@ -153,7 +153,7 @@ def test_predict_takes_the_users_own_compilation_cache(folder, card, monkeypatch
     with pytest.raises(UserError, match="no file could"):
         arguments = ["--checkpoint", str(folder), str(tmp_path / "clip.npy")]
         parser = __main__.argparse.ArgumentParser()
-        command.add_arguments(parser)
+        __main__.declare_options("predict", parser)
         command.run(parser.parse_args(arguments))
     folders = [value for name, value in asked if name == "jax_compilation_cache_dir"]
     assert folders == [str(Path(environment.COMPILATION_CACHE).expanduser())]

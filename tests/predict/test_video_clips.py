@@ -9,10 +9,11 @@ import pytest
 from hocslm_jax.data.prepare.readers.clips import Reading
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25
+from hocslm_jax.options import video
 from hocslm_jax.pose.estimators import Pose, Poses
 from hocslm_jax.predict import video_clips
 from hocslm_jax.predict.clip_files import find_files, read_joints
-from hocslm_jax.predict.video_clips import add_video_options, open_videos, reader
+from hocslm_jax.predict.video_clips import open_videos, reader
 
 MODEL = SimpleNamespace(graph=NTU25, compat=None)
 
@@ -27,7 +28,7 @@ def clips(tmp_path):
 
 def options(*words):
     parser = argparse.ArgumentParser()
-    add_video_options(parser)
+    video(parser)
     return parser.parse_args(words)
 
 

@@ -20,6 +20,7 @@ import tiny_run
 import unseen_run
 from unseen_run import SHORT, UNSEEN
 
+from hocslm_jax.__main__ import declare_options
 from hocslm_jax.data.class_splits import hold_out
 from hocslm_jax.data.tokenizer import encode_caption
 from hocslm_jax.errors import UserError
@@ -49,7 +50,7 @@ def command(monkeypatch, tmp_path):
 
     def run(*words):
         parser = argparse.ArgumentParser()
-        zero_shot.add_arguments(parser)
+        declare_options("zero-shot", parser)
         zero_shot.run(parser.parse_args([*map(str, words), "--out", str(tmp_path / "out.json")]))
         return json.loads((tmp_path / "out.json").read_text())
 

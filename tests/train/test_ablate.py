@@ -1,4 +1,4 @@
-"""The verb `ablate`: which runs a table makes, where it stops, and the reports it keeps."""
+"""The verb `ablate`: the runs of a table, stopping at a failure, and copies of reports."""
 
 import argparse
 import importlib
@@ -29,7 +29,7 @@ def write_result(folder, seed, correct):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """Commands instead of runs: each leaves the result of its workdir, or fails."""
+    """Replaces runs: each command writes the result of its workdir, or fails."""
     commands, failing = [], []
 
     def run(command):
@@ -99,7 +99,7 @@ def read_rows(path):
     return {row["row"]: row for row in json.loads(path.read_text())["rows"]}
 
 
-def test_the_table_stands_beside_the_papers(launched, tmp_path, capsys):
+def test_the_table_includes_the_papers_numbers(launched, tmp_path, capsys):
     table = TABLE.with_name("components.py")
     out = tmp_path / "results"
     options = ("--rows", "ctrgcn", "hglnet", "--out", str(out), "--seeds", "0", "1")
@@ -115,7 +115,7 @@ def test_the_table_stands_beside_the_papers(launched, tmp_path, capsys):
     assert (tmp_path / "runs/table_components.md").read_text() == text
 
 
-def test_another_config_takes_the_tables_place(launched, tmp_path):
+def test_another_config_replaces_the_one_of_the_table(launched, tmp_path):
     commands, _ = launched
     table = TABLE.with_name("global_local.py")
     options = ("--config", "configs/ntu60_xsub.py", "--rows", "local", "--seeds", "3")
@@ -126,7 +126,7 @@ def test_another_config_takes_the_tables_place(launched, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(TABLE.parent.glob("*.py")), ids=lambda path: path.stem)
 @pytest.mark.parametrize("config", ["own", "ntu60_xsub"])
-def test_every_row_of_every_table_is_a_run(path, config):
+def test_every_row_of_every_table_is_a_valid_run(path, config):
     table = ablate.read_table(path)
     name = Path(table.config).stem if config == "own" else config
     load = importlib.import_module(f"configs.{name}").get_config
@@ -152,11 +152,13 @@ def test_table_of_streams_includes_ensembles(tmp_path):
     rows = read_rows(tmp_path / "table_streams.json")
     assert rows["joint"]["published"] == 90.84
     assert rows["2 streams"]["seeds"] == [0, 1] and rows["2 streams"]["published"] == 92.64
-    assert rows["2 streams"]["correct"] == rows["joint"]["correct"]  # both streams score alike here
+    assert (
+        rows["2 streams"]["correct"] == rows["joint"]["correct"]
+    )  # both streams have equal scores here
     assert rows["6 streams"]["correct"] == []
 
 
-def test_a_file_that_is_no_table_is_named(tmp_path):
+def test_a_file_that_is_not_a_table_is_named(tmp_path):
     (tmp_path / "table.py").write_text("ROWS = {}")
     for name in ("table.py", "nothing.py"):
         with pytest.raises(UserError, match=name):

@@ -15,7 +15,7 @@ ATTEMPTS = {"test.views": 3, "test.crops": 2, "test.mirror": True}
 SHORT = {"train.epochs": 1, "train.eval_every": 0}
 
 
-def test_both_counts_are_reported_and_come_back(tmp_path):
+def test_both_counts_are_reported_and_reproduced(tmp_path):
     plain, looked = tmp_path / "plain", tmp_path / "looked"
     assert tiny_run.train_strategy(plain, "T0", SHORT) == 0
     assert tiny_run.train_strategy(looked, "T0", SHORT | ATTEMPTS) == 0
@@ -32,7 +32,7 @@ def test_both_counts_are_reported_and_come_back(tmp_path):
     np.testing.assert_array_equal(load_scores(looked / "scores_tta.npz").logits, first.logits)
 
 
-def test_a_finished_run_can_be_looked_at_again(tmp_path):
+def test_a_finished_run_can_be_evaluated_with_views(tmp_path):
     assert tiny_run.train_strategy(tmp_path, "T0", SHORT) == 0
     changes = SHORT | {"test.views": 2, "test.angle": 0.0}
     assert tiny_run.on_tiny_data(strategy.evaluate, tmp_path, "T0", changes) == 0
@@ -44,7 +44,7 @@ def test_a_finished_run_can_be_looked_at_again(tmp_path):
     ("changes", "text"),
     [({"views": 0}, "test.views=0"), ({"crops": -1}, "test.crops"), ({"angle": 200.0}, "angle")],
 )
-def test_impossible_views_are_named(changes, text):
+def test_invalid_views_are_named(changes, text):
     test = experiment.defaults().test
     assert len(read_views(test)) == 1
     test.update(changes)

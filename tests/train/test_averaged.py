@@ -32,7 +32,7 @@ def clips(seed):
 
 @pytest.fixture(scope="module")
 def trained():
-    """The state in the middle of a training with a high rate."""
+    """The state in the middle of training at a high rate."""
     model, tx = Deep(), optax.sgd(0.2, 0.9)
     now = state.make_init(model, tx, (1, 2, 4, 3), ema=True)(jax.random.key(0), {})
     update = jax.jit(step.make_train_step(step.classify(model), tx, 0.98))

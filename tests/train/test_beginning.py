@@ -1,4 +1,4 @@
-"""Runs start from another run, a release or a PyTorch CTR-GCN; misfits are listed."""
+"""Runs start from another run, a release or a PyTorch CTR-GCN; mismatches are listed."""
 
 import json
 import shutil
@@ -55,8 +55,8 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("kind", ["run", "release"])
-def test_a_frozen_encoder_stays_as_it_was(workdir, released, tmp_path, kind):
-    """Weights and BatchNorm's statistics, to the bit; the classifier trains."""
+def test_a_frozen_encoder_does_not_change(workdir, released, tmp_path, kind):
+    """Weights and BatchNorm statistics are bit-identical; the classifier trains."""
     source = {"run": workdir, "release": released}[kind]
     assert train(tmp_path / "new", f"start={source},freeze=encoder") == 0
     before, after = weights(workdir), weights(tmp_path / "new")
@@ -102,7 +102,7 @@ def test_a_first_stage_of_other_data_is_refused_before_the_language_model(
     assert not (tmp_path / "new").exists()
 
 
-def test_a_first_stage_in_the_home_folder_is_a_run_as_others(workdir, tmp_path, monkeypatch):
+def test_a_first_stage_may_be_in_the_home_folder(workdir, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(workdir.parent))
     monkeypatch.setattr(tiny_run.TinyStore, "labels", tiny_run.TinyStore.labels[::-1])
     with pytest.raises(UserError, match="other labels"):
@@ -208,7 +208,7 @@ def test_other_class_counts_and_joints_of_a_real_network(capsys):
 
 
 def test_weights_that_the_model_lacks_are_refused(capsys):
-    """A deeper network is not cut to the first of its blocks unless that is asked for."""
+    """A deeper network is not truncated to its first blocks unless requested."""
     deep = SMALL | {"stages": (2, 1)}
     (graph, wanted), config = variables_of(SMALL), config_of(SMALL)
     encoder = {name: {"encoder": groups["encoder"]} for name, groups in wanted.items()}
@@ -220,7 +220,7 @@ def test_weights_that_the_model_lacks_are_refused(capsys):
         beginning.take(nameless, encoder, config, graph, ENCODER)
     beginning.take(nameless, encoder, config, graph, PARTIAL)
     assert "are left out: encoder/block3" in capsys.readouterr().out
-    other = SMALL | {"pair_mode": "product"}  # whose shapes are the same
+    other = SMALL | {"pair_mode": "product"}  # has the same shapes
     with pytest.raises(UserError, match=r"model\.pair_mode"):
         beginning.take(source_of(other), encoder, config, graph, ENCODER)
     free = SMALL | {"dropout": 0.5, "dtype": "bfloat16"}

@@ -19,7 +19,7 @@ from hocslm_jax.train.identity import check_data, identity
 
 @dataclasses.dataclass(frozen=True)
 class Other(tiny_run.TinyStore):
-    """The tiny data with something changed."""
+    """The tiny data with one change."""
 
     classes: tuple = tiny_run.TinyStore.classes
     ids: tuple = tiny_run.TinyStore.ids

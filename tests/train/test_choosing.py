@@ -1,4 +1,4 @@
-"""Selection of the best epoch, and settings that are not usable numbers."""
+"""Selection of the best epoch, and settings with invalid numbers."""
 
 import json
 
@@ -22,8 +22,10 @@ def test_val_split_selects_the_best_epoch():
     assert (joint.best_epoch, joint.best_correct, joint.best_val) == (3, 5, 9)
 
 
-def test_the_test_split_chooses_otherwise():
-    totals = Totals(best_correct=6, best_epoch=1, streams={"bone": [6, 1]})  # as saved before
+def test_without_a_val_split_the_test_split_selects():
+    totals = Totals(
+        best_correct=6, best_epoch=1, streams={"bone": [6, 1]}
+    )  # as saved by older versions
     totals.note_best(2, 6, {"bone": 8})
     assert (totals.best_epoch, totals.best_correct, totals.best_val) == (1, 6, -1)
     assert totals.streams == {"bone": [8, 2]}
@@ -58,12 +60,12 @@ def test_a_run_with_a_val_split(tmp_path, capsys):
         ("stages", ({"train": ("encoder",), "lr": -1.0},)),
     ],
 )
-def test_numbers_that_make_no_sense(setting, value):
+def test_invalid_numbers_are_refused(setting, value):
     config = tiny_run.make_config({setting: value})
     with pytest.raises(UserError, match=setting):
         check_values(config)
 
 
-def test_what_the_dataset_decides_is_in_the_config_of_the_run(tmp_path):
+def test_values_set_by_the_dataset_are_in_the_config_of_the_run(tmp_path):
     config = tiny_run.make_run(tmp_path).config.data
     assert (config.num_persons, config.origin) == (1, "")  # clips of the feeder's own protocol

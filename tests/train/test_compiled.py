@@ -23,7 +23,7 @@ class Wide(nn.Module):
 
 
 @pytest.mark.parametrize("streams", [(), ("joint", "bone")])
-def test_split_weights_are_gathered_and_activations_stay(streams, monkeypatch):
+def test_split_weights_are_gathered_and_activations_are_not(streams, monkeypatch):
     monkeypatch.setattr(sharding, "WHOLE_BELOW", WIDTH * WIDTH)  # one kernel is split
     config = tiny_run.make_config({"mesh.fsdp": True, "data.streams": streams})
     mesh, model = setup.open_mesh(config), Wide()

@@ -108,7 +108,7 @@ def test_evaluation_says_which_checkpoint_it_scored(workdir, capsys):
     assert capsys.readouterr().out.startswith("step 8: test")
 
 
-def test_a_stray_folder_is_no_checkpoint(workdir, program, capsys):
+def test_a_stray_folder_is_not_a_checkpoint(workdir, program, capsys):
     wanted = restored(workdir, program)
     (workdir / "checkpoints/99").mkdir()
     assert same(restored(workdir, program), wanted)
@@ -128,7 +128,7 @@ def test_run_without_intact_checkpoints_gives_one_line(workdir):
 
 
 def test_a_flipped_bit_is_never_restored(workdir, program, capsys):
-    """Any bit of any file: the arrays come back as they were, or an older checkpoint is taken."""
+    """For any bit of any file, the arrays are restored exactly, or an older checkpoint is used."""
     wanted, rng = restored(workdir, program), random.Random(0)
     files = sorted(p for p in (workdir / "checkpoints/12").rglob("*") if p.is_file())
     files = [path for path in files if path.stat().st_size]
@@ -146,7 +146,7 @@ def test_a_flipped_bit_is_never_restored(workdir, program, capsys):
     assert caught > 5
 
 
-def test_sums_see_any_bit_and_no_mesh(finished, program):
+def test_checksums_depend_on_every_bit_and_not_on_the_mesh(finished, program):
     mesh = jax.sharding.Mesh(np.array(jax.devices()), "x")
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
     values = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
@@ -180,7 +180,7 @@ def test_older_checkpoint_is_loaded_with_a_warning(workdir, program, capsys):
 
 
 def test_reader_retries_while_a_run_deletes_checkpoints(workdir, program, monkeypatch, capsys):
-    """With keep=1 the run has a newer checkpoint each time that the reader has begun with one."""
+    """With keep=1, the run replaces each checkpoint while the reader is opening it."""
     folder, read_meta, read = workdir / "checkpoints", integrity._read_meta, []
     for step in STEPS[1:]:
         shutil.rmtree(folder / str(step))
@@ -209,7 +209,7 @@ def test_a_run_keeps_at_least_one_checkpoint(tmp_path, keep):
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"steps": 12', '{"steps": 12}', '{"total": "x"}'])
-def test_a_damaged_result_is_written_anew(workdir, capsys, text):
+def test_a_damaged_result_is_rewritten(workdir, capsys, text):
     whole = json.loads((workdir / "result.json").read_text())
     (workdir / "result.json").write_text(text)
     assert loop.train(tiny_run.make_run(workdir, CHANGES)).finished

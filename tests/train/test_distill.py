@@ -20,7 +20,7 @@ TRAIN = slice(tiny_run.TRAIN)
 
 
 def write_teacher(folder, favourite=1, ids=STORE.ids[TRAIN], labels=STORE.labels[TRAIN], **more):
-    """A teacher who is sure that every clip is of the class `favourite` places on."""
+    """A teacher that is certain of a class: the true one shifted by `favourite`."""
     logits = 20 * np.eye(tiny_run.CLASSES, dtype=np.float32)[(labels + favourite) % 4]
     folder.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(0).permutation(len(ids))  # clips are matched by id
@@ -60,7 +60,7 @@ def test_a_run_scores_its_training_clips(teacher):
     assert result["train_clips"]["correct"] == together
 
 
-def test_student_follows_its_teacher_over_the_labels(tmp_path):
+def test_student_follows_its_teacher_instead_of_the_labels(tmp_path):
     changes = write_teacher(tmp_path / "sure") | {"train.epochs": 12, "test.train_clips": True}
     assert tiny_run.train_strategy(tmp_path / "student", "T0", changes) == 0
     scores = load_scores(tmp_path / "student/scores_train.npz")
@@ -88,7 +88,7 @@ def test_a_batch_carries_the_mean_of_the_members(teacher, tmp_path):
     assert whole.config.distill.targets == run.config.distill.targets
 
 
-def test_streams_side_by_side_have_one_teacher(teacher, tmp_path):
+def test_streams_in_one_program_have_one_teacher(teacher, tmp_path):
     changes = {"distill.teacher": str(teacher), "distill.share": 0.5}
     changes |= {"loss.mixup": 0.3, "loss.smoothing": 0.1, "train.log_every": 1}
     together, alone = changes | {"data.streams": STREAMS}, changes | {"data.stream": STREAMS[1]}
@@ -136,7 +136,7 @@ def test_a_teacher_of_other_clips_is_refused(tmp_path, told, text):
         add_teacher(run)
 
 
-def test_missing_training_scores_message_says_how_to_make_them(tmp_path):
+def test_the_message_about_missing_training_scores_gives_the_command(tmp_path):
     changes = {"distill.teacher": str(tmp_path), "distill.share": 0.5}
     with pytest.raises(UserError, match=r"holds no scores_train\.npz.*train_clips"):
         add_teacher(tiny_run.make_run(tmp_path / "run", changes))
@@ -157,11 +157,11 @@ def test_missing_training_scores_message_says_how_to_make_them(tmp_path):
         ({"distill.share": 1.0, "distill.teacher": "x"}, "T3", "strategy=T0, then"),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path, changes, name, text):
+def test_invalid_distillation_settings_are_named(tmp_path, changes, name, text):
     with pytest.raises(UserError, match=text):
         tiny_run.train_strategy(tmp_path, name, changes)
 
 
-def test_a_run_without_a_teacher_is_left_alone(tmp_path):
+def test_a_run_without_a_teacher_is_unchanged(tmp_path):
     run = tiny_run.make_run(tmp_path)
     assert add_teacher(run) is run and "teacher" not in next(run.train_iterator())

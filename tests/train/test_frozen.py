@@ -16,7 +16,7 @@ def make_run(tmp_path, train, encoder="groups"):
 
 
 @pytest.mark.parametrize(("train", "moves"), [(("classifier",), False), (("encoder",), True)])
-def test_batchnorm_statistics_of_a_fixed_encoder_stay(tmp_path, train, moves):
+def test_batchnorm_statistics_of_a_frozen_encoder_do_not_change(tmp_path, train, moves):
     run = make_run(tmp_path, train)
     state = run.init(jax.random.key(0), {})
     before = jax.tree.map(np.array, (state.batch_stats, state.fixed))
@@ -34,8 +34,8 @@ def test_batchnorm_statistics_of_a_fixed_encoder_stay(tmp_path, train, moves):
     ("train", "drops"),
     [(("encoder", "classifier"), True), (("classifier",), False), (("encoder",), False)],
 )
-def test_dropout_is_for_what_trains(train, drops):
-    """It stands between encoder and classifier, and changes what either learns."""
+def test_dropout_is_applied_only_to_trained_groups(train, drops):
+    """Dropout lies between encoder and classifier, and affects the training of both."""
     config = tiny_run.make_config({"model.dropout": 0.5})
     config.update(strategy="custom", stages=({"train": train},))
     (stage,) = read_stages(config)

@@ -37,14 +37,14 @@ def test_longer_first_stage_invalidates_the_second(two_stages, capsys):
     assert (result_of(two_stages), result_of(two_stages / "stages/1")) == before  # nothing trained
 
 
-def test_the_last_stage_can_be_trained_on(two_stages):
+def test_the_last_stage_can_be_trained_further(two_stages):
     first = result_of(two_stages / "stages/1")
     assert tiny_run.train_strategy(two_stages, "T0+", SHORT | {"finetune.epochs": 2}) == 0
     assert result_of(two_stages)["epochs"] == 2 and result_of(two_stages / "stages/1") == first
 
 
 def test_interrupted_extension_has_no_result_and_starts_no_stage(tmp_path, monkeypatch):
-    """A first stage that is trained on and stopped must not pass for one that is finished."""
+    """A first stage that is extended and interrupted must not count as finished."""
     stop_at(monkeypatch, 5)  # in the second epoch of 4 steps
     first = tmp_path / "first"
     assert tiny_run.train_strategy(first, "T0", SHORT) == 0
@@ -74,20 +74,22 @@ def test_sigterm_in_an_extended_first_stage_starts_no_second(tmp_path, monkeypat
 
 
 def test_stage_does_not_resume_from_another_start(tmp_path):
-    """The run that a stage began from was trained on, or exchanged, meanwhile."""
+    """The run that a stage started from was trained further or replaced since."""
     first, second = tmp_path / "first", tmp_path / "second"
     assert tiny_run.train_strategy(first, "T0", SHORT) == 0
     config = SHORT | {"t0": str(first)}
     assert tiny_run.train_strategy(second, "T0+", config) == 0
     mark = result_of(second)["origin"]
-    assert mark and tiny_run.train_strategy(second, "T0+", config) == 0  # finished, and says so
+    assert (
+        mark and tiny_run.train_strategy(second, "T0+", config) == 0
+    )  # reports that it is finished
     assert tiny_run.train_strategy(first, "T0", SHORT | {"train.epochs": 2}) == 0
     with pytest.raises(UserError, match=r"started from other weights than .*first") as error:
         tiny_run.train_strategy(second, "T0+", config)
     assert "checkpoints" in str(error.value) and result_of(second)["origin"] == mark
 
 
-def test_a_fingerprint_sees_every_bit_and_name():
+def test_a_fingerprint_depends_on_every_bit_and_name():
     import jax.numpy as jnp
 
     def mark(tree):

@@ -21,7 +21,7 @@ def reports(workdir, key):
     return [line[key] for line in lines if key in line]
 
 
-def test_a_run_learns_and_leaves_its_files(tmp_path):
+def test_a_run_learns_and_writes_its_files(tmp_path):
     changes = {"train.epochs": 20, "optim.milestones": (15,)}
     assert loop.train(tiny_run.make_run(tmp_path, changes)).finished
     losses = reports(tmp_path, "train/loss")
@@ -46,7 +46,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", [{}, tiny_run.HGLNET], ids=["stand-in", "hglnet"])
-def test_eight_devices_give_the_losses_of_one(tmp_path, monkeypatch, encoder):
+def test_eight_devices_give_the_same_losses_as_one(tmp_path, monkeypatch, encoder):
     changes = {"train.log_every": 1, **encoder}
     assert jax.device_count() == 8
     loop.train(tiny_run.make_run(tmp_path / "eight", changes))
@@ -69,7 +69,7 @@ def test_a_run_resumes_on_another_number_of_devices(tmp_path, monkeypatch):
 
 
 def test_evaluation_after_its_checkpoint_is_reported_once(tmp_path, monkeypatch):
-    """A signal during an evaluation saves without it; the next process makes up for it."""
+    """A signal during an evaluation saves without it; the next process repeats it."""
     loop.train(tiny_run.make_run(tmp_path / "whole"))
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "maybe_evaluate", lambda *_: None)
@@ -103,7 +103,9 @@ def test_a_checkpoint_without_a_weight_of_the_model_is_refused(tmp_path):
 
 
 def test_non_finite_loss_names_the_clip_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr("hocslm_jax.data.feeder.FARTHEST", 1e35)  # else the feeder refuses the clip
+    monkeypatch.setattr(
+        "hocslm_jax.data.feeder.FARTHEST", 1e35
+    )  # otherwise the feeder refuses the clip
     loop.train(tiny_run.make_run(tmp_path, {"train.epochs": 1}))
     with pytest.raises(UserError) as error:
         loop.train(tiny_run.make_run(tmp_path, {"train.checkpoint_every": 1}, poisoned=11))
@@ -159,7 +161,7 @@ def test_step_donates_its_state_and_updates_ema(tmp_path):
         ({"optim.ema": 1.0}, r"optim\.ema"),
     ],
 )
-def test_impossible_settings_are_named(tmp_path, changes, text):
+def test_invalid_settings_are_named(tmp_path, changes, text):
     with pytest.raises(UserError, match=text):
         tiny_run.make_run(tmp_path, changes)
 
@@ -177,4 +179,4 @@ def test_self_contained_dataset_is_prepared_first(tmp_path, capsys):
     assert len(store.rows("xsub", "train")) and (tmp_path / "quickstart").is_dir()
     assert "quickstart" in capsys.readouterr().out
     setup.open_data(config.data)
-    assert capsys.readouterr().out == ""  # not again
+    assert capsys.readouterr().out == ""  # not repeated

@@ -82,7 +82,7 @@ def test_adamw_is_pytorch_adamw(problem):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_decay_mask_spares_biases_and_scalars(name):
+def test_decay_mask_excludes_biases_and_scalars(name):
     params = {"conv": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((1, 2))}, "alpha": jnp.ones(())}
     tx = optim.make_optimizer(settings(name=name, weight_decay=0.5, decay_mask=True), lambda s: 0.1)
     zero = jax.tree.map(jnp.zeros_like, params)
@@ -91,7 +91,7 @@ def test_decay_mask_spares_biases_and_scalars(name):
     assert float(after["conv"]["bias"].min()) == float(after["alpha"]) == 1
 
 
-def test_step_schedule_is_the_protocols():
+def test_step_schedule_follows_the_protocol():
     config = settings(lr=0.1, warmup_epochs=5, milestones=(35, 55))
     rate = jax.jit(optim.make_schedule(config, epochs=65, steps_per_epoch=7))
     wanted = {0: 0.02, 1: 0.04, 4: 0.1, 5: 0.1, 34: 0.1, 35: 0.01, 54: 0.01, 55: 0.001, 64: 0.001}
@@ -117,7 +117,7 @@ def test_no_warmup():
 
 @pytest.mark.parametrize("encoder", ["hglnet", "ctrgcn"])
 def test_decay_mask_of_the_real_networks(encoder):
-    """Matrices decay. What starts at a value with a meaning does not, whatever its shape."""
+    """Matrices decay; parameters with a meaningful initial value do not, whatever their shape."""
     fusion = FusionConfig(lm_width=16, prompt_length=3, width=8)
     settings = {"encoder": encoder, "width": 8, "stages": (1, 1), "gta_position": "relative"}
     model = build_model(settings, graph=UCLA20, num_classes=4, fusion=fusion)
@@ -138,6 +138,6 @@ def test_decay_mask_of_the_real_networks(encoder):
     assert words == kept | (set(more.split()) if encoder == "hglnet" else set())
     assert all(shapes[name] > 1 for name in mask if mask[name])
     assert {name for name in mask if name.endswith("kernel")} <= set(mask) - spared
-    # Several streams side by side have an axis more.
+    # Several streams in one program have one more axis.
     stacked = jax.eval_shape(lambda p: jax.tree.map(lambda a: jnp.zeros((2, *a.shape)), p), params)
     assert optim.decay_mask(stacked) == optim.decay_mask(params)

@@ -1,4 +1,4 @@
-"""`lm.pack` in a whole run: the same losses, in fewer positions, and not where it saves nothing."""
+"""`lm.pack` in a whole run: same losses in fewer positions; off if it would save nothing."""
 
 import json
 
@@ -19,7 +19,7 @@ def reports(folder):
 
 
 def write_captions(folder):
-    """One clip's is long, the others' are short."""
+    """One long caption; the others are short."""
     line = {"model": "", "prompt": "", "time": ""}
     words = {clip: "it sits" for clip in tiny_run.TinyStore.ids}
     words[tiny_run.TinyStore.ids[0]] = "it sits" * 6
@@ -38,7 +38,9 @@ def test_a_packed_run_has_the_losses_of_an_unpacked_one(tmp_path, monkeypatch, c
     assert "captions are packed into" in capsys.readouterr().out
     for line, wanted in zip(reports(packed), reports(plain), strict=True):
         for name in line.keys() & {"train/caption_loss", "train/grad_norm", "eval/correct"}:
-            assert line[name] == pytest.approx(wanted[name], rel=1e-3)  # steps add roundings up
+            assert line[name] == pytest.approx(
+                wanted[name], rel=1e-3
+            )  # rounding accumulates over steps
     assert [line["train/packed"] for line in reports(packed) if "train/packed" in line] == [1] * 3
 
 

@@ -75,7 +75,7 @@ def test_interrupted_run_is_bit_identical(tmp_path):
     code, _, _ = stop_at(broken, 14, signal.SIGKILL)
     assert code == -signal.SIGKILL
     with (broken / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4')  # what a line cut off in the middle looks like
+        file.write('{"step": 4')  # a truncated line
     code, output, errors = stop_at(broken, 28, signal.SIGTERM)
     assert code == 0, errors
     assert output.count("stopped: step") == 1 and "Traceback" not in errors
@@ -94,7 +94,7 @@ def test_interrupted_run_is_bit_identical(tmp_path):
 
 
 def test_killed_hglnet_is_bit_identical(tmp_path):
-    """The real encoder, with every random part on: shuffling, crops, rotation, drops, dropout."""
+    """The real encoder with all randomness: shuffling, crops, rotation, drops, dropout."""
     drops = {"data.drop_axis": 0.5, "data.drop_joints": 0.5, "model.dropout": 0.5}
     changes = CHANGES | tiny_run.HGLNET | drops
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -122,7 +122,7 @@ def test_dropout_differs_from_step_to_step(tmp_path):
     assert len(set(losses)) == 3
 
 
-def test_finished_run_says_so(tmp_path, capsys):
+def test_a_finished_run_reports_that_it_is_finished(tmp_path, capsys):
     assert loop.train(tiny_run.make_run(tmp_path)).finished
     first = (tmp_path / "result.json").read_text()
     lines = reports(tmp_path)
@@ -131,7 +131,7 @@ def test_finished_run_says_so(tmp_path, capsys):
     assert (tmp_path / "result.json").read_text() == first and reports(tmp_path) == lines
 
 
-def test_finished_run_goes_on_with_more_epochs(tmp_path):
+def test_a_finished_run_continues_with_more_epochs(tmp_path):
     loop.train(tiny_run.make_run(tmp_path))
     assert loop.train(tiny_run.make_run(tmp_path, {"train.epochs": 4})).finished
     assert json.loads((tmp_path / "result.json").read_text())["epochs"] == 4
@@ -153,7 +153,7 @@ def test_evaluation_repeats_the_result_and_refuses_another_model(tmp_path):
     loop.train(tiny_run.make_run(tmp_path, {"optim.ema": 0.5}))
     trained = dict(np.load(tmp_path / "scores.npz"))
     (tmp_path / "scores.npz").unlink()
-    # Another optimiser does not matter to an evaluation.
+    # Evaluation does not depend on the optimiser.
     assert loop.evaluate(tiny_run.make_run(tmp_path, {"optim.name": "adamw"})) == 0
     logits = np.load(tmp_path / "scores.npz")["logits"]
     np.testing.assert_allclose(logits, trained["logits"], rtol=1e-5, atol=1e-6)

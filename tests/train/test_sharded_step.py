@@ -1,5 +1,4 @@
-"""However the joint step is split, its numbers are those of one device, and any reads the others'
-checkpoints."""
+"""The joint step gives the numbers of one device in any layout; all layouts share checkpoints."""
 
 import types
 
@@ -40,7 +39,7 @@ def small_leaves_are_split_too():
 
 
 class Joint:
-    """The step of T3 on a mesh, with a stand-in for the encoder and a language model by chance."""
+    """The step of T3 on a mesh, with a stand-in for the encoder and a random language model."""
 
     def __init__(self, data: int, model: int, fsdp: bool, packed: bool = False):
         self.mesh = sharding.make_mesh(data, model, jax.devices()[: data * model])
@@ -49,7 +48,7 @@ class Joint:
         init = state.make_init(network, tx, CLIP, ema=False)
         abstract = jax.eval_shape(init, jax.random.key(0), {})
         placed = sharding.tree_shardings(abstract, self.mesh, sharding.state_rules(fsdp))
-        self.abstract = checkpoint.abstract(abstract, placed)
+        self.abstract = sharding.abstract(abstract, placed)
         params = init_params(LM, jax.random.key(1))
         self.placed = sharding.tree_shardings(params, self.mesh, sharding.lm_rules(fsdp))
         self.lm = jax.device_put(params, self.placed)
@@ -101,13 +100,13 @@ def whole():
 
 @pytest.fixture(scope="module")
 def split():
-    """All layouts after the same steps."""
+    """The states of all layouts after the same steps."""
     joints = {name: Joint(*layout) for name, layout in LAYOUTS.items()}
     return {name: (joint, *joint.go(joint.init(), STEPS)) for name, joint in joints.items()}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_losses_gradients_and_weights_are_those_of_one_device(name, split, whole):
+def test_losses_gradients_and_weights_equal_those_of_one_device(name, split, whole):
     """SGD's momentum is a sum of the gradients."""
     _, now, metrics = split[name]
     norms = {"grad_norm", "grad_norm_cls", "grad_norm_gen"}
@@ -168,7 +167,7 @@ def collectives(joint):
 def test_fsdp_gathers_weights_and_moves_no_activations(split):
     """In the loops over layers and over pieces of the caption; a layer's twice, a head's never."""
     layers = sum(leaf.nbytes for leaf in jax.tree.leaves(split["fsdp"][0].lm["blocks"]))
-    norms = LM.num_layers * 4 * (2 * LM.hidden_size + 2 * LM.head_dim)  # never split
+    norms = LM.num_layers * 4 * (2 * LM.hidden_size + 2 * LM.head_dim)  # not split
     found = {name: collectives(joint) for name, (joint, *_) in split.items()}
     in_loops = lambda name, kind: getattr(found[name].get(kind), "in_loops", 0)  # noqa: E731
     for name in ("fsdp", "both"):
@@ -176,7 +175,7 @@ def test_fsdp_gathers_weights_and_moves_no_activations(split):
         assert in_loops(name, "all-gather") == 2 * (layers - norms) / model
         assert not in_loops(name, "all-to-all") and not in_loops(name, "collective-permute")
     assert not in_loops("fsdp", "all-reduce")
-    # Tensor parallelism adds up activations, of a replica's clips.
+    # Tensor parallelism sums activations of the clips of a replica.
     clips = {name: BATCH // LAYOUTS[name][0] for name in ("both", "tensor")}
     a_clip = {name: in_loops(name, "all-reduce") / count for name, count in clips.items()}
     assert a_clip["both"] == pytest.approx(a_clip["tensor"], rel=0.02)
@@ -196,7 +195,7 @@ def test_likelihoods_gather_the_weights_too(split):
     assert set(read_costs(text, joint.mesh.size).collectives) == {"all-gather"}
 
 
-def test_packed_examples_are_gathered_for_too(whole):
+def test_weights_are_also_gathered_for_packed_examples(whole):
     joint = Joint(2, 2, True, packed=True)
     _, (metrics,) = joint.go(joint.init(), 1)
     assert metrics.pop("packed") == (1, 1)

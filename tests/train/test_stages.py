@@ -21,12 +21,12 @@ from hocslm_jax.train.stages import read_stages
         ({"captions": "wrong"}, "own, shuffled"),
     ],
 )
-def test_impossible_stages_are_refused(stage, text):
+def test_invalid_stages_are_refused(stage, text):
     with pytest.raises(UserError, match=text):
         read_stages({"stages": (stage,)})
 
 
-def test_absent_run_is_not_evaluated(tmp_path):
+def test_a_missing_run_is_not_evaluated(tmp_path):
     with pytest.raises(UserError, match="no complete checkpoint"):
         tiny_run.on_tiny_data(strategy.evaluate, tmp_path / "none", "T3")
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""Training strategies: what each stage trains and keeps, and that a stopped one resumes."""
+"""Training strategies: trained and kept groups of each stage, and resuming."""
 
 import dataclasses
 import json
@@ -134,7 +134,7 @@ def test_evaluation_repeats_scores_and_sentences(joint, capsys, monkeypatch, des
     for name in kept:
         (joint / name).unlink()
     if not describe:
-        monkeypatch.setattr(strategy, "open_language", None)  # it must not be loaded
+        monkeypatch.setattr(strategy, "open_language", None)  # must not be loaded
     assert tiny_run.on_tiny_data(strategy.evaluate, joint, "T3", {"lm.describe": describe}) == 0
     again = load_scores(joint / "scores.npz").logits
     if describe:
@@ -215,7 +215,7 @@ def test_t0_must_be_a_finished_t0_run(joint, tmp_path):
         ({"lm.captions": "clips"}, r"captions\.jsonl"),
     ],
 )
-def test_errors_show_before_the_first_stage(joint, tmp_path, changes, text):
+def test_errors_are_reported_before_the_first_stage(joint, tmp_path, changes, text):
     with pytest.raises(UserError, match=text):
         tiny_run.train_strategy(tmp_path, "T3", {**folder_of_lm(joint), **changes})
     assert not list(tmp_path.iterdir())
@@ -276,7 +276,7 @@ def test_start_from_another_model_names_the_difference(joint, tmp_path, monkeypa
         ({"lm.prompt": ""}, "lm.prompt is empty"),
     ],
 )
-def test_impossible_language_settings_are_refused(joint, changes, text):
+def test_invalid_language_settings_are_refused(joint, changes, text):
     config = tiny_run.make_config({**tiny_run.LANGUAGE, **changes})
     with pytest.raises(UserError, match=text):
         open_language(config.lm, setup.open_mesh(config), joint / "lm")

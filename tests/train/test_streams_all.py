@@ -18,7 +18,7 @@ from hocslm_jax.predict.load_model import load_run
 from hocslm_jax.train import checkpoint, experiment, loop, same_config
 
 STREAMS = ("joint", "bone_motion")
-# Everything random is on: the streams must share each draw.
+# All random augmentation is on: the streams must share each draw.
 CHANGES = {
     "data.drop_axis": 0.5,
     "data.drop_joints": 0.5,
@@ -53,7 +53,7 @@ def together(tmp_path_factory):
 
 
 @pytest.mark.parametrize("stream", STREAMS)
-def test_each_stream_is_its_separate_run(together, tmp_path, stream):
+def test_each_stream_equals_its_separate_run(together, tmp_path, stream):
     alone, own = CHANGES | {"data.stream": stream}, together / stream
     assert loop.train(tiny_run.make_run(tmp_path, alone)).finished
     np.testing.assert_allclose(
@@ -61,7 +61,7 @@ def test_each_stream_is_its_separate_run(together, tmp_path, stream):
     )
     same = functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
     jax.tree.map(same, state_of(own, alone), state_of(tmp_path, alone))
-    # the folder is as good as the separate run's
+    # the folder is equivalent to that of the separate run
     here, there = ({path.name for path in folder.iterdir()} for folder in (own, tmp_path))
     assert here - {"tensorboard"} == there - {"tensorboard"}
     first, second = (load_scores(folder / "scores.npz") for folder in (own, tmp_path))
@@ -84,7 +84,7 @@ def test_stream_folder_resumes_and_is_evaluated_alone(together):
     assert loop.evaluate(tiny_run.make_run(together / "joint", alone)) == 0
     after = load_scores(together / "joint" / "scores.npz")
     np.testing.assert_allclose(after.logits, before.logits, rtol=1e-5, atol=1e-6)
-    assert loop.train(tiny_run.make_run(together / "joint", alone)).finished  # is finished
+    assert loop.train(tiny_run.make_run(together / "joint", alone)).finished  # already finished
 
 
 def test_stream_folder_predicts_and_workdir_lists_streams(together):
@@ -97,7 +97,7 @@ def test_stream_folder_predicts_and_workdir_lists_streams(together):
         load_run(together, build=tiny_run.build)
 
 
-def test_the_workdir_sums_up(together):
+def test_the_workdir_has_a_summary(together):
     result = json.loads((together / "result.json").read_text())
     assert result["stream"] == "joint+bone_motion" and tuple(result["streams"]) == STREAMS
     for stream, counts in result["streams"].items():
@@ -177,7 +177,7 @@ def test_a_stream_that_is_not_finite_is_named(tmp_path, monkeypatch):
         loop.train(run)
 
 
-def test_the_real_encoder_learns_the_same_in_either_way(tmp_path, monkeypatch):
+def test_the_real_encoder_learns_the_same_separately_and_together(tmp_path, monkeypatch):
     """Three updates; the formulations that are fast on a CPU have gradients of their own."""
     one = functools.partial(sharding.make_mesh, devices=jax.devices()[:1])
     monkeypatch.setattr(sharding, "make_mesh", one)  # compiles faster
@@ -212,8 +212,8 @@ def test_the_real_encoder_learns_the_same_in_either_way(tmp_path, monkeypatch):
         jax.tree.map(lambda a, b: same(np.asarray(a)[1], b), *trees)
 
 
-def test_later_stages_start_each_stream_from_its_own(tmp_path):
-    """T0+ trains on what its first stage left, stream by stream."""
+def test_later_stages_start_each_stream_from_its_own_weights(tmp_path):
+    """T0+ continues from the weights of its first stage, stream by stream."""
     changes = {"data.streams": STREAMS, "finetune.epochs": 1, "finetune.lr": 1e-9}
     assert tiny_run.train_strategy(tmp_path, "T0+", changes) == 0
     first, second = (
@@ -256,6 +256,6 @@ def test_the_argument_names_streams():
         ),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path, changes, text):
+def test_unsupported_uses_of_streams_are_named(tmp_path, changes, text):
     with pytest.raises(UserError, match=text):
         tiny_run.make_run(tmp_path, changes)

@@ -1,4 +1,4 @@
-"""Classes that a run leaves out stay unseen: whatever it begins from, and whoever taught it."""
+"""Classes that a run leaves out stay unseen, whatever its initial weights and teachers."""
 
 import json
 
@@ -34,13 +34,13 @@ def test_a_run_notes_the_classes_that_it_was_trained_on(runs):
 
 
 @pytest.mark.parametrize("unseen", ["1+3", "3"])
-def test_a_run_cannot_begin_from_one_that_knows_the_classes(runs, tmp_path, unseen):
+def test_a_run_cannot_start_from_one_that_knows_the_classes(runs, tmp_path, unseen):
     with pytest.raises(UserError, match=r"all was trained on .*d, which data.unseen=") as error:
         train(tmp_path / "run", SHORT | {"data.unseen": unseen}, start=str(runs / "all"), **BEGIN)
     assert len(str(error.value)) < 300 and not (tmp_path / "run/checkpoints").exists()
 
 
-def test_what_a_run_began_from_counts_as_its_own(runs, tmp_path):
+def test_classes_of_the_initial_weights_count_as_trained(runs, tmp_path):
     """all -> a run of other classes -> a third one: the classes of the first are never unseen."""
     middle = tmp_path / "middle"
     assert train(middle, SHORT, start=str(runs / "some"), **BEGIN) == 0
@@ -58,7 +58,7 @@ def test_a_first_stage_that_knows_the_classes_is_refused(runs, tmp_path):
     assert not (tmp_path / "run").exists()  # before a language model is pretrained
 
 
-def test_weights_that_do_not_say_their_classes_are_refused(runs, tmp_path, monkeypatch):
+def test_weights_without_a_record_of_classes_are_refused(runs, tmp_path, monkeypatch):
     (tmp_path / "weights.pt").touch()
     assert lineage.trained_on(tmp_path / "weights.pt") is None
     monkeypatch.setattr(lineage, "trained_on", lambda place: None)
@@ -98,7 +98,7 @@ def test_the_pretraining_text_has_no_sentence_of_an_unseen_class():
     ("report", "said"),
     [({"classes": ["a", "b"]}, "sentences about b, "), ({}, "sentences about b, d, ")],
 )
-def test_a_language_model_that_read_about_them_is_refused(tmp_path, report, said):
+def test_a_language_model_trained_on_unseen_classes_is_refused(tmp_path, report, said):
     (tmp_path / "pretrain.json").write_text(json.dumps(report))
     with pytest.raises(UserError, match=said) as error:
         check_unseen(tmp_path, ["b", "d"])
@@ -109,7 +109,7 @@ def test_a_language_model_that_read_about_them_is_refused(tmp_path, report, said
     check_unseen(tmp_path / "a released model", ["b", "d"])
 
 
-def test_the_setting_for_that_needs_unseen_classes():
+def test_lm_pretrain_unseen_needs_unseen_classes():
     asked = ["lm.pretrain.unseen"]
     check_settings.check_used(unseen_run.make_config(UNSEEN, "T3"), asked)
     for config in (unseen_run.make_config({}, "T3"), unseen_run.make_config(UNSEEN)):
@@ -117,7 +117,7 @@ def test_the_setting_for_that_needs_unseen_classes():
             check_settings.check_used(config, asked)
 
 
-def test_a_shared_folder_is_looked_at_before_anything_trains(tmp_path):
+def test_a_shared_language_model_is_checked_before_training(tmp_path):
     lm = tmp_path / "lm"
     lm.mkdir()
     (lm / "config.json").write_text("{}")

@@ -22,7 +22,7 @@ def test_unused_values_of_config_files_are_accepted(strategy):
 @pytest.mark.parametrize(
     ("arg", "name"),
     [
-        ("strategy=T3,mixup=0.2", "loss.mixup"),  # captions cannot be blended
+        ("strategy=T3,mixup=0.2", "loss.mixup"),  # captions cannot be mixed
         ("t0=runs/other", "t0"),
         ("gen=0.5", "loss.gen"),
         ("loss.cls=0.5", "loss.cls"),
@@ -55,12 +55,12 @@ def test_a_setting_that_no_stage_would_use_is_refused(arg, name):
     "arg",
     [
         "strategy=T3,smoothing=0.1,gen=0.5,loss.cls=2,finetune.epochs=3,epochs=3,t0=runs/a",
-        "strategy=T1,mixup=0.2",  # describes in a stage of its own
+        "strategy=T1,mixup=0.2",  # describes in a separate stage
         "strategy=T4,finetune.lr=0.1,lm.pretrain.steps=3,seed=1",
         "mixup=0.2,smoothing=0.1,momentum=0.5,gamma=0.5,gsm_width=8",
     ],
 )
-def test_a_setting_that_some_stage_uses_passes(arg):
+def test_a_setting_that_some_stage_uses_is_accepted(arg):
     config = nw_ucla.get_config(arg)
     check_settings.check_used(config, experiment.named(config, arg))
 

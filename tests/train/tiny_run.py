@@ -30,7 +30,7 @@ TRAIN, TEST, VAL, CLASSES = 32, 16, 8, 4
 # Few joints: XLA:CPU takes long to compile a graph network, and longer the more joints there are.
 _NAMES = ("hip centre", "head", "left hand", "right hand", "left foot", "right foot")
 GRAPH = Graph("toy", _NAMES, ((1, 0), (2, 1), (3, 1), (4, 0), (5, 0)), 0)
-# The real encoder in the place of the stand-in, as small as it gets.
+# The real encoder instead of the stand-in, as small as possible.
 HGLNET = {
     "model.encoder": "hglnet",
     "model.width": 8,
@@ -72,7 +72,10 @@ class TinyStore:
         return split != "val" or self.val
 
     def rows(self, protocol: str, split: str) -> np.ndarray:
-        places = {"train": (0, TRAIN), "val": (0, VAL)}  # val's clips train, for a test's sake
+        places = {
+            "train": (0, TRAIN),
+            "val": (0, VAL),
+        }  # val's clips are among the training clips, for a test
         return np.arange(*places.get(split, (TRAIN, TRAIN + TEST)))
 
 
@@ -94,7 +97,7 @@ class TinyHocSLM(HocSLM):
 
 
 class TinyRecogniser(nn.Module):
-    """What comes before it, in strategy T0."""
+    """The model of the preceding stage, in strategy T0."""
 
     num_classes: int
 

@@ -18,7 +18,7 @@ def splits():
 
 @dataclasses.dataclass(frozen=True)
 class SplitStore(tiny_run.TinyStore):
-    """A `TinyStore` whose splits are data."""
+    """A `TinyStore` with its splits as a field."""
 
     protocols: dict = dataclasses.field(default_factory=splits)
     unseen: tuple[int, ...] = ()

@@ -1,16 +1,16 @@
-"""Which answers of a vision-language model are captions.
+"""Decides whether an answer of a vision-language model is a caption.
 
-In: the reply of a server. Out: its text as one clean line, and the reason for which it is dropped,
-if there is one. The check finds refusals, noise, and answers that are empty, cut off or too long;
-whether a sentence is true it cannot say.
+In: the reply of a server. Out: its text as one clean line, and the reason if it is rejected. The
+check finds refusals, noise, and answers that are empty, cut off or too long; it cannot tell whether
+a sentence is true.
 """
 
 import re
 import unicodedata
 
 MIN_WORDS = 3
-MIN_LETTERS = 0.6  # share of the characters
-MAX_CHARACTERS = 2000  # a sentence has some 100
+MIN_LETTERS = 0.6  # least share of letters among the characters
+MAX_CHARACTERS = 2000  # a sentence has about 100
 DECLINED = "declined by the server"  # its own filter, not the model's words
 
 REFUSALS = (
@@ -28,9 +28,9 @@ REFUSALS = (
 
 
 def read_answer(reply: object) -> tuple[str, str | None]:
-    """The clean text of a chat completion and, if it is not whole, why.
+    """The clean text of a chat completion and, if it is incomplete, the reason.
 
-    A server may reply with anything; what is not an answer gives "".
+    A server may reply with anything; the text is "" if the reply is not an answer.
     """
     choices = reply.get("choices") if isinstance(reply, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else None
@@ -49,7 +49,7 @@ def read_answer(reply: object) -> tuple[str, str | None]:
 def clean(text: str) -> str:
     """The answer as one line, without reasoning, special tokens, label, quotes and Markdown."""
     edges = "\"'“”`*# "
-    text = text.rsplit("</think>", 1)[-1].encode(errors="replace").decode()  # no half characters
+    text = text.rsplit("</think>", 1)[-1].encode(errors="replace").decode()  # no lone surrogates
     text = re.sub(r"<\|[^<>|]*\|>", " ", text)
     text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf") else c for c in text)
     text = " ".join(text.split()).strip(edges)
@@ -57,7 +57,7 @@ def clean(text: str) -> str:
 
 
 def problem(text: str) -> str | None:
-    """Why a clean text is not a caption, or None if it is one."""
+    """The reason why a clean text is not a caption, or None if it is one."""
     if not text:
         return "empty"
     words = re.findall(r"[^\W\d_]+", text)

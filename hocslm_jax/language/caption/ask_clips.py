@@ -1,7 +1,7 @@
-"""The workers of a captioning run: each asks about one clip at a time until its captions are there.
+"""The workers of a captioning run: each requests the captions of one clip at a time.
 
-In: clips, servers and the settings of a run. Out: records written to the run's two files. Clips are
-decoded in threads; each of the `--concurrency` workers holds one, so memory is bounded.
+In: clips, servers and the settings of a run. Out: records in the run's two files. Clips are decoded
+in threads; each of the `--concurrency` workers holds one clip, so memory is bounded.
 """
 
 import argparse
@@ -29,35 +29,35 @@ from hocslm_jax.language.caption.token_costs import Tokens, guess
 from hocslm_jax.language.caption.video import Frames, read_frames
 from hocslm_jax.progress import Progress
 
-TEMPERATURE_STEP = 0.4  # added for each further answer about a clip, up to a temperature of 1
-GIVE_UP = 8  # clips in a row, at least, that no server answered; then the run stops
+TEMPERATURE_STEP = 0.4  # added for each further answer about a clip; the maximum is 1
+GIVE_UP = 8  # least number of consecutive clips without an answer after which the run stops
 
 Clip = tuple[str, Path]
 
 
 @dataclasses.dataclass
 class Run:
-    """What all workers share.
+    """The state that all workers share.
 
     Attributes:
-      args: the options of the command.
+      args: options of the command.
       extra: further fields of each request.
-      write, reject: for captions, and for answers that are none.
-      said: clip id to its captions so far.
-      rejected: (clip id, way of asking) to the answers rejected so far.
-      skeletons: clip id to its file.
-      tally: clips by outcome; "captions" is the number of those written.
-      tokens: of the answers of this run.
-      gains: of the clips that were cropped.
-      uncropped: why not, with the ids, of those that were to be.
-      progress: None until the number of clips is known.
+      write, reject: functions that record a caption or a rejected answer.
+      existing: clip id -> its captions so far.
+      rejected: (clip id, settings of the request) -> number of answers rejected so far.
+      skeletons: clip id -> its skeleton file.
+      tally: number of clips by outcome; "captions" is the number of captions written.
+      tokens: tokens of the answers of this run.
+      gains: gain in resolution of each cropped clip.
+      uncropped: reason -> ids of the clips that could not be cropped.
+      progress: progress display; None until the number of clips is known.
     """
 
     args: argparse.Namespace
     extra: Mapping[str, object]
     write: Write
     reject: Write
-    said: Mapping[str, list[str]]
+    existing: Mapping[str, list[str]]
     rejected: Mapping[tuple[str, object], int]
     skeletons: Mapping[str, Member]
     tally: collections.Counter = dataclasses.field(default_factory=collections.Counter)
@@ -68,20 +68,20 @@ class Run:
     requests: int = 0
 
     def count(self, outcome: str) -> None:
-        """Adds a finished clip."""
+        """Counts a finished clip."""
         self.tally[outcome] += 1
         done = {name: self.tally[name] for name in ("written", "rejected", "failed")}
         self.progress.update(sum(done.values()), rejected=done["rejected"], failed=done["failed"])
 
     def guess(self, todo: list[Clip]) -> str:
-        """What the clips may take, as one line."""
+        """The estimated tokens of the clips, as one line."""
         args = self.args
-        self.requests = sum(args.captions - len(self.said.get(clip, ())) for clip, _ in todo)
+        self.requests = sum(args.captions - len(self.existing.get(clip, ())) for clip, _ in todo)
         pictures = -(-args.frames // 2) if args.as_video else args.frames
         return guess(self.requests, pictures, args.size, args.prompt, args.prices)
 
     def way(self, clip: str, model: str) -> str:
-        """All that decides how the clip is asked about, as a short name."""
+        """A short name for the settings of the clip's requests."""
         names = ("prompt", "frames", "size", "as_video", "max_tokens", "temperature", "seed")
         settings = {name: getattr(self.args, name) for name in (*names, "check")}
         return way_of(
@@ -89,7 +89,7 @@ class Run:
         )
 
     def crops(self) -> str:
-        """What became of the crops, as one line, "" where none was asked for."""
+        """Summary of the crops as lines; "" without --skeletons."""
         lines = []
         if self.gains:
             gain = statistics.median(self.gains)
@@ -103,7 +103,7 @@ class Run:
 
 
 async def caption_all(todo: list[Clip], run: Run) -> None:
-    """Runs the workers over `todo`; the first error, or Ctrl-C, stops them all."""
+    """Runs the workers over `todo`; the first error or Ctrl-C stops all of them."""
     args, key = run.args, os.environ.get(client.KEY)
     async with contextlib.AsyncExitStack() as stack:
         servers = [client.connect(u, key, args.timeout) for u in args.base_url or [client.URL]]
@@ -131,7 +131,7 @@ async def caption_all(todo: list[Clip], run: Run) -> None:
 
 
 def _not_refused(todo: list[Clip], model: str, run: Run) -> list[Clip]:
-    """The clips without those whose answers were all rejected when they were asked about so."""
+    """Leaves out clips whose answers were all rejected with the same settings before."""
     args = run.args
     if args.retry_refused:
         return todo
@@ -145,7 +145,7 @@ def _not_refused(todo: list[Clip], model: str, run: Run) -> list[Clip]:
 
 
 async def _work(run: Run, queue: Iterator, replicas: list, model: str, pool: Executor) -> None:
-    """Captions clips of the common queue, one after the other, until it is empty.
+    """Captions clips of the shared queue until it is empty.
 
     Raises:
       UserError: a request is refused, or no server responds any more.
@@ -164,7 +164,7 @@ async def _work(run: Run, queue: Iterator, replicas: list, model: str, pool: Exe
 
 
 async def _caption(run: Run, clip: str, path: Path, replicas: list, model: str, pool) -> str:
-    """One clip; returns "written", "rejected" or "failed". Raises as `client.ask` does."""
+    """Captions one clip; returns "written", "rejected" or "failed". Errors as in `client.ask`."""
     args = run.args
     try:
         frames = await asyncio.get_running_loop().run_in_executor(pool, _frames, run, clip, path)
@@ -172,11 +172,11 @@ async def _caption(run: Run, clip: str, path: Path, replicas: list, model: str, 
         tqdm.write(brief(f"{path}: {error}"), file=sys.stderr)
         return "failed"
     shown = (client.as_video if args.as_video else client.as_images)(frames, args.prompt)
-    way, said = run.way(clip, model), list(run.said.get(clip, ()))
+    way, captions = run.way(clip, model), list(run.existing.get(clip, ()))
     rejected = run.rejected.get((clip, way), 0)
     most = args.attempts + (rejected if args.retry_refused else 0)
-    while len(said) < args.captions and rejected < most:
-        request = _request(run, model, len(said) + rejected) | shown
+    while len(captions) < args.captions and rejected < most:
+        request = _request(run, model, len(captions) + rejected) | shown
         try:
             reply = await client.ask(replicas, request, args.retries, args.backoff)
         except client.Declined:
@@ -186,19 +186,19 @@ async def _caption(run: Run, clip: str, path: Path, replicas: list, model: str, 
             text, cut = read_answer(reply)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         record = {"id": clip, "caption": text, "model": model, "prompt": args.prompt, "time": now}
-        reason = _fault(text, cut, said, args.check)
+        reason = _fault(text, cut, captions, args.check)
         if reason is None:
             run.write(record)
-            said.append(text)
+            captions.append(text)
             run.tally["captions"] += 1
         else:
             run.reject(record | {"reason": reason, "way": way})
             rejected += 1
-    return "written" if len(said) >= args.captions else "rejected"
+    return "written" if len(captions) >= args.captions else "rejected"
 
 
 def _frames(run: Run, clip: str, path: Path) -> Frames:
-    """The frames of a clip, cropped if its skeleton says where; raises as `read_frames` does."""
+    """The frames of a clip, cropped if it has a skeleton. Errors as in `read_frames`."""
     box = None
     if run.args.skeletons:
         try:
@@ -214,7 +214,7 @@ def _frames(run: Run, clip: str, path: Path) -> Frames:
 
 
 def _request(run: Run, model: str, number: int) -> dict:
-    """The fields beside the frames of the request for answer `number`, from 0, about a clip."""
+    """Fields of the request, besides the frames, for answer `number` (from 0) about a clip."""
     args = run.args
     higher = min(1.0, args.temperature + TEMPERATURE_STEP * number)
     fields = {
@@ -224,22 +224,22 @@ def _request(run: Run, model: str, number: int) -> dict:
         "seed": args.seed + number,
         **run.extra,
     }
-    if "max_completion_tokens" in fields:  # its successor; servers refuse both together
+    if "max_completion_tokens" in fields:  # replaces max_tokens; servers refuse both together
         del fields["max_tokens"]
     return fields
 
 
 def _count(run: Run, reply: object) -> None:
-    """Counts the tokens of an answer; after the first, says what all of them will take."""
+    """Counts the tokens of an answer; after the first, prints an estimate for all of them."""
     first = not run.tokens.answers
     run.tokens.add(reply)
     if first and run.tokens.answers:
         tqdm.write(run.tokens.estimate(run.requests, run.args.prices), file=sys.stdout)
 
 
-def _fault(text: str, cut: str | None, said: list[str], check: bool) -> str | None:
-    """Why an answer is no caption of a clip that has those of `said`, or None if it is one."""
-    if text in said:
+def _fault(text: str, cut: str | None, captions: list[str], check: bool) -> str | None:
+    """The reason why an answer is not a further caption beside `captions`, or None if it is one."""
+    if text in captions:
         return "the same as another of this clip"
     if text and not check:
         return None

@@ -1,11 +1,11 @@
-"""`caption --audit`: whether captions agree with the classes of their clips, before training.
+"""`caption --audit`: compares captions with the classes of their clips, before training.
 
-In: a captions file, and the class of each clip. Out: a table with one row a class, the classes that
-agree least first, and the same as JSON. No server is asked.
+In: a captions file, and the class of each clip. Out: a table with one row per class, the classes
+with the least agreement first, and the same as JSON. It needs no server.
 
-A caption names a class if it holds one of the bank's phrases for it. Besides, each caption is
-compared with the bank's sentences by its words, rare ones counting more: the class whose sentences
-share most with it is what the caption reads like.
+A caption names a class if it contains one of the bank's phrases for it. In addition, each caption
+is compared with the bank's sentences by TF-IDF: it is most like the class with the most similar
+sentences.
 """
 
 import collections
@@ -31,19 +31,19 @@ from hocslm_jax.language.caption.caption_files import rejected_file
 
 @dataclasses.dataclass
 class ClassAudit:
-    """What the captions of one class's clips say.
+    """Counts of one class.
 
     Attributes:
-      clips: of the class that have a caption.
-      captions: theirs.
+      clips: clips of the class with a caption.
+      captions: captions of these clips.
       named: captions that name the class.
       named_other: captions that name another class of the dataset.
       alike: captions whose words are most like the bank's sentences of the class.
-      taken_for: the other class that most captions are most like, "" where there is none.
-      taken: how many these are.
-      repeated: captions that another clip has word for word.
-      doubtful: captions that are refusals, noise or too short, as `--no-check` lets through.
-      refused: clips without a caption all of whose answers were rejected.
+      taken_for: the other class that most captions are most like; "" if there is none.
+      taken: number of these captions.
+      repeated: captions that another clip also has, word for word.
+      doubtful: captions that are refusals, noise or too short, which `--no-check` allows.
+      refused: clips without a caption because all of their answers were rejected.
     """
 
     clips: int = 0
@@ -59,7 +59,7 @@ class ClassAudit:
 
     @property
     def agreement(self) -> float:
-        """Captions that name the class, as a share of all; 0 where there is none."""
+        """Share of the captions that name the class; 0 without captions."""
         return self.named / self.captions if self.captions else 0.0
 
 
@@ -67,8 +67,7 @@ def run(path: str, labels: str | None, out: str | None) -> int:
     """Audits the file `path`, prints the table, and writes JSON to `out`; returns the exit status.
 
     Raises:
-      UserError: no such file, a damaged one, clips whose classes are not known, or an `out` that
-        would replace captions.
+      UserError: the file is missing or damaged, no class is known, or `out` would replace captions.
     """
     if out and (Path(out).suffix == ".jsonl" or Path(out).resolve() == Path(path).resolve()):
         raise UserError(f"--out {out} of an audit is one JSON object; name a file like audit.json")
@@ -81,7 +80,7 @@ def run(path: str, labels: str | None, out: str | None) -> int:
         raise UserError(f"{path} has no captions; name the file that a captioning run wrote")
     if not set(captions) - set(unknown):
         advice = f"{labels} has none of their ids" if labels else "name it with --labels"
-        raise UserError(f"{path}: the class of none of its clips is known; {advice}")
+        raise UserError(f"{path}: none of its clips has a known class; {advice}")
     rows = audit(captions, class_of, texts, refused)
     print("\n".join(table(rows)))
     if unknown:
@@ -99,12 +98,12 @@ def audit(
     texts: Mapping[str, ClassText],
     refused: Iterable[str] = (),
 ) -> dict[str, ClassAudit]:
-    """Class name to what its captions say, those that agree least first.
+    """Class name -> its counts, the classes with the least agreement first.
 
     Args:
-      captions: clip id to sentences.
-      class_of: clip id to class name; other clips do not count.
-      texts: the bank's text of each class of the dataset.
+      captions: clip id -> sentences.
+      class_of: clip id -> class name; other clips are ignored.
+      texts: the bank's texts of each class of the dataset.
       refused: ids of clips without a caption.
     """
     times = collections.Counter(itertools.chain.from_iterable(map(set, captions.values())))
@@ -138,10 +137,9 @@ def audit(
 
 
 class Likeness:
-    """Finds the class whose sentences in the bank share most words with a text.
+    """Finds the class whose sentences in the bank are most similar to a text.
 
-    The words of a class's sentences make a TF-IDF vector, as do those of the text; the greatest
-    cosine wins.
+    Similarity is the cosine of the TF-IDF vectors of the words.
     """
 
     def __init__(self, texts: Mapping[str, ClassText]):
@@ -159,7 +157,7 @@ class Likeness:
                 self.shares[word][number] = weight / length
 
     def nearest(self, text: str) -> str | None:
-        """The class that a text is most like, or None where no word of it tells classes apart."""
+        """The class that a text is most like, or None if it shares no informative word with any."""
         found = [word for word in words(text).split() if self.rarity.get(word)]
         if not found:
             return None
@@ -168,7 +166,7 @@ class Likeness:
 
 
 def table(rows: Mapping[str, ClassAudit]) -> list[str]:
-    """Lines to print: a heading, a row for each class, and one for all."""
+    """Lines of the table: a heading, a row for each class, and the total."""
     width = max(len("all classes"), *map(len, rows))
     heading = ("captions", "named", "share", "other", "alike", "repeated", "doubtful", "refused")
     lines = ["  ".join([f"{'class':<{width}}", *(f"{h:>8}" for h in heading), "most taken for"])]
@@ -182,7 +180,7 @@ def table(rows: Mapping[str, ClassAudit]) -> list[str]:
 
 
 def _all(rows: Iterable[ClassAudit]) -> ClassAudit:
-    """The sums; they are not taken for a class."""
+    """The sums over the classes."""
     rows = list(rows)
     names = [f.name for f in dataclasses.fields(ClassAudit) if f.name not in ("taken_for", "taken")]
     return ClassAudit(**{name: sum(getattr(row, name) for row in rows) for name in names})
@@ -191,9 +189,10 @@ def _all(rows: Iterable[ClassAudit]) -> ClassAudit:
 def _classes(
     path: Path, labels: str | None, clips: Iterable[str]
 ) -> tuple[dict[str, str], dict[str, ClassText]]:
-    """Clip id to class, and the bank's texts of all classes.
+    """Clip id -> class, and the bank's texts of all classes.
 
-    By a table; else by the prepared dataset in whose folder the file is; else by names of NTU.
+    Classes are from `labels`, otherwise from the prepared dataset in the folder of the file,
+    otherwise from the file names of NTU.
     """
     folder = path.resolve().parent
     if labels:
@@ -214,7 +213,7 @@ def _classes(
 
 
 def _ids(path: Path) -> Iterable[str]:
-    """The ids of a file of rejected answers; lines that are none do not count."""
+    """The ids in a file of rejected answers; other lines are ignored."""
     for _, line in read_lines(path):
         try:
             record = parse_json(line)

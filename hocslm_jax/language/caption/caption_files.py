@@ -1,7 +1,7 @@
 """The JSONL files of a captioning run: `captions.jsonl`, and beside it `captions.rejected.jsonl`.
 
-In: records with an id. Out: lines that are written at once, so that a killed run loses none, and
-what the lines of earlier runs hold. A last line that was left unfinished is removed.
+In: records with an id. Out: lines, written immediately, so that a killed run loses none; and the
+records of earlier runs. An unfinished last line is removed.
 """
 
 import contextlib
@@ -19,24 +19,24 @@ Write = Callable[[dict], None]
 
 
 def rejected_file(path: str | Path) -> Path:
-    """Where the answers that are no captions of the file `path` are."""
+    """The file of rejected answers beside the captions file `path`."""
     return Path(path).with_suffix(".rejected.jsonl")
 
 
 def way_of(settings: dict) -> str:
-    """A short name for all that decides how a clip is asked about, the same for the same settings.
+    """A short name for the settings of a request: a hash.
 
     Args:
-      settings: JSON types; their order does not count.
+      settings: JSON types, in any order.
     """
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @contextlib.contextmanager
 def appending(path: Path, key: str) -> Iterator[tuple[Write, list[tuple[str, str]]]]:
-    """A file to add to: a function that writes a record at once, and what is in it.
+    """Opens a file for appending: a function that writes a record immediately, and its records.
 
-    Of every record that is there, its id and the text of `key`, "" where it has none.
+    Each existing record is given as its id and its text of `key`, or "" if it has none.
 
     Raises:
       UserError: the file cannot be written, another run writes it, or a line is damaged.
@@ -54,7 +54,7 @@ def appending(path: Path, key: str) -> Iterator[tuple[Write, list[tuple[str, str
         except BlockingIOError:
             raise UserError(f"{path}: another run is writing it; wait, or name another") from None
         except OSError:
-            pass  # some network file systems cannot lock
+            pass  # some network file systems do not support locks
         try:
             found = _records(path, file, key)
             yield lambda record: file.write(json.dumps(record).encode() + b"\n"), found
@@ -64,7 +64,7 @@ def appending(path: Path, key: str) -> Iterator[tuple[Write, list[tuple[str, str
 
 
 def _records(path: Path, file, key: str) -> list[tuple[str, str]]:
-    """See `appending`; a last line that a killed run left unfinished is removed."""
+    """The records for `appending`; removes the unfinished last line of a killed run."""
     data, found = path.read_bytes(), []
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         try:

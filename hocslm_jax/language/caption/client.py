@@ -1,11 +1,11 @@
-"""Asks vision-language models behind servers that speak OpenAI's protocol.
+"""A client of vision-language models on servers with OpenAI's protocol.
 
 In: the frames of a clip and a prompt. Out: the server's reply, as parsed JSON. If a server is busy,
-restarting or away, the next one is asked after a pause that grows; a refused request raises
-UserError. The `httpx2` package is imported only when it is used.
+restarting or unreachable, the next one is tried after an increasing delay; a refused request raises
+UserError. The `httpx2` package is imported on first use.
 
-Servers are not trusted: a reply has a deadline and a size, redirects are not followed, since the
-frames would go elsewhere, and keys and passwords are never printed, even if a server repeats them.
+Servers are not trusted: replies have a deadline and a size limit; redirects are not followed, since
+frames would be sent elsewhere; keys and passwords are never printed, even if a server repeats them.
 """
 
 import asyncio
@@ -22,20 +22,20 @@ from hocslm_jax.language.caption.video import Frames
 
 URL = "http://localhost:8000/v1"  # the default address of vLLM and `transformers serve`
 KEY = "OPENAI_API_KEY"
-TEMPORARY = (408, 409, 425, 429)  # status codes after which a request is repeated; 5xx are others
+TEMPORARY = (408, 409, 425, 429)  # status codes after which, as after 5xx, a request is repeated
 FILTERS = (b'"content_filter"', b'"content_policy_violation"')  # codes of an error 400
 LONGEST_PAUSE = 60.0  # seconds
-GREETING = 20.0  # seconds that a server has to name its models
+GREETING = 20.0  # seconds for a server to list its models
 MAX_REPLY = 4 << 20  # bytes
-MAX_ERROR = 1 << 16  # bytes that are read of the body of an error
+MAX_ERROR = 1 << 16  # bytes read from the body of an error
 
 
 class Unanswered(Exception):
-    """A request that no server answered in all its retries."""
+    """No server answered a request in all its retries."""
 
 
 class Declined(Exception):
-    """A request that a server's filter does not let through, because of what the clip shows."""
+    """A server's content filter rejected a request, because of what the clip shows."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Server:
 
     Attributes:
       client: an `httpx2.AsyncClient`; close it at the end.
-      shown: its address without what must not be printed.
-      secrets: what must not be printed: the key, and the passwords and queries of the address.
+      shown: its address without secrets.
+      secrets: strings that must not be printed: the key, and passwords and queries in the address.
       deadline: seconds for a whole reply.
     """
 
@@ -64,7 +64,7 @@ class Server:
 
 @dataclasses.dataclass(frozen=True)
 class Reply:
-    """HTTP status, body, and the seconds that the server asks to wait (0: it does not say)."""
+    """HTTP status, body, and the seconds to wait that the server asks for (0: none)."""
 
     status: int
     body: bytes
@@ -72,12 +72,12 @@ class Reply:
 
     def __str__(self) -> str:
         moved = 300 <= self.status < 400
-        reason = "it sends us to another address" if moved else _reason(self.body)
+        reason = "it redirects to another address" if moved else _reason(self.body)
         return f"status {self.status}, {reason}"
 
 
 def connect(url: str, key: str | None, deadline: float) -> Server:
-    """A server by its address; `/v1` is added if that has no path.
+    """A server by its address; `/v1` is added to an address without a path.
 
     Raises:
       UserError: not an address.
@@ -109,10 +109,10 @@ def connect(url: str, key: str | None, deadline: float) -> Server:
 
 
 async def greet(servers: list[Server], model: str | None) -> str:
-    """Checks that every server is there; returns the model's name, theirs if `model` is None.
+    """Checks that every server responds; returns the model's name, by default that of the servers.
 
     Raises:
-      UserError: a server does not respond or wants another key, or the model must be named.
+      UserError: a server does not respond or rejects the key, or the model must be named.
     """
     offered: set[str] = set()
     for server in servers:
@@ -123,10 +123,10 @@ async def greet(servers: list[Server], model: str | None) -> str:
                 f"no server responds at {server.shown} ({server.hide(error)}); start it, or give "
                 "its address as --base-url"
             ) from None
-        except ValueError:  # a strange reply
+        except ValueError:  # an unexpected reply
             continue
         if reply.status in (401, 403):
-            raise UserError(f"{server.shown} wants another key; set {KEY}")
+            raise UserError(f"{server.shown} does not accept the key; set {KEY}")
         with contextlib.suppress(ValueError, TypeError, KeyError):  # a server need not list models
             names = [entry["id"] for entry in parse_json(reply.body)["data"]]
             offered |= {name for name in names if isinstance(name, str)}
@@ -140,13 +140,13 @@ async def ask(servers: list[Server], request: dict, retries: int, backoff: float
     """The JSON value that a server replies to a chat request.
 
     Args:
-      servers: asked in turn, until one replies.
-      retries: further tries, if servers are busy or away.
-      backoff: seconds before the first retry; doubled for each one after it.
+      servers: tried in turn, until one replies.
+      retries: further tries, if servers are busy or unreachable.
+      backoff: seconds before the first retry; doubled for each later one.
 
     Raises:
       UserError: a server refuses the request.
-      Declined: a server's filter refuses this clip.
+      Declined: a server's filter rejects this clip.
       Unanswered: no reply in all retries.
     """
     for attempt in range(retries + 1):
@@ -163,7 +163,7 @@ async def ask(servers: list[Server], request: dict, retries: int, backoff: float
         except (OSError, ValueError) as error:
             problem = f"{server.shown}: {server.hide(error)}"
         if attempt < retries:
-            jitter = random.uniform(0.5, 1.0)  # so that workers do not come back all at once
+            jitter = random.uniform(0.5, 1.0)  # so that workers do not retry all at once
             pause = max(backoff * 2.0 ** min(attempt, 10) * jitter, pause)
             await asyncio.sleep(min(pause, LONGEST_PAUSE))
     raise Unanswered(problem)
@@ -172,10 +172,10 @@ async def ask(servers: list[Server], request: dict, retries: int, backoff: float
 async def _send(
     server: Server, method: str, path: str, deadline: float, request: dict | None = None
 ) -> Reply:
-    """One request, whatever its status.
+    """Sends one request; returns the reply with any status.
 
     Raises:
-      OSError: no server, a broken connection, or no whole reply in time.
+      OSError: no server, a broken connection, or no complete reply in time.
       ValueError: a reply that is too large.
     """
     import httpx2
@@ -197,13 +197,13 @@ async def _send(
                 pause = float(response.headers.get("retry-after", ""))
             return Reply(response.status_code, bytes(data), pause)
     except (TimeoutError, httpx2.TimeoutException):
-        raise TimeoutError("no whole answer in time") from None
+        raise TimeoutError("no complete reply in time") from None
     except (httpx2.HTTPError, httpx2.StreamError) as error:
         raise ConnectionError(str(error) or type(error).__name__) from None
 
 
 def _reason(body: bytes) -> str:
-    """What a server says about an error: OpenAI's "message", FastAPI's "detail"."""
+    """A server's explanation of an error: OpenAI's "message" or FastAPI's "detail"."""
     try:
         found = parse_json(body)
     except ValueError:
@@ -216,13 +216,13 @@ def _reason(body: bytes) -> str:
 
 
 def as_images(frames: Frames, prompt: str) -> dict:
-    """A chat request that shows the frames as one picture each and then asks `prompt`."""
+    """A chat request with each frame as a picture, followed by `prompt`."""
     urls = [f"data:image/jpeg;base64,{base64.b64encode(j).decode()}" for j in frames.jpegs]
     return _request([{"type": "image_url", "image_url": {"url": url}} for url in urls], prompt)
 
 
 def as_video(frames: Frames, prompt: str) -> dict:
-    """A chat request that shows the frames as one video with their times, in vLLM's own form."""
+    """A chat request with the frames as one video with their times, in vLLM's format."""
     url = "data:video/jpeg;base64," + ",".join(base64.b64encode(j).decode() for j in frames.jpegs)
     times = {"fps": frames.fps, "frames_indices": list(frames.indices), "do_sample_frames": False}
     times |= {"total_num_frames": frames.total, "duration": frames.total / (frames.fps or 1.0)}

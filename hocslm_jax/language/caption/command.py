@@ -1,9 +1,9 @@
-"""`python -m hocslm_jax caption`: RGB videos in, sentences about the motion of each clip out.
+"""`python -m hocslm_jax caption`: describes the motion in RGB videos with a vision-language model.
 
-Frames of each video go to a vision-language model behind OpenAI-compatible servers (vLLM,
-`transformers serve`, …). An answer that passes the check is appended to a JSONL file of {"id",
-"caption", "model", "prompt", "time"}, which datasets read; others go to `*.rejected.jsonl` beside
-it. Every line is written at once, so that a stopped run resumes. `--audit` compares such a file
+Frames of each video go to OpenAI-compatible servers (vLLM, `transformers serve`, …). An answer
+that passes the check is appended to a JSONL file of {"id", "caption", "model", "prompt", "time"},
+which datasets read; others go to `*.rejected.jsonl` beside it. Every line is written immediately,
+so that a stopped run can resume. `--audit` compares such a file
 with the classes of its clips.
 """
 
@@ -31,7 +31,7 @@ PROMPT = (
     'the frames or the camera. Begin with "A person" or "Two people".'
 )
 OUTCOMES = ("written", "skipped", "rejected", "failed")
-# Fields of a request that the captioner sets itself, and the option that changes them.
+# Fields of a request that the captioner sets, and the option that changes each.
 RESERVED = {
     "model": "--model",
     "messages": "--prompt",
@@ -48,18 +48,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the options of `python -m hocslm_jax caption`."""
     add = parser.add_argument
     add("--videos", help="folder of videos, at any depth; ids are their names")
-    add("--out", help="JSONL file to append to; clips that are in it are skipped")
+    add("--out", help="JSONL file to append to; clips already in it are skipped")
     add("--skeletons", help="folder or zip of NTU .skeleton files, to crop frames to the joints")
-    add("--captions", type=_positive, default=1, help="different sentences of a clip (default 1)")
-    add("--base-url", action="append", help=f"of a server; repeatable (default {client.URL})")
-    add("--model", help="as the server names it; may be left out if it has only one")
-    add("--prompt", default=PROMPT, help="what to ask about the frames")
-    add("--frames", type=_positive, default=8, help="frames of a clip, evenly spread (default 8)")
+    add("--captions", type=_positive, default=1, help="different sentences per clip (default 1)")
+    add(
+        "--base-url",
+        action="append",
+        help=f"address of a server; repeatable (default {client.URL})",
+    )
+    add("--model", help="name on the server; may be omitted if it has only one model")
+    add("--prompt", default=PROMPT, help="question about the frames")
+    add("--frames", type=_positive, default=8, help="frames per clip, evenly spaced (default 8)")
     add("--size", type=_positive, default=512, help="their longer side, pixels (default 512)")
     add("--as-video", action="store_true", help="send the frames as one video (vLLM only)")
     add("--max-tokens", type=_positive, default=128, help="limit of an answer (default 128)")
-    add("--temperature", type=_amount, default=0.0, help="of the first answer (default 0)")
-    add("--seed", type=int, default=0, help="of the first answer")
+    add(
+        "--temperature",
+        type=_amount,
+        default=0.0,
+        help="temperature of the first answer (default 0)",
+    )
+    add("--seed", type=int, default=0, help="seed of the first answer")
     add(
         "--request",
         action="extend",
@@ -68,25 +77,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=JSON",
         help="further fields of each request, such as top_p=0.9",
     )
-    add("--attempts", type=_positive, default=3, help="rejected answers before a clip is left")
+    add("--attempts", type=_positive, default=3, help="rejected answers before a clip is skipped")
     add("--no-check", dest="check", action="store_false", help="drop only empty answers")
-    add("--retry-refused", action="store_true", help="ask again where all answers were rejected")
+    add("--retry-refused", action="store_true", help="retry clips whose answers were all rejected")
     add("--concurrency", type=_positive, default=16, help="requests in flight (default 16)")
     add("--decoders", type=_positive, default=os.cpu_count(), help="threads that decode videos")
-    add("--timeout", type=_amount, default=300.0, help="seconds for a whole answer")
-    add("--retries", type=_natural, default=8, help="when a server is busy or away (default 8)")
-    add("--backoff", type=_amount, default=1.0, help="seconds before the first; then doubled")
+    add("--timeout", type=_amount, default=300.0, help="seconds for a complete answer")
+    add(
+        "--retries", type=_natural, default=8, help="if servers are busy or unreachable (default 8)"
+    )
+    add("--backoff", type=_amount, default=1.0, help="seconds before the first retry; then doubled")
     add("--ids", help="file with the ids to caption, one a line")
-    add("--limit", type=_positive, help="caption at most so many clips now")
+    add("--limit", type=_positive, help="most clips to caption now")
     add(
         "--prices",
         type=_amount,
         nargs=2,
         metavar=("IN", "OUT"),
-        help="of a million prompt and completion tokens, to say what a run costs",
+        help="prices of a million prompt and completion tokens, to print the cost",
     )
-    add("--estimate", action="store_true", help="say what a run may cost, and ask nothing")
-    add("--audit", metavar="FILE", help="compare the captions of FILE with the classes and end")
+    add("--estimate", action="store_true", help="print the estimated cost, and send no request")
+    add("--audit", metavar="FILE", help="only compare the captions of FILE with the classes")
     add("--labels", help="with --audit: table of id,label; default the dataset beside FILE")
 
 
@@ -94,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     """Captions the videos that have no caption yet; returns 1 if all of them failed.
 
     Raises:
-      UserError: nothing to caption, no server, a refused request, a damaged output file.
+      UserError: nothing to caption, no server, a refused request, or a damaged output file.
     """
     if args.audit:
         return audit.run(args.audit, args.labels, args.out)
@@ -115,13 +126,15 @@ def run(args: argparse.Namespace) -> int:
         appending(out, "caption") as (write, captions),
         appending(rejected_file(out), "way") as (reject, rejected),
     ):
-        said: dict[str, list[str]] = {}
+        existing: dict[str, list[str]] = {}
         for clip, caption in captions:
-            if caption not in said.setdefault(clip, []):
-                said[clip].append(caption)
-        shared = Run(args, extra, write, reject, said, collections.Counter(rejected), skeletons)
+            if caption not in existing.setdefault(clip, []):
+                existing[clip].append(caption)
+        shared = Run(args, extra, write, reject, existing, collections.Counter(rejected), skeletons)
         todo = [
-            (clip, path) for clip, path in videos.items() if len(said.get(clip, ())) < args.captions
+            (clip, path)
+            for clip, path in videos.items()
+            if len(existing.get(clip, ())) < args.captions
         ]
         if args.estimate:
             print(shared.guess(todo[: args.limit]))
@@ -131,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _ask(todo: list, shared: Run, out: Path) -> int:
-    """Runs the workers and says what became of the clips; returns the exit status."""
+    """Runs the workers and prints the outcomes; returns the exit status."""
     tally, note = shared.tally, " (stopped; rerun the same command to resume)"
     already = tally["skipped"]
     try:
@@ -148,31 +161,31 @@ def _ask(todo: list, shared: Run, out: Path) -> int:
 
 
 def _say_more(shared: Run, out: Path) -> None:
-    """The lines after the last: captions, clips refused before, crops and tokens."""
+    """Prints further lines: captions, clips rejected before, crops and tokens."""
     args, tally = shared.args, shared.tally
     if args.captions > 1:
         print(f"captions: {tally['captions']:,} new ones, up to {args.captions} of a clip")
     if tally["refused"]:
         print(
-            f"{tally['refused']:,} of the skipped were asked about in the same way before, and all "
-            f"answers rejected ({rejected_file(out)}); --retry-refused asks again"
+            f"of {tally['skipped']:,} skipped clips, {tally['refused']:,} had all answers rejected "
+            f"with the same settings ({rejected_file(out)}); --retry-refused tries them again"
         )
     for line in filter(None, (shared.crops(), shared.tokens.total(args.prices))):
         print(line)
 
 
 def read_fields(given: list[str]) -> dict[str, object]:
-    """Fields of a request from KEY=JSON each.
+    """Parses fields of a request, each KEY=JSON.
 
     Raises:
-      UserError: another form, or a field that the captioner sets itself.
+      UserError: another form, or a field that the captioner sets.
     """
     fields = {}
     for text in given:
         key, equals, value = text.partition("=")
         if key in RESERVED:
             advice = f"; use {RESERVED[key]}" if RESERVED[key] else ""
-            raise UserError(f"--request {key}: the captioner sets this field itself{advice}")
+            raise UserError(f"--request {key}: the captioner sets this field{advice}")
         try:
             if not key or not equals:
                 raise ValueError("no KEY=")
@@ -181,14 +194,14 @@ def read_fields(given: list[str]) -> dict[str, object]:
         except ValueError:
             raise UserError(
                 f"--request {text}: expected KEY=JSON, such as top_p=0.9 or 'stop=[\"\\n\"]'; "
-                "texts need double quotes"
+                "strings need double quotes"
             ) from None
     return fields
 
 
 def _amount(text: str) -> float:
     if not 0 <= (number := float(text)) < math.inf:  # NaN is neither
-        raise argparse.ArgumentTypeError(f"{text} is negative or no finite number")
+        raise argparse.ArgumentTypeError(f"{text} is negative or not finite")
     return number
 
 

@@ -1,7 +1,7 @@
-"""Where the persons of a clip are in its video, by the clip's `.skeleton` file.
+"""Crops videos to the persons in them, located by the clip's `.skeleton` file.
 
-In: files of NTU RGB+D, in which each joint also has its place in the colour picture. Out: one box
-for the whole clip, so that the persons fill the frames that a model is shown.
+In: files of NTU RGB+D, which include each joint's position in the colour picture. Out: one box for
+the whole clip, so that the persons fill the frames that are sent to a model.
 """
 
 import sys
@@ -16,14 +16,14 @@ from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import Member, list_members, read_member
 from hocslm_jax.errors import UserError, brief
 
-COLOUR = (1920, 1080)  # pixels of the pictures that the colour coordinates are about
-MARGIN = 0.1  # on every side, of the box's longer side: hands and head reach beyond their joints
+COLOUR = (1920, 1080)  # pixels of the pictures of the colour coordinates
+MARGIN = 0.1  # per side, in longer sides of the box: hands and head extend beyond their joints
 MIN_SIDE = 216  # pixels of COLOUR
-_BODY_WIDTH, _JOINT_WIDTH, _X = 10, 12, 5  # tokens of a line, and the first of the colour's two
+_BODY_WIDTH, _JOINT_WIDTH, _X = 10, 12, 5  # tokens per line; index of the first colour coordinate
 
 
 class Box(NamedTuple):
-    """Part of a picture: its edges as shares, 0 to 1, of the width and the height."""
+    """Part of a picture: its edges as fractions, 0 to 1, of the width and the height."""
 
     left: float
     top: float
@@ -32,10 +32,10 @@ class Box(NamedTuple):
 
 
 def find_skeletons(source: str | Path) -> dict[str, Member]:
-    """Clip id to `.skeleton` file, for a folder (at any depth) or a zip.
+    """Clip id -> `.skeleton` file, for a folder (at any depth) or a zip.
 
     Raises:
-      UserError: no such folder or zip, or none of these files in it.
+      UserError: no such folder or zip, or no such file in it.
     """
     members, _ = list_members(Path(source), _say_bad)
     if any(member.place is not None for member in members):
@@ -49,7 +49,7 @@ def read_box(member: Member) -> Box:
     """The box of all persons of a file, in all frames.
 
     Raises:
-      ValueError: with the reason, where the file cannot be read or shows nobody in the picture.
+      ValueError: the file cannot be read or has no person in the picture; gives the reason.
     """
     return box_of(read_member(member))
 
@@ -57,11 +57,10 @@ def read_box(member: Member) -> Box:
 def box_of(data: bytes) -> Box:
     """The box around the joints in all frames of a `.skeleton` file, with a margin.
 
-    Bodies that the dataset's protocol takes for noise do not count, nor do joints that are not in
-    the picture.
+    Bodies that are noise by the dataset's protocol and joints outside the picture are ignored.
 
     Raises:
-      ValueError: with the reason, where it is no such file or no joint is in the picture.
+      ValueError: it is not such a file, or no joint is in the picture; gives the reason.
     """
     skeleton = parse_skeleton(data)
     points: dict[str, list[list[bytes]]] = {}
@@ -72,20 +71,20 @@ def box_of(data: bytes) -> Box:
             body.append(tokens[_X : _X + 2])
     kept = [point for key in _persons(skeleton) for point in points[key]]
     pixels = np.array(kept, np.float64)  # [N, 2]
-    pixels = pixels[((pixels >= 0) & (pixels <= COLOUR)).all(axis=1)]  # NaN is not in the picture
+    pixels = pixels[((pixels >= 0) & (pixels <= COLOUR)).all(axis=1)]  # excludes NaN
     if not len(pixels):
         raise ValueError("no joint is in the picture")
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     half = np.maximum((high - low) / 2 + MARGIN * (high - low).max(), MIN_SIDE / 2)
     half = np.minimum(half, np.array(COLOUR) / 2)
-    # A box that would reach beyond an edge of the picture is moved inwards.
+    # A box that would extend beyond an edge of the picture is moved inwards.
     centre = np.clip((low + high) / 2, half, COLOUR - half)
     low, high = (centre - half) / COLOUR, (centre + half) / COLOUR
     return Box(*low.tolist(), *high.tolist())
 
 
 def _persons(skeleton: Skeleton) -> list[str]:
-    """The ids of the bodies that look like persons, of all where none does."""
+    """The ids of the bodies that look like persons; all ids if none does."""
     tracks = {key: Track(body.frames, body.joints) for key, body in skeleton.bodies.items()}
     if len(tracks) == 1:
         return list(tracks)

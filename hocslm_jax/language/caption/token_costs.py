@@ -1,4 +1,4 @@
-"""How many tokens captioning takes: guessed before the first answer, then counted by the server.
+"""Token costs of captioning: estimated before the first answer, then counted by the server.
 
 In: the settings of a run, and the replies of servers. Out: numbers of tokens and lines to print.
 """
@@ -7,20 +7,20 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-PIXELS = 32 * 32  # that one token shows to Qwen3-VL; other models differ by a small factor
-LETTERS = 4  # of a token of English text
-ANSWER = 40  # tokens of a sentence
+PIXELS = 32 * 32  # per token of Qwen3-VL; similar for other models
+LETTERS = 4  # per token of English text
+ANSWER = 40  # tokens per sentence
 SHAPE = 9 / 16  # of a picture, shorter to longer side
 
 
 @dataclasses.dataclass
 class Tokens:
-    """Tokens of some answers.
+    """Tokens of a number of answers.
 
     Attributes:
-      prompt, completion: as the servers count them.
-      answers: those with a count.
-      uncounted: those without.
+      prompt, completion: tokens, as counted by the servers.
+      answers: number of answers with a count.
+      uncounted: number of answers without.
     """
 
     prompt: int = 0
@@ -29,7 +29,7 @@ class Tokens:
     uncounted: int = 0
 
     def add(self, reply: object) -> None:
-        """Counts a chat completion in; a server may reply with anything."""
+        """Adds a chat completion; a server may reply with anything."""
         usage = reply.get("usage") if isinstance(reply, dict) else None
         usage = usage if isinstance(usage, dict) else {}
         found = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")]
@@ -40,7 +40,7 @@ class Tokens:
             self.uncounted += 1
 
     def total(self, prices: Sequence[float] | None = None) -> str:
-        """A line that says what the answers took, "" where there was none."""
+        """One line with the tokens of the answers; "" without answers."""
         if not self.answers + self.uncounted:
             return ""
         if not self.answers:
@@ -49,7 +49,7 @@ class Tokens:
         return f"tokens: {_spelt(self.prompt, self.completion, prices)}{without}"
 
     def estimate(self, requests: int, prices: Sequence[float] | None = None) -> str:
-        """A line that says what so many requests take, by the answers so far (at least one)."""
+        """One line with the estimate for `requests`, from the answers so far (at least one)."""
         prompt, completion = (n / self.answers for n in (self.prompt, self.completion))
         spelt = _spelt(round(requests * prompt), round(requests * completion), prices)
         return f"about {spelt} for {requests:,} requests, by the first answer"
@@ -58,17 +58,17 @@ class Tokens:
 def guess(
     requests: int, frames: int, size: int, prompt: str, prices: Sequence[float] | None = None
 ) -> str:
-    """A line that says what so many requests may take, before any answer is there.
+    """One line with the estimate for `requests`, before the first answer.
 
     Args:
-      frames: pictures of a request, or pairs of frames of a video.
-      size: their longer side, pixels.
+      frames: pictures per request, or pairs of frames of a video.
+      size: their longer side, in pixels.
     """
     picture = math.ceil(size * size * SHAPE / PIXELS)
     each = frames * picture + math.ceil(len(prompt) / LETTERS)
     spelt = _spelt(requests * each, requests * ANSWER, prices)
     return (
-        f"about {spelt} for {requests:,} requests, if a token shows 32 x 32 pixels as in Qwen3-VL "
+        f"about {spelt} for {requests:,} requests, at 32 x 32 pixels per token as in Qwen3-VL "
         f"({frames} pictures of {picture} tokens)"
     )
 

@@ -1,7 +1,7 @@
-"""A few frames of a video as JPEG, to show them to a model.
+"""A few frames of a video as JPEG, for a model.
 
-Only the chosen frames are scaled and kept, so that a clip takes some hundred kilobytes however long
-it is. `files.videos` finds videos and tells the damaged ones.
+Only the chosen frames are scaled and kept, so that a clip of any length takes a few hundred
+kilobytes. `files.videos` finds videos and detects damaged ones.
 """
 
 import io
@@ -25,10 +25,10 @@ class Frames:
 
     Attributes:
       jpegs: the encoded pictures.
-      indices: their places among the clip's `total` frames, from 0.
-      total: frames of the clip.
+      indices: 0-based indices among the clip's `total` frames.
+      total: number of frames of the clip.
       fps: frames per second of the clip.
-      gain: how many times larger things are than without a crop.
+      gain: magnification relative to frames without a crop.
     """
 
     jpegs: tuple[bytes, ...]
@@ -39,7 +39,7 @@ class Frames:
 
 
 def read_frames(path: str | Path, count: int, size: int, box: Box | None = None) -> Frames:
-    """At most `count` frames, spread evenly over the clip, as JPEG.
+    """At most `count` frames, evenly spaced over the clip, as JPEG.
 
     The clip is cut into `count` equal parts and the middle frame of each is taken; a clip of
     fewer frames gives all it has.
@@ -49,7 +49,7 @@ def read_frames(path: str | Path, count: int, size: int, box: Box | None = None)
       box: the part to show, with at most as many pixels as the whole frame would have.
 
     Raises:
-      ValueError: with the reason, when the video cannot be decoded as a whole.
+      ValueError: the video cannot be decoded completely; gives the reason.
     """
     import av
 
@@ -83,7 +83,7 @@ def _decode(container, indices: tuple[int, ...], size: int, box: Box | None) -> 
 
 
 def _crop(frame, size: int, box: Box) -> tuple[Image.Image, float]:
-    """The box of a frame, and how many times larger it is than in the whole frame of `size`."""
+    """The box of a frame, and its magnification relative to the whole frame of `size`."""
     whole = upright(frame, max(frame.width, frame.height))
     sides = np.array(whole.size)
     low = np.floor(sides * box[:2]).astype(int) // 2 * 2

@@ -1,4 +1,4 @@
-"""Dense language models (Qwen3, Qwen2, Llama): checkpoints in, hidden states, logits, text out."""
+"""Dense language models (Qwen3, Qwen2, Llama): from checkpoints to hidden states and text."""
 
 from hocslm_jax.models.lm.config import SIZES, LMConfig, RopeScaling, from_hf, to_hf
 from hocslm_jax.models.lm.generate import filter_logits, generate

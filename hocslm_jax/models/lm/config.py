@@ -1,8 +1,8 @@
 """Sizes of a dense decoder-only language model: Hugging Face's `config.json` in, `LMConfig` out.
 
-Three architectures share the code: Llama (SmolLM2 too), Qwen2 and 2.5, Qwen3; `FAMILIES` says what
-sets them apart. What this port does not support (mixture of experts, sliding windows, YaRN,
-quantised weights) is refused here, by name, before any weight is read.
+Three architectures share the code: Llama (SmolLM2 too), Qwen2 and 2.5, Qwen3; `FAMILIES` lists
+their differences. Unsupported features (mixture of experts, sliding windows, YaRN, quantised
+weights) are refused here, by name, before any weight is read.
 """
 
 import dataclasses
@@ -13,15 +13,15 @@ from hocslm_jax.errors import UserError, few
 
 
 class Family(NamedTuple):
-    """What sets an architecture apart.
+    """Properties of an architecture.
 
     Attributes:
-        name: of it in transformers.
+        name: its name in transformers.
         qk_norm: per-head RMSNorm of queries and keys before RoPE.
         qkv_bias: queries, keys and values have biases.
-        rope_theta: where config.json states none; None if it has to.
-        head_dim_stated: config.json has to state the channels of a head; else they are
-            `hidden_size / num_attention_heads` unless it does.
+        rope_theta: its default; None if config.json must give it.
+        head_dim_stated: whether config.json must give head_dim; otherwise head_dim defaults to
+            `hidden_size / num_attention_heads`.
     """
 
     name: str
@@ -36,11 +36,11 @@ FAMILIES: dict[str, Family] = {  # by model_type of config.json
     "qwen2": Family("Qwen2ForCausalLM", False, True, 1e4, False),
     "llama": Family("LlamaForCausalLM", False, False, 1e4, False),
 }
-TEXT_TOWERS = {"qwen3_vl": "qwen3"}  # models whose `text_config` is that of a family
+TEXT_TOWERS = {"qwen3_vl": "qwen3"}  # models whose `text_config` belongs to a family
 
 
 class RopeScaling(NamedTuple):
-    """RoPE for longer texts as in Llama 3 (`rope_type` llama3); see `rope.rope_frequencies`."""
+    """Llama 3's scaling of RoPE for longer texts (`rope_type` llama3), see `rope_frequencies`."""
 
     factor: float
     low_freq_factor: float
@@ -52,8 +52,8 @@ class RopeScaling(NamedTuple):
 class LMConfig:
     """A dense decoder; `head_dim` need not be `hidden_size / num_heads`.
 
-    `eos_token_ids` holds every id that ends a text, the first one first; it may be empty. `family`
-    is a key of `FAMILIES`.
+    `eos_token_ids` holds every id that ends a text, the preferred one first; it may be empty.
+    `family` is a key of `FAMILIES`.
     """
 
     vocab_size: int
@@ -73,7 +73,7 @@ class LMConfig:
 
 
 def _published(hidden: int, mlp: int, layers: int, heads: int, tied: bool) -> LMConfig:
-    """A released size: all share the vocabulary, 8 key-value heads and 128 channels a head."""
+    """A released size; all have one vocabulary, 8 key-value heads and 128 channels per head."""
     return LMConfig(
         151936, hidden, mlp, layers, heads, 8, 128, tie_embeddings=tied, eos_token_ids=(151645,)
     )
@@ -88,7 +88,7 @@ SIZES: dict[str, LMConfig] = {  # of Qwen3
     "32B": _published(5120, 25600, 64, 64, tied=False),
 }
 
-MAX_LAYERS, MAX_SIZE = 256, 1 << 22  # that are accepted
+MAX_LAYERS, MAX_SIZE = 256, 1 << 22  # accepted
 
 _COUNTS = {  # our field: its name in config.json
     "vocab_size": "vocab_size",
@@ -103,10 +103,10 @@ _COUNTS = {  # our field: its name in config.json
 
 
 def from_hf(values: Mapping[str, Any], name: str = "config.json") -> LMConfig:
-    """The config that a parsed `config.json` states.
+    """The config of a parsed `config.json`.
 
     Raises:
-        UserError: it is another architecture, or uses what is not supported; all reasons in one.
+        UserError: another architecture or unsupported features; the message gives all reasons.
     """
     kind = values.get("model_type")
     if kind in TEXT_TOWERS:
@@ -142,7 +142,7 @@ def from_hf(values: Mapping[str, Any], name: str = "config.json") -> LMConfig:
 
 
 def to_hf(config: LMConfig) -> dict[str, Any]:
-    """The `config.json` of a config, as the released models write it."""
+    """The `config.json` of a config, in the form of the released models."""
     eos, scaling = config.eos_token_ids, config.rope_scaling
     return {
         "architectures": [FAMILIES[config.family].name],
@@ -164,12 +164,12 @@ def to_hf(config: LMConfig) -> dict[str, Any]:
 
 
 def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Settings of RoPE; newer files keep its base in here too."""
+    """Settings of RoPE; in newer files they include its base."""
     return {**(values.get("rope_scaling") or {}), **(values.get("rope_parameters") or {})}
 
 
 def _completed(values: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """With the sizes that a config.json may leave out, where they follow from the others."""
+    """Adds sizes that a config.json may omit because they follow from others."""
     values = dict(values)
     heads, width = values.get("num_attention_heads"), values.get("hidden_size")
     if not family.head_dim_stated and type(heads) is type(width) is int and heads > 0:
@@ -186,19 +186,19 @@ def _missing(values: Mapping[str, Any]) -> list[str]:
     if not problems:
         most = {"num_hidden_layers": MAX_LAYERS}
         large = [key for key, n in found.items() if n > most.get(key, MAX_SIZE)]
-        problems = [f"{key} {found[key]}, too many for any model" for key in large]
+        problems = [f"{key} {found[key]} is too large" for key in large]
     if problems:
         return problems
     heads, groups = found["num_attention_heads"], found["num_key_value_heads"]
     if heads % groups:
-        problems.append(f"{heads} attention heads do not divide among {groups} key-value heads")
+        problems.append(f"{heads} attention heads are not a multiple of {groups} key-value heads")
     if found["head_dim"] % 2:
         problems.append(f"head_dim {found['head_dim']} is odd")
     return problems
 
 
 def _unsupported(values: Mapping[str, Any]) -> list[str]:
-    """Features that change what the model computes and that this port does not support."""
+    """The unsupported features of a config, which would change the result."""
     rope, kind = _rope(values), values.get("model_type")
     layers = values.get("num_hidden_layers") or 0
     window = values.get("use_sliding_window") and values.get("sliding_window")
@@ -210,9 +210,10 @@ def _unsupported(values: Mapping[str, Any]) -> list[str]:
         "mixture of experts": any(experts),
         "sliding-window attention": any(kind != "full_attention" for kind in types)
         or bool(window and not types and values.get("max_window_layers", 28) < layers),
-        "attention_bias": bool(values.get("attention_bias")) and kind != "qwen2",  # has its own
+        "attention_bias": bool(values.get("attention_bias"))
+        and kind != "qwen2",  # it always has biases
         "mlp_bias": bool(values.get("mlp_bias")),
-        "RoPE of a part of the head": any(part not in (None, 1) for part in partial),
+        "RoPE on part of a head": any(part not in (None, 1) for part in partial),
         "dual-chunk attention": bool(values.get("dual_chunk_attention_config")),
         f"hidden_act {values.get('hidden_act')!r}": values.get("hidden_act", "silu") != "silu",
         f"quantised weights ({quantised.get('quant_method', 'unknown')})": bool(quantised),
@@ -230,4 +231,8 @@ def _scaling(rope: Mapping[str, Any]) -> list[str]:
     if not all(type(n) in (int, float) and 0 < n < 1e30 for n in numbers):
         return [f"RoPE scaling 'llama3' without positive {', '.join(RopeScaling._fields)}"]
     low, high = numbers[1:3]
-    return [] if low < high else ["RoPE scaling 'llama3' whose low_freq_factor is not the lower"]
+    return (
+        []
+        if low < high
+        else ["RoPE scaling 'llama3' whose low_freq_factor is not below high_freq_factor"]
+    )

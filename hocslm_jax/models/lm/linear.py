@@ -11,9 +11,9 @@ from hocslm_jax.models.lm.quantise import product, quantise
 
 
 class Linear(nn.Module):
-    """A product over the last `inputs` axes of x and the first of the kernel.
+    """A product over the last `inputs` axes of x and the first ones of the kernel.
 
-    On flattened rows: on a CPU the gradient of the kernel is otherwise half as fast.
+    It uses flattened rows, which double the speed of the kernel's gradient on a CPU.
     """
 
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Linear(nn.Module):
         return y + bias.astype(y.dtype)
 
     def stored(self) -> dict[str, jax.Array]:
-        """What stands for the kernel; zeros where a model is initialised with it."""
+        """The stored form of the kernel; zeros when a model is initialised."""
         kernel = jax.ShapeDtypeStruct(self.shape, jnp.float32)
         shapes = jax.eval_shape(
             functools.partial(quantise, kind=self.weights, inputs=self.inputs), kernel

@@ -2,9 +2,9 @@
 
 In: a folder with `config.json` and `model.safetensors`, or its shards and their index, in float32,
 bfloat16 or float16, or a GGUF file. Out: the parameter tree of `DecoderLM` on its devices.
-`tensor_table.py` says where each parameter is on disk. Each device's shard is read separately, so
-that the host holds one stacked shard of one parameter at a time; one stacked parameter, in few
-bits, where matrices are quantised.
+`tensor_table.py` gives the place of each parameter on disk. Each device's shard is read separately,
+so that the host holds one stacked shard of one parameter at a time; with quantised matrices, one
+stacked parameter in few bits.
 """
 
 import contextlib
@@ -40,18 +40,18 @@ from hocslm_jax.models.lm.tensor_table import (
 )
 
 _DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-ROWS = 4096  # of a matrix that are looked at together
+ROWS = 4096  # rows of a matrix that are transposed together
 INDEX = "model.safetensors.index.json"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def resolve(name_or_path: str | Path) -> Path:
-    """The folder of a checkpoint: an existing one, or a Hugging Face id, fetched or cached.
+    """The folder of a checkpoint, given as a folder or a Hugging Face id, which is downloaded.
 
-    Of a GGUF file, the file, see `find_gguf`.
+    For a GGUF file, the file itself, see `find_gguf`.
 
     Raises:
-        UserError: neither a folder nor an id that can be fetched.
+        UserError: it is neither a folder nor an id that can be downloaded.
     """
     if is_gguf(name_or_path):
         return find_gguf(name_or_path)
@@ -63,10 +63,10 @@ def resolve(name_or_path: str | Path) -> Path:
     try:
         kinds = ["*.safetensors", "*.json", f"*{SUMS}"]
         return Path(huggingface_hub.snapshot_download(str(name_or_path), allow_patterns=kinds))
-    except Exception as error:  # of the network or the hub, of many types
+    except Exception as error:  # the network and the hub raise many types
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{name_or_path} is not a folder here, and cannot be fetched from the hub "
+            f"{name_or_path} is not a local folder, and cannot be fetched from the hub "
             f"({type(error).__name__}: {reason}): check the path, or the id and the connection"
         ) from None
 
@@ -74,11 +74,11 @@ def resolve(name_or_path: str | Path) -> Path:
 def read_config(source: str | Path) -> LMConfig:
     """The config of a checkpoint folder or GGUF file.
 
-    Where it ties the embeddings beside an output matrix of other numbers it is wrong: they are not
-    tied then, as in transformers.
+    If it declares tied embeddings, but the checkpoint has a different output matrix, they are not
+    tied, as in transformers.
 
     Raises:
-        UserError: it is absent or damaged, or asks for what is not supported.
+        UserError: it is missing or damaged, or has unsupported features.
     """
     if is_gguf(source):
         return read_gguf_config(Path(source))
@@ -95,7 +95,7 @@ def read_config(source: str | Path) -> LMConfig:
 def _has_other_head(folder: Path) -> bool:
     """Whether the output matrix is stored and is not a copy of the embedding.
 
-    False where the weights cannot be read: `load_params` says so.
+    False if the weights cannot be read, which `load_params` reports.
     """
     try:
         with contextlib.ExitStack() as stack:
@@ -116,20 +116,19 @@ def _has_other_head(folder: Path) -> bool:
 def load_params(
     folder: str | Path, config: LMConfig, shardings=None, dtype=None, weights: str = ""
 ) -> dict:
-    """The parameters of a checkpoint folder, read straight to their devices.
+    """The parameters of a checkpoint folder, read directly onto their devices.
 
     Args:
-        folder: or a GGUF file, see `resolve`; `read_config` gives its config.
+        folder: a folder or GGUF file, see `resolve`; `read_config` gives its config.
         shardings: one `jax.sharding.Sharding` for all, or a tree of them like the parameters;
             default the first device.
-        dtype: to cast to while reading; default what is on disk.
-        weights: "", or "int8" or "int4" for a `DecoderLM` of these: its matrices are quantised on
-            the first device, one layer of one parameter at a time.
+        dtype: type to cast to while reading; default the type on disk.
+        weights: "", "int8" or "int4", as in `DecoderLM`: matrices are quantised on the first
+            device, one layer of one parameter at a time.
 
     Raises:
-        UserError: a file is absent or damaged, or tensors are missing, unexpected, of another shape
-            or type than the config says; one message lists the first of them. Or a size that the
-            weights cannot have.
+        UserError: a file is missing or damaged; tensors are missing, unexpected or have the wrong
+            shape or type (lists the first of them); or a size that cannot be quantised.
     """
     check_sizes(config, weights)
     shardings = SingleDeviceSharding(jax.local_devices()[0]) if shardings is None else shardings
@@ -138,7 +137,7 @@ def load_params(
     with contextlib.ExitStack() as stack:
         path = Path(folder)
         tensors = open_gguf(path, config) if is_gguf(path) else _open(path, stack)
-        if config.tie_embeddings and HEAD in tensors:  # either may be stored of the two
+        if config.tie_embeddings and HEAD in tensors:  # the file may store either
             tensors.setdefault(EMBEDDING, tensors.pop(HEAD))
         _check(tensors, config, folder)
         params, kernels = {}, quantised(config) if weights else {}
@@ -155,14 +154,14 @@ def load_params(
 
 
 def _open(folder: Path, stack: contextlib.ExitStack) -> dict:
-    """Every tensor of a checkpoint as a lazy slice: name -> slice; nothing is read but headers."""
+    """Every tensor of a checkpoint as a lazy slice: name -> slice; reads only headers."""
     index = folder / INDEX
     files = ["model.safetensors"]
     if index.exists():
         try:
             files = sorted(set(read_json(index)["weight_map"].values()))
             if any(Path(name).name != name for name in files):
-                raise ValueError("a file of another folder")
+                raise ValueError("it names a file outside the folder")
         except (UserError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(f"{index} is damaged: fetch the checkpoint again") from None
     absent = [name for name in files if not (folder / name).is_file()]
@@ -194,20 +193,20 @@ def _check(tensors: dict, config: LMConfig, folder: str | Path) -> None:
             problems.append(f"{name} has the unsupported type {dtype}")
     if problems:
         raise UserError(
-            f"{folder} does not hold the {config.family} model that it states: {len(problems)} "
+            f"{folder} does not hold the {config.family} model of its config: {len(problems)} "
             f"tensors are wrong, {few(problems, '; ', 3)}"
         )
 
 
 def _lazy(tensors: dict, parameter: Parameter, dtype) -> tuple[tuple[int, ...], Callable]:
-    """A parameter as on disk: its shape, and what reads the block between bounds."""
+    """A parameter as stored on disk: its shape, and a function that reads a block."""
     dtype = jnp.dtype(dtype or _DTYPES[tensors[parameter.names[0]].get_dtype()])
     return parameter.shape, functools.partial(_read, tensors, parameter, dtype=dtype)
 
 
 def _quantised(tensors: dict, path: str, parameter: Parameter, kind: str, inputs: int) -> dict:
-    """A kernel as `quantise` stores it, all layers: path -> shape, and what takes a block."""
-    whole = [(0, size) for size in parameter.shape[1:]]  # scales are of all inputs
+    """A kernel of all layers, quantised: path -> (shape, a function that slices a block)."""
+    whole = [(0, size) for size in parameter.shape[1:]]  # a scale needs all inputs
     layers = []
     for name in parameter.names:
         kernel = jnp.asarray(_read_one(tensors, name, parameter, whole))
@@ -224,7 +223,7 @@ def _cut(array: np.ndarray, bounds: tuple) -> np.ndarray:
 
 
 def _place(shape: tuple[int, ...], read: Callable, sharding: Sharding) -> jax.Array:
-    """A global array whose blocks are read one after the other, each once per host."""
+    """A global array, read block by block, each once per host."""
     devices: dict[tuple, list] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         bounds = tuple(part.indices(size)[:2] for part, size in zip(index, shape, strict=True))
@@ -233,15 +232,15 @@ def _place(shape: tuple[int, ...], read: Callable, sharding: Sharding) -> jax.Ar
     for bounds, holders in devices.items():
         block = read(bounds)
         copies = [jax.device_put(block, device) for device in holders]
-        arrays += jax.block_until_ready(copies)  # or the transfers pile up on the host
+        arrays += jax.block_until_ready(copies)  # otherwise transfers pile up on the host
         del block, copies
-        gc.collect(0)  # JAX lets go of the host's block when Python collects
+        gc.collect(0)  # JAX releases the host's block when Python collects garbage
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
 def _read(tensors: dict, parameter: Parameter, bounds: tuple, dtype) -> np.ndarray:
-    """The block between `bounds`, (start, stop) of each of our axes."""
-    if not parameter.stacked:  # the embedding is large: no second copy
+    """The block between `bounds`, which are (start, stop) for each axis here."""
+    if not parameter.stacked:  # the embedding is large, so it is not copied
         block = _read_one(tensors, parameter.names[0], parameter, bounds)
         return block.astype(dtype, copy=False)
     (first, last), *bounds = bounds
@@ -252,7 +251,7 @@ def _read(tensors: dict, parameter: Parameter, bounds: tuple, dtype) -> np.ndarr
 
 
 def _read_one(tensors: dict, name: str, parameter: Parameter, bounds) -> np.ndarray:
-    """One tensor's block. Of an axis of heads x channels whole heads are read, then cut."""
+    """One tensor's block. Along an axis of heads x channels, whole heads are read, then sliced."""
     disk, ours, sizes = parameter.disk, parameter.ours, parameter.sizes
     span = dict(zip(ours, bounds, strict=True))
     rows = []
@@ -270,7 +269,7 @@ def _read_one(tensors: dict, name: str, parameter: Parameter, bounds) -> np.ndar
 
 
 def transpose(matrix: np.ndarray) -> np.ndarray:
-    """A contiguous transpose, some rows at a time: ten times as fast as NumPy's copy."""
+    """A contiguous transpose, a block of rows at a time; ten times as fast as NumPy's copy."""
     out = np.empty(matrix.shape[::-1], matrix.dtype)
     for start in range(0, len(matrix), 32):
         out[:, start : start + 32] = matrix[start : start + 32].T

@@ -4,8 +4,8 @@ Qwen3, Qwen2 and Llama are one model, see `config.FAMILIES`.
 
 Layers are scanned (parameters stacked along a leading layer axis) and rematerialised. Attention is
 grouped-query, causal, in Qwen3 with per-head RMSNorm on queries and keys before RoPE. Right padding
-needs no mask, since a causal model does not see what comes later. Inputs are embeddings rather than
-tokens, so that a visual token can stand before the words; the model knows nothing of devices.
+needs no mask, since attention is causal. Inputs are embeddings rather than tokens, so that a visual
+token can precede the words. The model is independent of devices.
 
 Axes: B rows, T tokens, D width, V vocabulary, N heads, K key-value heads, H channels of a head,
 F width of the MLP, L layers, S slots of a cache.
@@ -25,7 +25,7 @@ from hocslm_jax.models.lm.linear import Linear
 from hocslm_jax.models.lm.quantise import quantise_params
 from hocslm_jax.models.lm.rope import rope_angles, rotate
 
-_KERNEL = "(kernel|group_scale|group_offset)"  # with what int4 has of the same axes
+_KERNEL = "(kernel|group_scale|group_offset)"  # and int4's arrays with the same axes
 # Mesh axes of each parameter: vocabulary, heads and MLP over 'model', the embedding over 'data'.
 # 'model' must divide the number of key-value heads.
 LM_RULES = (
@@ -42,14 +42,14 @@ Cache = dict[str, jax.Array]
 
 
 class DecoderLM(nn.Module):
-    """The layers of the language model; `embed` and `logits` are its two ends.
+    """The layers of the language model; `embed` and `logits` are its input and output.
 
     Attributes:
-        dtype: of the computation; parameters are cast to it where they are used and keep their own.
-            RMSNorm, RoPE and softmax are computed in float32.
+        dtype: computation type, to which parameters are cast where they are used. RMSNorm, RoPE
+            and softmax are computed in float32.
         remat: recompute each layer in the backward pass instead of keeping its activations.
         attention: `implementation` of `jax.nn.dot_product_attention`, see `attention_for`.
-        weights: "", "int8" or "int4": how the layers' matrices are stored, see `quantise`.
+        weights: storage of the layers' matrices: "", "int8" or "int4", see `quantise`.
         gather: `{"params": layer} -> {"params": layer}`, applied to every layer before its use, to
             gather split weights. Implies `remat`: gathered layers are not kept.
     """
@@ -91,8 +91,8 @@ class DecoderLM(nn.Module):
 
         Args:
             positions: [T] or [B, T], for RoPE; by default 0, 1, 2, ...
-            segments: int [B, T]; a token sees those of its own segment only. So one row can hold
-                several texts, each with positions of its own.
+            segments: int [B, T]; a token attends only to its own segment, so that one row can hold
+                several texts, each with its own positions.
         """
         positions = jnp.arange(embeddings.shape[1]) if positions is None else positions
         seen = None
@@ -101,7 +101,7 @@ class DecoderLM(nn.Module):
         x = embeddings.astype(self.dtype)  # [B, T, D]
         x, _ = self.blocks(x, rope_angles(positions, self.config), (seen, None), None)
         hidden = self.norm(x)
-        if self.is_initializing():  # the two ends have parameters too
+        if self.is_initializing():  # input and output have parameters too
             self.embed(jnp.zeros((1, 1), jnp.int32))
             self.logits(hidden[:, :1])
         return hidden
@@ -124,8 +124,8 @@ class DecoderLM(nn.Module):
         Args:
             embeddings: [B, t, D], the next t tokens of each row.
             cache: from `init_cache`, or from the last call.
-            start: int32 [B], how many tokens of each row the cache holds. What is beyond them is
-                overwritten and not read, so a right-padded prefix needs no mask.
+            start: int32 [B], number of tokens of each row in the cache. Later slots are overwritten
+                before they are read, so a right-padded prefix needs no mask.
 
         Returns:
             (hidden [B, t, D] after the final norm, cache).
@@ -179,7 +179,7 @@ class Block(nn.Module):
 
 
 class Embedding(nn.Module):
-    """The table [V, D] itself, which both ends of a tied model use."""
+    """The table [V, D], which a tied model uses for input and output."""
 
     vocab_size: int
     width: int
@@ -206,7 +206,7 @@ class RMSNorm(nn.Module):
 def attention_for(platform: str, config: LMConfig, dtype: str) -> str:
     """The fastest attention of a platform ("cpu", "gpu", "tpu"): cuDNN's on a GPU, else XLA's.
 
-    cuDNN's takes 16-bit types and heads of at most 128 channels, a multiple of 8.
+    cuDNN's supports 16-bit types and heads of at most 128 channels, a multiple of 8.
     """
     fits = config.head_dim <= 128 and config.head_dim % 8 == 0 and jnp.dtype(dtype).itemsize == 2
     return "cudnn" if fits and platform == "gpu" else "xla"
@@ -217,8 +217,8 @@ def causal_attention(
 ) -> jax.Array:
     """softmax(QK' / sqrt(H)) V over earlier positions: [B, T, N, H], grouped keys [B, T, K, H].
 
-    The mask `seen`, bool [B, 1, T, T], excludes more of them; with one, XLA's attention is used,
-    since cuDNN's would make it a bias for every head.
+    The mask `seen`, bool [B, 1, T, T], excludes more positions; with a mask, XLA's attention is
+    used, since cuDNN's would expand it to a bias for every head.
     """
     if seen is not None:
         implementation = "xla"
@@ -228,13 +228,13 @@ def causal_attention(
 
 
 def write(cache: jax.Array, new: jax.Array, start: jax.Array) -> jax.Array:
-    """Puts new [B, t, K, H] into cache [B, S, K, H], each row from its own start [B] on."""
+    """Writes new [B, t, K, H] into cache [B, S, K, H], each row at its own start [B]."""
     row = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
     return jax.vmap(row)(cache, new.astype(cache.dtype), start)
 
 
 def init_cache(config: LMConfig, batch: int, length: int, dtype="bfloat16") -> Cache:
-    """An empty key-value cache for `length` tokens a row: two arrays [L, B, S, K, H]."""
+    """An empty key-value cache for `length` tokens per row: two arrays [L, B, S, K, H]."""
     shape = (config.num_layers, batch, length, config.num_kv_heads, config.head_dim)
     return {"k": jnp.zeros(shape, dtype), "v": jnp.zeros(shape, dtype)}
 
@@ -243,10 +243,10 @@ def init_cache(config: LMConfig, batch: int, length: int, dtype="bfloat16") -> C
 def init_params(
     config: LMConfig, key: jax.Array, dtype: str = "float32", weights: str = ""
 ) -> dict:
-    """Fresh parameters: N(0, 0.02) matrices, stored as `weights` says, and unit scales.
+    """Random parameters: N(0, 0.02) matrices, stored as in `weights`, and unit scales.
 
     Raises:
-        UserError: a size that these weights cannot have.
+        UserError: a size that cannot be quantised.
     """
     embeddings = jnp.zeros((1, 1, config.hidden_size))
     params = DecoderLM(config, "float32").init(key, embeddings)["params"]
@@ -255,7 +255,7 @@ def init_params(
 
 
 def param_shapes(config: LMConfig, dtype: str = "float32", weights: str = "") -> dict:
-    """The tree of `jax.ShapeDtypeStruct` that `init_params` would fill; raises as it does."""
+    """The `jax.ShapeDtypeStruct`s of `init_params`, with the same errors."""
     made = functools.partial(init_params, config, dtype=dtype, weights=weights)
     return jax.eval_shape(made, jax.random.key(0))
 

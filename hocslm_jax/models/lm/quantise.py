@@ -1,15 +1,15 @@
-"""Frozen matrices in 8 or 4 bits: to codes and scales, and products with them.
+"""Frozen matrices in 8 or 4 bits: quantisation to codes and scales, and products with them.
 
-In: the kernels of the layers, as numbers. Out: for each a dict of arrays that stands in its place,
-and the product of rows with it. Only there, and for one matrix at a time, are codes made numbers
-again: in the forward pass, and once more in the backward pass, which has no gradient for them.
+In: the kernels of the layers. Out: a dict of arrays in the place of each, and the product of rows
+with it. A product dequantises one matrix at a time, in the forward pass and again in the backward
+pass, which has no gradient for the codes.
 
 "int8"  number = code * scale, with a scale for each output channel.
 "int4"  number = (code * group_scale + group_offset) * scale, with a scale, a power of 2, for each
-        output channel, and the other two for each group of 32 inputs of it. Two codes in a byte:
-        5 bits a number. The numbers of a GGUF file in Q4_1 are kept as they are.
+        output channel, and the other two for each group of 32 inputs of it. A byte holds
+        two codes: 5 bits per number. Numbers of a GGUF file in Q4_1 are kept exactly.
 
-Embeddings and the output matrix stay numbers: all of them are needed at one time for the logits.
+Embeddings and the output matrix are not quantised: the logits need all of them at once.
 """
 
 import functools
@@ -24,14 +24,14 @@ from hocslm_jax.models.lm.config import LMConfig
 from hocslm_jax.models.lm.tensor_table import parameters
 
 KINDS = ("int8", "int4")
-GROUP, LEAST_GROUP = 32, 8  # inputs that share two 16-bit numbers in int4; fewer would save little
-RANGES = (1.0, 0.9, 0.8)  # of a group's own range: a rare large number costs the others less
+GROUP, LEAST_GROUP = 32, 8  # inputs per group in int4; smaller groups would save little
+RANGES = (1.0, 0.9, 0.8)  # tried shares of a group's range, against outliers
 
 Stored = dict[str, jax.Array]
 
 
 def quantised(config: LMConfig) -> dict[str, int]:
-    """Path of each kernel that is quantised: its number of input axes, which come first."""
+    """Number of (leading) input axes of each quantised kernel, by path."""
     return {
         path: len(parameter.disk[1])
         for path, parameter in parameters(config).items()
@@ -53,7 +53,7 @@ def check_sizes(config: LMConfig, kind: str) -> None:
 
 
 def quantise_params(params: dict, config: LMConfig, kind: str) -> dict:
-    """The parameters of a `DecoderLM`, for one whose `weights` are of that kind."""
+    """Quantises the parameters of a `DecoderLM`."""
     check_sizes(config, kind)
     flat = flatten_dict(params, sep="/")
     for path, inputs in quantised(config).items():
@@ -65,12 +65,12 @@ def quantise_params(params: dict, config: LMConfig, kind: str) -> dict:
 
 @functools.partial(jax.jit, static_argnames=("kind", "inputs"))
 def quantise(kernel: jax.Array, kind: str, inputs: int = 1) -> Stored:
-    """What stands for one kernel [in…, out…] with that number of input axes.
+    """Quantises one kernel [in…, out…] with that number of input axes.
 
     Returns:
         "kernel" (int8 of the same shape, or uint8 with half the last input axis) and "scale"
-        (float32 [out…]); for "int4" also "group_scale" and "group_offset", float16, with a group in
-        the place of its inputs.
+        (float32 [out…]); for "int4" also "group_scale" and "group_offset", float16, with an axis of
+        groups in the place of the inputs.
     """
     before, last, outputs = _split(kernel.shape, inputs)
     numbers = kernel.astype(jnp.float32).reshape(math.prod(before), last, -1)  # [A, I, O]
@@ -79,7 +79,7 @@ def quantise(kernel: jax.Array, kind: str, inputs: int = 1) -> Stored:
         scale = jnp.where(largest > 0, largest / 127, 1)
         codes = jnp.round(numbers / scale).astype(jnp.int8)
         return {"kernel": codes.reshape(kernel.shape), "scale": scale.reshape(outputs)}
-    # A power of 2 changes no digit; float16 has room for what is left, however small a model is.
+    # A power of 2 is exact; float16 can then represent the rest, whatever the scale of a model.
     scale = jnp.exp2(jnp.ceil(jnp.log2(jnp.where(largest > 0, largest, 1))))
     size = math.gcd(GROUP, last)
     groups = (numbers / scale).reshape(len(numbers), last // size, size, -1)  # [A, G, S, O]
@@ -95,7 +95,7 @@ def quantise(kernel: jax.Array, kind: str, inputs: int = 1) -> Stored:
 
 
 def dequantise(stored: Stored, inputs: int, dtype) -> tuple[jax.Array, jax.Array]:
-    """(matrix [in, out] of this type, scale float32 [out]); their product is the kernel."""
+    """(matrix [in, out] of this type, scale float32 [out]), whose product is the kernel."""
     codes, scale = stored["kernel"], stored["scale"].reshape(-1)
     if "group_scale" not in stored:
         return codes.reshape(-1, len(scale)).astype(dtype), scale
@@ -110,10 +110,10 @@ def dequantise(stored: Stored, inputs: int, dtype) -> tuple[jax.Array, jax.Array
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(inputs: int, rows: jax.Array, stored: Stored) -> jax.Array:
-    """Rows [R, in] times what is stored: [R, out] of their type.
+    """Rows [R, in] times a quantised kernel: [R, out] of the rows' type.
 
-    Its own derivative, so that the backward pass keeps codes instead of numbers, even where a
-    layer's activations are kept. There is none with respect to what is stored.
+    Its custom derivative keeps codes for the backward pass instead of the dequantised matrix, even
+    if a layer's activations are kept. There is none with respect to the kernel.
     """
     matrix, scale = dequantise(stored, inputs, rows.dtype)
     y = jnp.dot(rows, matrix, preferred_element_type=rows.dtype)
@@ -134,15 +134,15 @@ product.defvjp(_forward, _backward)
 
 
 def _split(shape: tuple[int, ...], inputs: int):
-    """Input axes but the last, the last one, output axes."""
+    """Sizes of the input axes but the last, of the last one, and of the output axes."""
     return shape[: inputs - 1], shape[inputs - 1], shape[inputs:]
 
 
 def _fit(groups: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Codes 0 to 15 of groups [A, G, S, O], and the scale and offset [A, G, 1, O], float16.
 
-    Of several ranges around a group's middle the one with the least squared error, each after a
-    line through the numbers over their codes.
+    Several ranges around the middle of a group are tried, each refined by linear regression of the
+    numbers on their codes; the one with the least squared error is used.
     """
     low, high = (f(groups, axis=2, keepdims=True) for f in (jnp.min, jnp.max))
     mean = functools.partial(jnp.mean, axis=2, keepdims=True)

@@ -1,4 +1,4 @@
-"""Rotary position embedding: positions to angles, and queries and keys turned by them."""
+"""Rotary position embedding: from positions to angles, and the rotation of queries and keys."""
 
 import math
 
@@ -15,18 +15,18 @@ def rope_angles(positions: jax.Array, config: LMConfig) -> tuple[jax.Array, jax.
 
 
 def rope_frequencies(config: LMConfig) -> jax.Array:
-    """float32 [H / 2], in radians a position.
+    """float32 [H / 2], in radians per position.
 
-    Llama 3.1 and later were trained on short texts first: frequencies that turn less than
-    `low_freq_factor` times within those are divided by `factor`, those that turn more than
-    `high_freq_factor` times are kept, and between the two it passes from one to the other.
+    Llama 3.1 and later were first trained on short texts: frequencies with less than
+    `low_freq_factor` turns in such a text are divided by `factor`, those with more than
+    `high_freq_factor` are kept, and those between are interpolated.
     """
     steps = jnp.arange(0, config.head_dim, 2, dtype=jnp.float32) / config.head_dim
     frequencies = 1.0 / config.rope_theta**steps
     if config.rope_scaling is None:
         return frequencies
     factor, low, high, length = config.rope_scaling
-    turns = length * frequencies / (2 * math.pi)  # within the texts of the first training
+    turns = length * frequencies / (2 * math.pi)  # in a text of the first training
     kept = jnp.clip((turns - low) / (high - low), 0, 1)
     return frequencies * (kept + (1 - kept) / factor)
 

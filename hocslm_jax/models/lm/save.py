@@ -20,9 +20,9 @@ def save_params(
 ) -> None:
     """Writes a folder that `load_params` and `transformers` read: safetensors and config.json.
 
-    It has several files and an index if the tensors exceed `max_shard_bytes`; the host holds one
-    file's tensors at a time. config.json comes last, so that an unfinished folder is not taken for
-    a whole one.
+    There are several files and an index if the tensors exceed `max_shard_bytes`; the host holds one
+    file's tensors at a time. config.json is written last, so that an unfinished folder is not
+    mistaken for a complete one.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def save_params(
         write_json(folder / INDEX, index, indent=2)
     for file, names in split.filename_to_tensors.items():
         save_file({name: _fetch(*tensors[name]) for name in names}, folder / file, {"format": "pt"})
-        (folder / file).chmod(0o644)  # safetensors makes a file for its owner alone
+        (folder / file).chmod(0o644)  # safetensors makes files that only their owner can read
     dtype = str(params["embed"]["embedding"].dtype)
     write_json(folder / "config.json", to_hf(config) | {"torch_dtype": dtype}, indent=2)
 

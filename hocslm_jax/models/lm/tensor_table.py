@@ -1,6 +1,6 @@
-"""Where each parameter of `DecoderLM` is in a checkpoint: one table for all families and formats.
+"""The place of each `DecoderLM` parameter in a checkpoint, for all families and formats.
 
-In: a config. Out: for each of our parameters its tensors' names and shapes on disk and here.
+In: a config. Out: the names and shapes of each parameter's tensors, on disk and here.
 `LAYOUT` lists them for Hugging Face and for GGUF.
 """
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 from hocslm_jax.errors import UserError, few
 from hocslm_jax.models.lm.config import FAMILIES, LMConfig
 
-# Our path: (name in Hugging Face's files, name in GGUF, axes on disk, our axes). V vocabulary, D
-# width, F MLP, N heads, K key-value heads, H head channels; axes on disk that are written together
-# are one. Names with a layer number are stacked here: ours have a layer axis in front. Linear
+# Path here: (name in Hugging Face's files, name in GGUF, axes on disk, axes here). V vocabulary, D
+# width, F MLP, N heads, K key-value heads, H head channels; "NH" is one axis on disk, with
+# N * H elements. Tensors with a layer number are stacked here along a leading layer axis. Linear
 # layers are [out, in] on disk and [in, out] here.
 LAYOUT: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "embed/embedding": ("embed_tokens.weight", "token_embd.weight", ("V", "D"), "VD"),
@@ -36,20 +36,20 @@ LAYOUT: dict[str, tuple[str, str, tuple[str, ...], str]] = {
     "lm_head/kernel": ("lm_head.weight", "output.weight", ("V", "D"), "DV"),
 }
 EMBEDDING, HEAD = LAYOUT["embed/embedding"][0], LAYOUT["lm_head/kernel"][0]
-# In front of a language model's tensors: the usual one, none (Qwen3-Embedding), two of the models
-# that see. The head has only the second part of these.
+# Prefixes of a language model's tensors: the usual one, none (Qwen3-Embedding), and two of
+# vision-language models; and the prefix of the output matrix in such a checkpoint.
 PREFIXES = {
     "model.": "",
     "": "",
     "model.language_model.": "",
     "language_model.model.": "language_model.",
 }
-# What has no influence on a text: a vision tower, and tables that older files store.
+# Tensors without influence on text: a vision tower, and tables that older files store.
 IGNORED = re.compile(r"(model\.)?(visual|vision_tower)\..*|.*\.rotary_emb\.inv_freq")
 
 
 class Parameter(NamedTuple):
-    """Where a parameter is: one tensor on disk, or one for each layer."""
+    """A parameter: one tensor on disk, or one for each layer."""
 
     names: list[str]  # on disk, without a prefix
     gguf: list[str]  # in GGUF
@@ -63,7 +63,7 @@ class Parameter(NamedTuple):
 
 
 def parameters(config: LMConfig) -> dict[str, Parameter]:
-    """Our path: parameter, for those that this config has."""
+    """The parameters of this config, by path."""
     sizes = {
         "V": config.vocab_size,
         "D": config.hidden_size,
@@ -102,7 +102,7 @@ def without_prefix(names: Iterable[str], where) -> dict[str, str]:
     """Name on disk -> name as in `Parameter.names`, for all but those in `IGNORED`.
 
     Raises:
-        UserError: the names begin as those of no model that is known.
+        UserError: no known prefix fits the names.
     """
     names = list(names)
     counts = {p: sum(name.startswith(f"{p}layers.") for name in names) for p in PREFIXES}

@@ -37,7 +37,7 @@ def estimator(monkeypatch):
     def estimate(video, pose):
         made.append(video.name)
         if "bad" in video.name:
-            raise ValueError("nobody was found in it")
+            raise ValueError("no person was found in it")
         return poses(seed=len(made))
 
     monkeypatch.setattr(filmed, "open_pose", lambda *_: "open")
@@ -94,7 +94,7 @@ def test_a_table_names_labels_and_subjects(tmp_path, estimator, capsys):
 def test_what_cannot_be_used_is_named(tmp_path, estimator, capsys):
     films(tmp_path / "films", "wave/a.mp4", "wave/b.mp4", "sit/bad.mp4", "sit/c.mp4", "sit/d.mp4")
     assert prepare(tmp_path) == 2
-    assert "bad.mp4: nobody was found in it" in capsys.readouterr().err
+    assert "bad.mp4: no person was found in it" in capsys.readouterr().err
     assert prepare(tmp_path, "--allow-bad") == 0
     assert splits(tmp_path)["test"] == ["b", "d"]
     table = tmp_path / "labels.csv"

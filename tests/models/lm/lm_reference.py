@@ -1,4 +1,4 @@
-"""Tiny random models of transformers, and what they compute; needs PyTorch when called.
+"""Tiny random models of transformers, and their results; needs PyTorch when called.
 
 `LAYOUTS` covers multi-head, grouped-query and multi-query attention, heads wider and narrower than
 their share of the width, tied and untied heads, and each other family. Weights are large enough for
@@ -52,7 +52,7 @@ LAYOUTS = {
     ),
     "qwen2": _heads(4, 2, None, tied=False, model_type="qwen2", num_hidden_layers=2),
 }
-LENGTHS = (9, 4, 7)  # of the rows of a right-padded batch
+LENGTHS = (9, 4, 7)  # lengths of the rows of a right-padded batch
 
 
 def reference_model(layout, seed=0):

@@ -35,13 +35,13 @@ def encoded(shape, kind, rng):
 
 
 def as_llama_cpp(rows, heads):
-    """The rows of q or k as its converter writes them for Llama: neighbours are a pair."""
+    """The rows of q or k as llama.cpp's converter writes them: neighbours form a pair."""
     order = np.arange(len(rows)).reshape(heads, 2, -1).swapaxes(1, 2).ravel()
     return rows[order]
 
 
 def write(path, config, kind="F32", change=lambda writer: None, leave_out=()):
-    """Writes random weights; returns our path -> layers of numbers [out, in] as gguf reads them."""
+    """Writes random weights; returns path -> layers of numbers [out, in] as read by gguf."""
     rng, found = np.random.default_rng(0), {}
     writer = gguf.GGUFWriter(path, config.family)
     fuzz_gguf.add_sizes(writer, config)
@@ -145,7 +145,7 @@ def test_unsupported_or_damaged_files_give_one_line(tmp_path):
     path.write_bytes(b"version https://example")
     with pytest.raises(UserError, match="damaged"):
         read_config(path)
-    with pytest.raises(UserError, match="not there"):
+    with pytest.raises(UserError, match="no GGUF file"):
         read_config(tmp_path / "no.gguf")
 
 
@@ -154,7 +154,7 @@ def gemma(writer):
 
 
 @pytest.mark.parametrize("count", [2**40, 2**63])
-def test_metadata_that_states_more_than_the_file_holds_is_refused_at_once(count, tmp_path):
+def test_metadata_beyond_the_end_of_the_file_is_refused_at_once(count, tmp_path):
     path = tmp_path / "model.gguf"
     key = b"general.tags"
     array = struct.pack("<IIQ", gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.UINT8, count)

@@ -1,4 +1,4 @@
-"""config.json of each family: read, written, and refused for what the port does not compute."""
+"""config.json of each family: read, written, and refused if a feature is unsupported."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ LLAMA = dataclasses.replace(TINY, family="llama", rope_scaling=RopeScaling(8.0, 
 QWEN2 = dataclasses.replace(TINY, family="qwen2", head_dim=8)
 
 
-# The exact numbers of parameters of the released checkpoints.
+# Exact parameter counts of the released checkpoints.
 @pytest.mark.parametrize(
     ("size", "count"),
     [
@@ -62,7 +62,7 @@ def test_transformers_reads_the_written_config_of_other_families(config):
     assert from_hf(json.loads(theirs.to_json_string(use_diff=False))) == config
 
 
-def test_derived_sizes_may_be_left_out():
+def test_derived_sizes_may_be_omitted():
     for config in (LLAMA, QWEN2):
         values = to_hf(dataclasses.replace(config, head_dim=8, num_kv_heads=4, rope_theta=1e4))
         for key in ("head_dim", "num_key_value_heads", "rope_theta"):
@@ -71,7 +71,7 @@ def test_derived_sizes_may_be_left_out():
         assert (got.head_dim, got.num_kv_heads, got.rope_theta) == (8, 4, 1e4)
 
 
-def test_the_text_tower_of_a_model_that_sees():
+def test_the_text_tower_of_a_vision_language_model():
     text = to_hf(TINY) | {"model_type": "qwen3_vl_text", "tie_word_embeddings": None}
     text["rope_scaling"] = {"rope_type": "default", "mrope_section": [4, 2, 2]}
     values = {"model_type": "qwen3_vl", "text_config": text, "tie_word_embeddings": False}
@@ -114,13 +114,13 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
         ({"quantization_config": {"bits": 4}}, "quantised weights (unknown)"),
         ({"quantization_config": {"quant_method": "gptq"}}, "quantised weights (gptq)"),
         ({"mlp_bias": True}, "mlp_bias"),
-        ({"partial_rotary_factor": 0.5}, "RoPE of a part"),
+        ({"partial_rotary_factor": 0.5}, "RoPE on part of"),
         ({"dual_chunk_attention_config": {"chunk_size": 8}}, "dual-chunk"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "'llama3' without positive"),
         ({"head_dim": None}, "no positive head_dim"),
         ({"head_dim": 5}, "head_dim 5 is odd"),
         ({"num_hidden_layers": "3"}, "no positive num_hidden_layers"),
-        ({"num_key_value_heads": 3}, "4 attention heads do not divide among 3"),
+        ({"num_key_value_heads": 3}, "4 attention heads are not a multiple of 3"),
         ({"rope_theta": None}, "no rope_theta"),
         ({"rope_theta": 10**400}, "too large a number"),
     ],

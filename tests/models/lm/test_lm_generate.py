@@ -1,4 +1,4 @@
-"""Generation: the cached loop against plain forward passes, its stops, and its draws."""
+"""Generation: the cached loop against plain forward passes, stopping, and sampling."""
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def uncached(params, prefix, length, count):
     return tokens
 
 
-def test_the_cache_changes_nothing(params, prefix):
+def test_the_cache_does_not_change_the_result(params, prefix):
     lengths = [6, 1, 4]
     tokens, _ = generate(MODEL, params, prefix, max_new_tokens=8, prefix_lengths=lengths, **FREE)
     want = [uncached(params, row, n, 8) for row, n in zip(prefix, lengths, strict=True)]
@@ -54,7 +54,7 @@ def test_the_cache_changes_nothing(params, prefix):
     assert len({token for row in want for token in row}) > 3
 
 
-def test_prefixes_are_whole_by_default(params, prefix):
+def test_prefixes_have_full_length_by_default(params, prefix):
     plain = generate(MODEL, params, prefix, max_new_tokens=8, **FREE)
     given = generate(MODEL, params, prefix, max_new_tokens=8, prefix_lengths=[6, 6, 6], **FREE)
     np.testing.assert_array_equal(plain[0], given[0])
@@ -96,7 +96,7 @@ def test_the_loop_stops_when_every_row_has_ended(params, prefix):
     assert calls == [6] + [1] * int(max(lengths))  # the prefix, then no more steps than needed
 
 
-def test_one_token_needs_no_step(params, prefix):
+def test_one_token_needs_no_loop_step(params, prefix):
     calls.clear()
     tokens, _ = generate(Counting(TINY, "float32"), params, prefix, max_new_tokens=1, **FREE)
     jax.block_until_ready(tokens)
@@ -104,7 +104,7 @@ def test_one_token_needs_no_step(params, prefix):
     assert tokens.shape == (3, 1) and calls == [6]
 
 
-def test_filters_keep_the_likeliest():
+def test_filters_keep_the_likeliest_tokens():
     logits = jnp.log(jnp.array([[0.5, 0.1, 0.15, 0.25], [0.05, 0.05, 0.6, 0.3]]))
 
     def kept(**options):
@@ -113,7 +113,7 @@ def test_filters_keep_the_likeliest():
     assert kept() == [[True] * 4] * 2
     assert kept(top_k=1) == [[True, False, False, False], [False, False, True, False]]
     assert kept(top_k=2) == [[True, False, False, True], [False, False, True, True]]
-    # The fewest tokens that reach p: one that passes it is the last to stay.
+    # The fewest tokens that reach p, including the one that exceeds it.
     assert kept(top_p=0.01) == kept(top_k=1)
     assert kept(top_p=0.55) == [[True, False, False, True], [False, False, True, False]]
     assert kept(top_p=0.8) == [[True, False, True, True], [False, False, True, True]]
@@ -158,7 +158,7 @@ def test_draws_follow_the_filtered_distribution(options, params, prefix):
     assert 1 < np.count_nonzero(got) < 14 or options == {"temperature": 1.0}
 
 
-def test_a_low_temperature_is_greedy_and_a_key_decides_the_rest(params, prefix):
+def test_low_temperature_is_greedy_and_high_depends_on_the_key(params, prefix):
     options = {"max_new_tokens": 8, **FREE}
     greedy, _ = generate(MODEL, params, prefix, **options)
 
@@ -170,7 +170,7 @@ def test_a_low_temperature_is_greedy_and_a_key_decides_the_rest(params, prefix):
     np.testing.assert_array_equal(sampled(3.0, 1), sampled(3.0, 1))
     assert np.any(sampled(3.0, 1) != sampled(3.0, 2))
     hot = np.asarray(sampled(50.0, 3))
-    assert any(len(set(row)) > 4 for row in hot.tolist())  # every step draws anew
+    assert any(len(set(row)) > 4 for row in hot.tolist())  # every step samples anew
 
 
 def test_sampled_text_does_not_depend_on_batch_position(params, prefix):
@@ -201,7 +201,7 @@ def test_options_out_of_range_are_refused(options, reason, params, prefix):
     assert reason in str(caught.value)
 
 
-def test_sampling_without_a_key_is_a_mistake(params, prefix):
+def test_sampling_without_a_key_is_refused(params, prefix):
     with pytest.raises(ValueError, match="key"):
         generate(MODEL, params, prefix, max_new_tokens=2, temperature=1.0, **FREE)
 

@@ -163,7 +163,7 @@ def test_any_axis_can_be_split(tmp_path):
 
     def last_axis(path, leaf):
         del path
-        spec = P(*[None] * (leaf.ndim - 1), "model")  # cuts heads through, too
+        spec = P(*[None] * (leaf.ndim - 1), "model")  # also splits heads
         return jax.sharding.NamedSharding(mesh, spec)
 
     assert_same(load_params(tmp_path, UNTIED, jax.tree.map_with_path(last_axis, params)), params)
@@ -191,7 +191,7 @@ def test_the_host_holds_one_stacked_shard_at_a_time(tmp_path, monkeypatch):
         return jnp.copy(put(block, device))
 
     monkeypatch.setattr(load_module.jax, "device_put", off_the_host)
-    load_params(tmp_path, config, shardings)  # compiles the copies, which takes memory too
+    load_params(tmp_path, config, shardings)  # compiles the copies, which also needs memory
     tracemalloc.start()
     sharded = load_params(tmp_path, config, shardings)
     peak = tracemalloc.get_traced_memory()[1]
@@ -220,7 +220,7 @@ def test_a_replicated_parameter_is_read_once(tmp_path, monkeypatch):
 
 
 def rewritten(folder, change):
-    """The only weight file, with its tensors as `change` makes them."""
+    """Rewrites the only weight file with its tensors changed by `change`."""
     tensors = change(load_file(folder / "model.safetensors"))
     save_file(tensors, folder / "model.safetensors")
 
@@ -230,7 +230,7 @@ def rewritten(folder, change):
     [("", ""), ("model.language_model.", ""), ("language_model.model.", "language_model.")],
 )
 @pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
-def test_other_prefixes_and_what_has_no_influence(config, prefix, head, tmp_path):
+def test_other_prefixes_and_ignored_tensors(config, prefix, head, tmp_path):
     params = random_params(config)
     save_params(params, config, tmp_path)
 
@@ -246,7 +246,7 @@ def test_other_prefixes_and_what_has_no_influence(config, prefix, head, tmp_path
     assert_same(load_params(tmp_path, read_config(tmp_path)), params)
 
 
-def test_names_of_another_model_are_one_short_line(tmp_path):
+def test_unknown_tensor_names_give_one_short_line(tmp_path):
     save_params(random_params(UNTIED), UNTIED, tmp_path)
     rewritten(tmp_path, lambda tensors: {f"transformer.{n}": t for n, t in tensors.items()})
     with pytest.raises(
@@ -288,7 +288,7 @@ def test_tied_config_with_another_head_matches_transformers(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["both", "head alone"])
-def test_tied_checkpoint_may_store_the_head(keep, tmp_path):
+def test_a_tied_checkpoint_may_store_the_head(keep, tmp_path):
     params, name = random_params(TIED), "model.embed_tokens.weight"
     save_params(params, TIED, tmp_path)
     rewritten(tmp_path, lambda t: t | {"lm_head.weight": t[name].copy() if keep else t.pop(name)})

@@ -1,4 +1,4 @@
-"""The Qwen3 module itself: its tree, its two ends, positions, cache, precision, sharding, cost."""
+"""The Qwen3 module: tree, embeddings, logits, positions, cache, precision, sharding, cost."""
 
 import dataclasses
 
@@ -67,7 +67,7 @@ def test_parameter_paths_and_shapes():
     assert tied == set(found) - {"lm_head/kernel"}
 
 
-def test_fresh_parameters_differ_from_layer_to_layer():
+def test_initial_parameters_differ_between_layers():
     params = init_params(UNTIED, jax.random.key(0), "bfloat16")
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
     kernel = np.asarray(params["blocks"]["gate"]["kernel"], np.float32)
@@ -77,7 +77,7 @@ def test_fresh_parameters_differ_from_layer_to_layer():
 
 
 @pytest.mark.parametrize("config", [UNTIED, TIED], ids=["untied", "tied"])
-def test_the_head_matrix_makes_the_logits(config):
+def test_the_head_matrix_gives_the_logits(config):
     params, hidden = random_params(config), embeddings()
     want = DecoderLM(config, "float32").apply({"params": params}, hidden, method="logits")
     assert head_matrix(params).shape == (24, 16)
@@ -110,7 +110,7 @@ def test_only_distances_between_positions_matter():
     np.testing.assert_allclose(at(rows)[1], at(3 * jnp.arange(7))[1], atol=1e-5)
 
 
-def test_a_text_in_pieces_is_the_text_at_once():
+def test_decoding_in_pieces_equals_decoding_at_once():
     params, x = random_params(UNTIED), embeddings(batch=3, length=9)
     model = DecoderLM(UNTIED, "float32")
     want = forward(UNTIED, params, x)
@@ -145,7 +145,7 @@ def scalar(model, params, x):
     return jnp.sum(model.apply({"params": params}, hidden, method="logits") ** 2)
 
 
-def test_recomputing_layers_changes_memory_but_no_gradient():
+def test_remat_changes_memory_but_no_gradient():
     config = LMConfig(24, 32, 64, 6, 4, 2, 8)
     params, x = random_params(config, 0.1), embeddings(4, 64, 32)
     results = {}
@@ -176,7 +176,7 @@ def test_the_input_gradient_needs_no_weight_gradients():
     assert training > 1.15 * inputs_only
 
 
-def test_eight_devices_compute_what_one_does():
+def test_eight_devices_compute_the_result_of_one():
     params, x = random_params(UNTIED), embeddings(batch=8)
     model = DecoderLM(UNTIED, "float32")
     step = jax.jit(jax.value_and_grad(lambda x, params: scalar(model, params, x)))
@@ -195,7 +195,7 @@ def test_the_rules_fit_every_published_size(size):
     mesh = make_mesh(data=1, model=8)
     shardings = tree_shardings(shapes, mesh, (*LM_RULES, (r".*", P())))
     for leaf, sharding in zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True):
-        shard = sharding.shard_shape(leaf.shape)  # raises where it does not divide
+        shard = sharding.shard_shape(leaf.shape)  # raises if it does not divide
         assert np.prod(shard) * (8 if leaf.size > 10**6 else 1) == leaf.size
 
 
@@ -211,5 +211,5 @@ def test_the_rules_fit_every_published_size(size):
         ("cpu", "bfloat16", 128, "xla"),
     ],
 )
-def test_cudnn_attention_where_it_can_be_had(backend, dtype, head_dim, chosen):
+def test_cudnn_attention_is_chosen_if_supported(backend, dtype, head_dim, chosen):
     assert attention_for(backend, dataclasses.replace(TIED, head_dim=head_dim), dtype) == chosen

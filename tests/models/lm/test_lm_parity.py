@@ -22,7 +22,7 @@ pytest.importorskip("transformers")
 
 @pytest.fixture(scope="module", params=LAYOUTS)
 def pair(request, tmp_path_factory):
-    """(layout, transformers' model, our model, our parameters) of the same checkpoint."""
+    """(layout, transformers' model, our model, our parameters) of one checkpoint."""
     layout = LAYOUTS[request.param]
     reference = reference_model(layout)
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -51,10 +51,10 @@ def test_logits_and_input_gradients_of_a_ragged_batch(pair):
     want, want_gradient = reference_logits(reference, embeddings, mask, weights)
     got, gradient = logits_and_gradient(model, params, embeddings, weights)
     assert got.dtype == jnp.float32
-    assert np.std(want[mask]) > 0.5  # logits worth comparing
+    assert np.std(want[mask]) > 0.5  # logits are not trivial
     np.testing.assert_allclose(got[mask], want[mask], atol=1e-4, rtol=0)
     np.testing.assert_allclose(gradient[mask], want_gradient[mask], atol=1e-4, rtol=1e-4)
-    assert not np.any(gradient[~mask])  # nothing flows to the padding
+    assert not np.any(gradient[~mask])  # no gradient in the padding
     worst = np.abs(got - want)[mask].max(), np.abs(gradient - want_gradient)[mask].max()
     print(f"largest difference: logits {worst[0]:.1e}, gradients {worst[1]:.1e}")
 
@@ -68,7 +68,7 @@ def test_greedy_texts_of_ragged_prefixes_token_for_token(pair):
     )
     assert tokens.tolist() == texts
     assert lengths.tolist() == [16] * len(LENGTHS)
-    assert len({token for text in texts for token in text}) > 8  # not one token over and over
+    assert len({token for text in texts for token in text}) > 8  # not a single repeated token
 
 
 def test_embedded_tokens_match(pair):
@@ -81,7 +81,7 @@ def test_embedded_tokens_match(pair):
     np.testing.assert_array_equal(ours, theirs.numpy())
 
 
-def test_the_text_part_of_a_model_that_sees(tmp_path):
+def test_the_text_part_of_a_vision_language_model(tmp_path):
     torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
     rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 2, 2]}
     layout = LAYOUTS["grouped"] | {"rope_parameters": rope | {"mrope_interleaved": True}}
@@ -122,8 +122,8 @@ def test_bfloat16_stays_near_transformers_bfloat16(tmp_path):
     assert np.linalg.norm(got - want) < 0.03 * np.linalg.norm(want)
 
 
-def test_the_norm_rounds_before_it_scales():
-    """In bfloat16 the order shows: the other one rounds a third of the numbers differently."""
+def test_the_norm_rounds_before_scaling():
+    """In bfloat16 the order matters: the other one rounds a third of the numbers differently."""
     import torch
     from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 

@@ -24,7 +24,7 @@ from hocslm_jax.sharding import batch_sharding, gather_layer, lm_rules, make_mes
 
 CONFIG = LMConfig(24, 32, 64, 2, 4, 2, 16, tie_embeddings=False, max_positions=64, family="qwen2")
 KINDS = ("int8", "int4")
-BOUNDS = {"int8": 0.01, "int4": 0.085}  # of the error of normal numbers, relative to their norm
+BOUNDS = {"int8": 0.01, "int4": 0.085}  # error of normal numbers, relative to their norm
 
 
 def random_params(config, scale=0.2):
@@ -37,7 +37,7 @@ def random_params(config, scale=0.2):
 
 
 def whole(stored, inputs=1):
-    """The kernel [in, out] that is stored."""
+    """The stored kernel [in, out]."""
     matrix, scale = dequantise(stored, inputs, jnp.float32)
     return np.asarray(matrix * scale)
 
@@ -67,7 +67,7 @@ def embeddings(batch=2):
 
 @functools.partial(jax.jit, static_argnums=0)
 def gradient(model, params, x):
-    """(that of the logits' sum of squares in the embeddings, logits)."""
+    """(gradient of the logits' sum of squares in the embeddings, logits)."""
 
     def objective(x):
         hidden = model.apply({"params": params}, x)
@@ -79,7 +79,7 @@ def gradient(model, params, x):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [1.0, 1e-12])
-def test_numbers_come_back_whatever_their_size(kind, size):
+def test_quantisation_is_accurate_at_any_scale(kind, size):
     numbers = size * np.random.default_rng(0).normal(size=(4, 96, 5, 7)).astype(np.float32)
     numbers[..., 2, 3] = 0  # an output channel of zeros
     numbers[:, 32:64, 1] = size  # groups of equal numbers
@@ -88,7 +88,7 @@ def test_numbers_come_back_whatever_their_size(kind, size):
     assert not got[..., 2, 3].any()
 
 
-def test_four_bits_are_better_than_rounding_within_the_range_of_a_group():
+def test_four_bits_are_more_accurate_than_plain_rounding():
     numbers = np.random.default_rng(0).standard_t(5, size=(256, 64)).astype(np.float32)
     groups = numbers.reshape(8, 32, 64)
     low, high = groups.min(1, keepdims=True), groups.max(1, keepdims=True)
@@ -107,7 +107,7 @@ def test_the_blocks_of_a_q4_1_file_are_kept():
     np.testing.assert_allclose(whole(quantise(numbers, "int4")), numbers, rtol=1e-6, atol=1e-8)
 
 
-def test_a_number_takes_8_and_5_bits():
+def test_storage_is_8_and_5_bits_per_number():
     kernels = 2 * (32 * 16 * (4 + 2 + 2 + 4) + 3 * 32 * 64)  # q, k, v, o; gate, up, down
     channels = 2 * (16 * (4 + 2 + 2) + 32 + 2 * 64 + 32)
     others = sum(leaf.size for leaf in jax.tree.leaves(param_shapes(CONFIG))) - kernels
@@ -125,7 +125,7 @@ def small():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_model_computes_with_the_stored_numbers(kind, small):
+def test_a_model_computes_with_the_dequantised_numbers(kind, small):
     params, x = random_params(CONFIG), embeddings()
     model = DecoderLM(CONFIG, "float32")
     slope, logits = gradient(model.clone(weights=kind), small[kind], x)
@@ -138,7 +138,7 @@ def test_a_model_computes_with_the_stored_numbers(kind, small):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_layer_stays_dequantised_for_the_backward_pass(kind):
+def test_no_dequantised_layer_is_kept_for_the_backward_pass(kind):
     """Even where activations are kept (`remat=False`)."""
     config = dataclasses.replace(CONFIG, num_layers=16, hidden_size=64, intermediate_size=256)
     shapes = param_shapes(config, "float32", kind)
@@ -155,12 +155,14 @@ def test_loading_quantises(kind, small, tmp_path):
     save_params(random_params(CONFIG), CONFIG, tmp_path)
     loaded = load_params(tmp_path, CONFIG, weights=kind)
     jax.tree.map(np.testing.assert_array_equal, loaded, small[kind])
-    halved = load_params(tmp_path, CONFIG, dtype="bfloat16", weights=kind)  # what is not quantised
+    halved = load_params(
+        tmp_path, CONFIG, dtype="bfloat16", weights=kind
+    )  # for the unquantised parameters
     assert halved["embed"]["embedding"].dtype == halved["blocks"]["q"]["bias"].dtype == "bfloat16"
     jax.tree.map(np.testing.assert_array_equal, halved["blocks"]["o"], small[kind]["blocks"]["o"])
 
 
-def test_eight_devices_load_and_compute_what_one_does(small, tmp_path):
+def test_eight_devices_load_and_compute_the_result_of_one(small, tmp_path):
     kind, alone, x = "int4", small["int4"], embeddings(8)
     save_params(random_params(CONFIG), CONFIG, tmp_path)
     mesh = make_mesh(data=4, model=2)
@@ -177,7 +179,7 @@ def test_eight_devices_load_and_compute_what_one_does(small, tmp_path):
         np.testing.assert_allclose(one, other, atol=1e-4 * np.abs(other).max())
 
 
-def test_generated_text_is_that_of_the_stored_numbers(small):
+def test_generated_text_equals_that_of_the_dequantised_model(small):
     model, options = DecoderLM(CONFIG, "float32"), {"max_new_tokens": 8, "eos_ids": (), "pad_id": 0}
     params = restored(small["int4"], CONFIG)
     got, _ = generate(model.clone(weights="int4"), small["int4"], embeddings(), **options)
@@ -185,7 +187,7 @@ def test_generated_text_is_that_of_the_stored_numbers(small):
     assert got.tolist() == want.tolist() and len(set(got.ravel().tolist())) > 2
 
 
-def test_sizes_that_four_bits_do_not_suit_are_refused(tmp_path):
+def test_sizes_unsuitable_for_four_bits_are_refused(tmp_path):
     odd = dataclasses.replace(CONFIG, head_dim=6)
     with pytest.raises(UserError, match=r"head_dim is 6: use lm\.weights=int8"):
         param_shapes(odd, weights="int4")
@@ -193,4 +195,4 @@ def test_sizes_that_four_bits_do_not_suit_are_refused(tmp_path):
         load_params(tmp_path, odd, weights="int4")
     assert param_shapes(odd, weights="int8")
     with pytest.raises(UserError, match="'int3': use one of int8, int4"):
-        param_shapes(CONFIG, weights="int3")  # as a plan does
+        param_shapes(CONFIG, weights="int3")  # as in `plan`

@@ -1,4 +1,4 @@
-"""Where a language model's files come from: a folder, the hub, or the hub's cache."""
+"""Sources of a language model's files: a folder, the hub, or the hub's cache."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_neither_folder_nor_id_is_refused(name):
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """An empty cache of the hub and no way out."""
+    """An empty cache of the hub, without a network connection."""
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
@@ -37,7 +37,7 @@ def offline(tmp_path, monkeypatch):
 
 
 def test_hub_ids_without_a_connection(offline):
-    with pytest.raises(UserError, match=r"Qwen/Qwen3-0\.6B is not a folder") as caught:
+    with pytest.raises(UserError, match=r"Qwen/Qwen3-0\.6B is not a local folder") as caught:
         resolve("Qwen/Qwen3-0.6B")
     assert "\n" not in str(caught.value)
 
@@ -65,7 +65,7 @@ def test_a_cached_hub_id_needs_no_connection(offline):
     assert resolve("Qwen/Qwen3-0.6B").samefile(snapshot)
 
 
-def test_a_path_may_begin_in_the_home_folder(tmp_path, monkeypatch):
+def test_a_path_may_start_with_a_tilde(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model").mkdir()
     assert resolve("~/model") == tmp_path / "model"
@@ -75,7 +75,7 @@ def test_a_path_may_begin_in_the_home_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["tiny.txt/tiny.gguf", "a\0b.gguf", "tiny.gguf"])
-def test_a_gguf_file_that_is_not_there_is_said(tmp_path, name):
+def test_a_missing_gguf_file_is_reported(tmp_path, name):
     (tmp_path / "tiny.txt").write_text("")
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="there is no GGUF file"):
         read_config(resolve(tmp_path / name))

@@ -15,7 +15,7 @@ FILE = Path(__file__).with_name("golden_qwen3.npz")
 
 @pytest.fixture(scope="module", params=["grouped", "narrow heads"])
 def golden(request, tmp_path_factory):
-    """(stored arrays, our model, our parameters), the checkpoint loaded as any other."""
+    """(stored arrays, our model, our parameters), with the checkpoint loaded as usual."""
     with np.load(FILE) as file:
         prefix = f"{request.param}/"
         arrays = {k.removeprefix(prefix): file[k] for k in file.files if k.startswith(prefix)}
