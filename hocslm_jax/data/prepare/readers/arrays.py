@@ -132,13 +132,15 @@ def from_array(
         if confidence.shape != joints.shape[:3]:
             raise ValueError(f"confidence {confidence.shape} does not fit joints {joints.shape}")
     joints, confidence = split(joints, confidence)
-    unit = guess_unit(joints)
+    unit, up = guess_unit(joints), layout.up if layout else None
+    if unit == "px" and up != "-y":
+        up = None  # the layout usually comes with a sensor's y, which says nothing about pixels
     return Recording(
         joints,
         confidence,
         layout=layout,
         unit=unit,
-        up="-y" if unit == "px" else layout.up if layout else None,
+        up=up,
         fps=fps if fps and 0 < fps < 1e4 else None,
     )
 

@@ -9,6 +9,7 @@ from hocslm_jax.data.prepare.readers.arrays import from_array
 from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.data.prepare.readers.recording import (
     as_layout,
+    turned_up,
 )
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import GRAPHS, NTU25, UCLA20, resolve_graph
@@ -58,11 +59,13 @@ def test_the_targets_joints_tell_axes_apart():
         from_array(array, likely=17)
 
 
-def test_pixels_have_y_downwards_in_any_layout():
-    """Also in layouts that usually come from depth sensors, whose y is up."""
+def test_pixels_of_a_sensors_layout_are_not_turned_upside_down():
     pixels = RNG.uniform(50, 400, (6, 1, 25, 2))
-    assert from_array(pixels, "TMVC", NTU25).up == "-y"
+    found = from_array(pixels, "TMVC", NTU25)
+    assert found.up is None and turned_up(found, "-y") is found
+    assert from_array(pixels, "TMVC", GRAPHS["openpose25"]).up == "-y"
     assert from_array(pixels / 400, "TMVC", NTU25).up == "y"
+    assert from_array(pixels, "TMVC").up is None
 
 
 @pytest.mark.parametrize(
