@@ -95,12 +95,13 @@ def read_annotations(content: dict | list) -> Recording:
     labels = isinstance(content, dict)  # in annotations the third value is a flag: 0 = not labelled
     numbers = _image_numbers(content) if labels else {}
     order: dict[str, int] = {}
-    found, in_frame, known = [], {}, not entries
+    found, in_frame = [], {}
+    if entries and not any(isinstance(entry, dict) and "keypoints" in entry for entry in entries):
+        raise ValueError("no annotation has keypoints: these are boxes or outlines")
     for entry in entries:
         image = _dict(entry, "an annotation").get("image_id")
         frame = numbers.get(image) if isinstance(image, str | int) else None
         frame = _numbered(image, order) if frame is None else frame
-        known |= "keypoints" in entry
         points = floats(entry.get("keypoints") or [], "keypoints")
         if points.size % 3:
             raise ValueError(f"{points.size} values in keypoints, expected x, y, score of each")
@@ -112,8 +113,6 @@ def read_annotations(content: dict | list) -> Recording:
         if track is None:
             track = in_frame[frame] = in_frame.get(frame, -1) + 1
         found.append(_detection(frame, track, points[:, :2], scores))
-    if not known:
-        raise ValueError("no annotation has keypoints: these are boxes or outlines")
     names = _category_names(content) if labels else ()
     return _image_recording(found, numbers.values(), None, names)
 
