@@ -56,6 +56,8 @@ def read_npy(path: Path) -> np.ndarray:
             reason = "not a plain file" if path.exists() else "no such file"
             raise ValueError(f"{reason}: {path}")
         with path.open("rb") as file:
+            if not path.stat().st_size:
+                raise ValueError("empty file")
             shape, fortran, dtype = read_header(file)
             size = path.stat().st_size - file.tell()
             return _values(shape, fortran, dtype, size, file, MAX_BYTES)
@@ -78,15 +80,22 @@ def read_npz(path: Path, limit: int = MAX_BYTES) -> dict[str, np.ndarray]:
                 raise ValueError(f"it unpacks to over {limit} bytes")
             found = {}
             for info in infos:
+                name = info.filename.removesuffix(".npy")
                 with archive.open(info) as member:
-                    header = read_header(member)
+                    header = _header_of(name, member)
                     size = info.file_size - member.tell()
-                    name = info.filename.removesuffix(".npy")
                     found[name] = _values(*header, size, member, limit)
             return found
     except DAMAGED as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(" ".join(str(reason).split())) from None
+
+
+def _header_of(name: str, member: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        return read_header(member)
+    except ValueError as error:
+        raise ValueError(f"array {name[:50]!r}: {error}") from None
 
 
 def _values(shape, fortran: bool, dtype, size: int, file: BinaryIO, limit: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hocslm_jax.errors import UserError
@@ -145,11 +145,14 @@ def _columns(path, header: list[str], required, optional) -> dict[str, int]:
     return {name: names.index(name) for name in (*required, *optional) if name in names}
 
 
-def find_inside(folder: Path, name: str) -> Path:
+def find_inside(folder: Path, name: str, fits: Callable[[Path], bool] = Path.is_file) -> Path:
     r"""The file that a table in `folder` names, resolved; `a\b` is read as `a/b` if necessary.
 
+    Args:
+      fits: whether a path is of the kind that is looked for.
+
     Raises:
-      ValueError: the file is outside the folder, does not exist, or is not a plain file; names it.
+      ValueError: the file is outside the folder, does not exist, or does not fit; names it.
     """
     root = folder.resolve()
     names = [name, name.replace("\\", "/")]
@@ -159,7 +162,7 @@ def find_inside(folder: Path, name: str) -> Path:
             raise ValueError(f"{name} is outside the folder")
         if not path.exists():
             raise ValueError(f"no such file: {path}")
-        if not path.is_file():
+        if not fits(path):
             raise ValueError(f"not a plain file: {path}")
     except (OSError, RuntimeError) as error:  # a too long name, or a link to itself
         raise ValueError(f"{name[:100]!r} cannot be looked for ({error})") from None

@@ -1,8 +1,8 @@
 """The table of pose estimators, and the function that extracts skeletons from a video.
 
-In: a video file. Out: `Poses`, in metres, in the camera's coordinates. To add another estimator
-(RTMPose through rtmlib, MediaPipe Tasks), write a function like `blazepose.open_follow`, from
-pictures to the bodies in each, and add an entry to `ESTIMATORS`.
+In: a video file. Out: `Poses`, in metres, in the camera's coordinates. Another estimator (RTMPose
+through rtmlib, MediaPipe Tasks) is a function of one picture (see `own_function`), or a function like
+`blazepose.open_follow`, from pictures to the bodies in each, with an entry in `ESTIMATORS`.
 """
 
 import collections
@@ -15,9 +15,12 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from hocslm_jax.errors import UserError
 from hocslm_jax.files.videos import MIN_SHARE, measure_video, pictures
+from hocslm_jax.graph import GRAPHS
 from hocslm_jax.pose import blazepose
 from hocslm_jax.pose.blazepose import Body
+from hocslm_jax.pose.own_function import follow, load_function
 
 LONGEST = 1280  # pixels of a frame's longer side; larger frames take longer for no gain
 USUAL_FPS = 30  # of the sensors that models were trained on; faster videos are subsampled
@@ -60,10 +63,10 @@ OPTIONS = {
         help="for videos: the unpacked npm package @mediapipe/pose (default: %(default)s)",
     ),
     "--pose": dict(
-        choices=ESTIMATORS,
         default="blazepose",
         metavar="NAME",
-        help=f"for videos: the estimator, one of {', '.join(ESTIMATORS)} (default: %(default)s)",
+        help=f"for videos: the estimator, one of {', '.join(ESTIMATORS)} (default: %(default)s), "
+        "or your own function, package.module:function (docs/video.md)",
     ),
     "--persons": dict(
         type=int,
@@ -81,14 +84,22 @@ OPTIONS = {
 class Poses(NamedTuple):
     """The skeletons in a video.
 
-    Attributes:
-      joints: float32 [T, M, V, 3], metres from the camera: x right, y down, z away; NaN in frames
-        without the person.
-      pixels: float32 [T, M, V, 2], the same in the image.
-      confidence: float32 [T, M, V], 0 to 1, that a joint is visible; NaN in frames without the
-        person.
-      layout: layout of the joints.
-      fps: frames per second.
+        Attributes:
+          joints: float32 [T, M, V, 3], metres from the camera: x right, y down, z away; NaN in frames
+    <<<<<<< HEAD
+            without the person.
+          pixels: float32 [T, M, V, 2], the same in the image.
+          confidence: float32 [T, M, V], 0 to 1, that a joint is visible; NaN in frames without the
+            person.
+          layout: layout of the joints.
+          fps: frames per second.
+    =======
+            without the person, and everywhere if the estimator knows no depth.
+          pixels: float32 [T, M, V, 2], the same in the image; NaN if the estimator knows only metres.
+          confidence: float32 [T, M, V], that a joint is seen, 0 to 1; NaN in frames without the person.
+          layout: whose joints these are.
+          fps: frames a second, of which T are.
+    >>>>>>> 1bd2bcb162d0bfedb68687841b8b3178ea9fa75c
     """
 
     joints: np.ndarray
@@ -117,15 +128,37 @@ class Pose(NamedTuple):
 def open_pose(
     folder: Path = MODELS, name: str = "blazepose", persons: int = 1, mirrored: bool = False
 ) -> Pose:
-    """An estimator of `ESTIMATORS`, ready for any number of videos.
+    """An estimator, ready for any number of videos.
 
-    Args:
-      folder: folder of its models.
-      persons, mirrored: as in `Pose`.
+        Args:
+    <<<<<<< HEAD
+          folder: folder of its models.
+          persons, mirrored: as in `Pose`.
 
-    Raises:
-      UserError: a package or a model is missing.
+        Raises:
+          UserError: a package or a model is missing.
+    =======
+          folder: of its models.
+          name: of `ESTIMATORS`, or a function, `package.module:function` (see `own_function`).
+          persons, mirrored: as of `Pose`.
+
+        Raises:
+          UserError: no such estimator, or a package or a model is not there.
+    >>>>>>> 1bd2bcb162d0bfedb68687841b8b3178ea9fa75c
     """
+    if ":" in name:
+        function, layout = load_function(name)
+        return Pose(
+            functools.partial(follow, function, GRAPHS[layout].num_joints),
+            layout,
+            persons,
+            mirrored,
+        )
+    if name not in ESTIMATORS:
+        raise UserError(
+            f"--pose {name}: not one of {', '.join(ESTIMATORS)}, nor a function, "
+            "package.module:function"
+        )
     kind = ESTIMATORS[name]
     return Pose(kind.open(Path(folder)), kind.layout, persons, mirrored)
 

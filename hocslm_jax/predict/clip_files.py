@@ -21,7 +21,6 @@ from hocslm_jax.data.prepare.ntu.classes import CLASSES as NTU_CLASSES
 from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_name, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import MAX_BYTES
 from hocslm_jax.data.prepare.readers.clips import (
-    SUFFIXES,
     USUAL_READING,
     Reading,
     as_clip,
@@ -29,6 +28,8 @@ from hocslm_jax.data.prepare.readers.clips import (
     mapped,
     read_clip,
 )
+from hocslm_jax.data.prepare.readers.formats import SUFFIXES, is_recording
+from hocslm_jax.data.prepare.readers.keypoint_json import holds_frames
 from hocslm_jax.data.prepare.readers.recording import MAX_NUMBERS
 from hocslm_jax.data.sampling import of_size_one
 from hocslm_jax.errors import UserError
@@ -72,10 +73,11 @@ def find_files(arguments: Iterable[str]) -> list[Path]:
         path = Path(os.path.expanduser(argument))
         paths = [path]
         if os.path.isdir(path):
-            inside = (p for p in path.rglob("*") if not p.name.startswith("."))
-            kinds = (p for p in inside if p.suffix in SUFFIXES or is_video(p))
+            inside = [p for p in (path, *path.rglob("*")) if not p.name.startswith(".")]
+            folders = {p for p in inside if holds_frames(p)}
+            kinds = (p for p in inside if is_recording(p) or (is_video(p) and p.is_file()))
             clips = (p for p in kinds if p.name not in DESCRIBING)
-            paths = sorted(p for p in clips if p.is_file())
+            paths = sorted(p for p in clips if p.parent not in folders)
         elif not os.path.exists(path):
             paths = sorted(map(Path, glob.glob(str(path), recursive=True)))
         found |= dict.fromkeys(paths or [path])
@@ -87,14 +89,15 @@ def load_clip(path: str | Path) -> np.ndarray:
 
     T frames, M persons, V joints, in the unit and position of the file; C as in
     `readers.clips.channels_in`. A `.skeleton` file gives all its bodies, from which a model trained
-    on NTU chooses as in training.
+    on NTU chooses as in training. The joints are those of the file; `Predictor.predict` of a path
+    maps them to the model's by name.
 
     Raises:
         UserError: the file does not exist, has an unknown format, or is damaged.
     """
     path = Path(os.path.expanduser(path))
     try:
-        known = path.suffix in SUFFIXES and path.suffix != ".skeleton" and path.is_file()
+        known = is_recording(path) and path.suffix.lower() != ".skeleton"
         reading = Reading(channels_in(path, USUAL_READING)) if known else USUAL_READING
         joints = _read(path, _bodies, None, reading)
         if joints.ndim not in (3, 4):
@@ -192,16 +195,19 @@ def _read(
 ) -> np.ndarray:
     """The array in a file, in the joints of `graph`. Raises ValueError with the reason."""
     try:
-        if path.is_dir():
+        suffix = path.suffix.lower()
+        if path.is_dir() and not holds_frames(path):
             raise ValueError(f"no {', '.join(SUFFIXES)} file in this folder")
         if not path.exists():
             raise ValueError("no such file")
-        if path.suffix not in SUFFIXES:
+        if is_video(path):
+            raise ValueError("a video, which needs a pose estimator: predict_video, docs/video.md")
+        if suffix not in SUFFIXES and not path.is_dir():
             raise ValueError(f"not one of {', '.join(SUFFIXES)}")
         declared = reading.axes or reading.layout
-        if path.suffix in READERS and not declared:
-            found = READERS[path.suffix](path)
-        elif path.suffix == ".json" and (graph is None or graph.joints == UCLA20.joints):
+        if suffix in READERS and not declared:
+            found = READERS[suffix](path)
+        elif suffix == ".json" and (graph is None or graph.joints == UCLA20.joints):
             found = _nw_ucla_or_other(path, graph, reading)
         else:
             found = read_clip(path, graph, reading)
@@ -229,6 +235,8 @@ def _bodies(skeleton: Skeleton) -> np.ndarray:
     if np.prod(shape, dtype=float) > MAX_NUMBERS:
         raise ValueError(f"{shape[1]} bodies in {shape[0]} frames, too many for a clip")
     joints = np.zeros(shape, np.float32)
-    for person, body in enumerate(skeleton.bodies.values()):
+    for person, (key, body) in enumerate(skeleton.bodies.items()):
+        if len(set(body.frames.tolist())) < len(body.frames):
+            raise ValueError(f"body {key} is there more than once in a frame")
         joints[body.frames, person] = body.joints
     return joints

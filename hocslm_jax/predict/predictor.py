@@ -6,7 +6,7 @@ creates these objects from the files of a run or a release.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from hocslm_jax.graph import Graph
 from hocslm_jax.language.describe import Decoding, describe
 from hocslm_jax.language.open import Language
 from hocslm_jax.pose.estimators import Pose, estimate, open_pose
-from hocslm_jax.predict.clip_files import check_clip
+from hocslm_jax.predict.clip_files import check_clip, read_joints
 
 BATCH_SIZE = 64
 
@@ -86,8 +86,9 @@ class Predictor:
         """Predicts each clip; an ensemble adds the logits of its members.
 
         Args:
-            clips: one clip, joints [T, M, V, C] or [T, V, C], or a list of clips. C is as in the
-                training set (`reading.channels`); 3D joints are in metres.
+            clips: one clip, joints [T, M, V, C] or [T, V, C], or the path of a file, whose joints
+                are mapped to the model's as on the command line; or a list of these. C is as in
+                the training set (`reading.channels`); 3D joints are in metres.
             decoding: how to describe; None gives no sentences.
             batch_size: clips at a time; None chooses.
             layout: layout of the clips' joints, e.g. "coco17", if not the model's; mapped by name.
@@ -96,7 +97,8 @@ class Predictor:
             A `Prediction` for one clip, or a list of them for a list.
 
         Raises:
-            UserError: a clip that does not fit the skeleton, or no language model to describe with.
+            UserError: a clip that does not fit the skeleton, a file that cannot be read, or no
+                language model to describe with.
         """
         alone, clips = self._checked(clips, layout)
         if not clips:
@@ -149,17 +151,27 @@ class Predictor:
     ) -> tuple[bool, list[np.ndarray]]:
         """Whether it is a single clip, and all clips as float32 [T, M, V, C]."""
         reading = dataclasses.replace(self.reading, layout=layout)
-        if not hasattr(clips, "ndim"):
+        if isinstance(clips, str | Path):
+            alone = True
+        elif hasattr(clips, "ndim"):
+            alone = clips.ndim < 5
+        elif isinstance(clips, Iterable) and not isinstance(clips, Mapping | bytes):
             clips = list(clips)
             alone = _depth(clips) == 3  # frames [V, 3]
         else:
-            alone = clips.ndim < 5
+            raise UserError(
+                f"{type(clips).__name__} is not a clip: give an array, a path, or a list of these"
+            )
         checked = []
         for number, clip in enumerate([clips] if alone else clips):
+            is_path = isinstance(clip, str | Path)
+            read = read_joints if is_path else check_clip
             try:
-                checked.append(check_clip(clip, self.graph, self.compat, reading))
+                clip = Path(clip).expanduser() if is_path else clip
+                checked.append(read(clip, self.graph, self.compat, reading))
             except ValueError as error:
-                raise UserError(f"clip {number}: {error}") from None
+                where = clip if is_path and str(clip) not in str(error) else f"clip {number}"
+                raise UserError(f"{where}: {error}") from None
         return alone, checked
 
     def _prediction(self, clip: np.ndarray, shares: np.ndarray, text: str | None) -> Prediction:

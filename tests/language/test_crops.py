@@ -136,22 +136,25 @@ def test_the_real_clip_is_shown_at_over_three_times_the_resolution(shared):
 
 
 def test_clips_without_a_skeleton_are_shown_whole_and_counted(tmp_path, capsys):
-    for name in ("near", "lost", "alone"):
+    for name in ("near", "lost", "alone", "torn"):
         (tmp_path / "videos").mkdir(exist_ok=True)
         write_video(tmp_path / f"videos/{name}_rgb.avi")
     (tmp_path / "skeletons/deep").mkdir(parents=True)
     near = skeleton({7: standing(1100, 600, 1300, 1000)})
     (tmp_path / "skeletons/deep/near.skeleton").write_bytes(near)
     (tmp_path / "skeletons/lost.skeleton").write_bytes(skeleton({}))
+    (tmp_path / "skeletons/torn.skeleton").write_bytes(near[:-300])
     with serve(lambda *_: GOOD) as server:
         more = ("--skeletons", str(tmp_path / "skeletons"), "--size", "320", "--frames", "1")
         assert main(command(tmp_path, server.url, *more)) == 0
     bright = [images(request)[0][0].mean() > 150 for request in server.requests]
-    assert sorted(bright) == [False, False, True]
-    out = capsys.readouterr().out
-    assert "3 written" in out and "cropped to the joints: 1, at 2.0 times the resolution" in out
+    assert sorted(bright) == [False, False, False, True]
+    out, err = capsys.readouterr()
+    assert "4 written" in out and "cropped to the joints: 1, at 2.0 times the resolution" in out
     assert "shown whole, without a skeleton: 1 (alone)" in out
     assert "shown whole, with a skeleton that shows nobody: 1 (lost)" in out
+    assert "shown whole, with a damaged skeleton: 1 (torn)" in out
+    assert "torn.skeleton: line " in err
 
 
 def test_sources_without_skeletons_are_refused(tmp_path):
@@ -160,6 +163,10 @@ def test_sources_without_skeletons_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no \.skeleton files"):
         find_skeletons(tmp_path)
     (tmp_path / "a.skeleton").write_bytes(b"x")
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again/a.skeleton").write_bytes(b"y")
+    with pytest.raises(UserError, match=r"a\.skeleton and again/a\.skeleton are of one clip"):
+        find_skeletons(tmp_path)
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(tmp_path / "a.skeleton", "a.skeleton")
     with pytest.raises(UserError, match="is a tar; unpack it"):

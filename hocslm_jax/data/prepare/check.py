@@ -35,7 +35,7 @@ def check(
     """
     folder = dataset_folder(dataset, data_dir)
     index = read_index(folder)
-    census = Census(index.get("channels", USUAL))
+    census = Census(index.get("channels", USUAL), resolve_graph(index["graph"]))
     wrong = list(_wrong_files(folder / index["version"], index))
     wrong += [] if wrong else _wrong_records(folder / index["version"], index, census)
     wrong += _wrong_protocols(dataset, index)

@@ -14,9 +14,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.prepare import folder
 from hocslm_jax.data.prepare.readers.arrays import write_npz
+from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.data.prepare.readers.recording import Recording
 from hocslm_jax.data.prepare.writer import OnBad, Recipe
 from hocslm_jax.errors import UserError, few
@@ -24,7 +27,7 @@ from hocslm_jax.files.atomic import write_text
 from hocslm_jax.files.text import read_json, read_table
 from hocslm_jax.files.videos import find_videos
 from hocslm_jax.graph import GRAPHS, resolve_graph
-from hocslm_jax.pose.estimators import ESTIMATORS, Poses, estimate, open_pose
+from hocslm_jax.pose.estimators import Poses, estimate, open_pose
 
 TEST_EVERY = 5  # of each class's videos, if no split is given
 MADE_BY = "poses.json"  # in the folder of skeletons: how they were made
@@ -58,21 +61,36 @@ def recipe(
         raise UserError(f"{labels or source}: not one video has a label")
     rows = with_splits(rows)
     skeletons = skeletons or source.resolve().with_name(f"{source.resolve().name}_skeletons")
-    layout = resolve_graph(graph or ESTIMATORS[settings["pose"]].layout)
+    if graph:
+        resolve_graph(graph)
     _check_made_alike(skeletons, {key: settings[key] for key in ("pose", "persons", "mirrored")})
     good = list(_film(rows, videos, skeletons, settings, on_bad))
     if not good:
         raise UserError(f"{source}: not one video gave a skeleton")
+    first = read_recording(skeletons / good[0]["file"])
+    layout = resolve_graph(graph) if graph else first.layout
     _keep(skeletons / "graph.json", json.dumps(layout.as_mapping(), indent=1))
     _keep(skeletons / folder.TABLE, as_csv(good))
-    made = folder.recipe(name, skeletons, None, on_bad, channels=USUAL)
+    channels = USUAL if first.joints.shape[3] == 3 else "xyc"
+    made = folder.recipe(name, skeletons, None, on_bad, channels=channels)
     return dataclasses.replace(made, expected=len(rows))
 
 
-def recording_of(poses: Poses, coordinates: int = 3) -> Recording:
-    """The skeletons of a video as a Recording, in metres, or in pixels if `coordinates` is 2."""
+def recording_of(poses: Poses, coordinates: int = 0) -> Recording:
+    """The skeletons of a video as a Recording, in metres, or in pixels if `coordinates` is 2.
+
+    Without `coordinates`, in pixels only if the estimator knows no depth.
+
+    Raises:
+      ValueError: the estimator does not give so many coordinates.
+    """
+    flat = bool(np.isnan(poses.joints).all())
+    coordinates = coordinates or (2 if flat else 3)
+    joints = poses.joints if coordinates == 3 else poses.pixels
+    if np.isnan(joints).all():
+        raise ValueError(f"{coordinates}D joints are needed, but the pose estimator gives none")
     return Recording(
-        poses.joints if coordinates == 3 else poses.pixels,
+        joints,
         poses.confidence,
         layout=GRAPHS[poses.layout],
         unit="m" if coordinates == 3 else "px",

@@ -19,6 +19,7 @@ from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.clip import Clip
 from hocslm_jax.data.prepare.archive import fingerprint
 from hocslm_jax.data.prepare.readers.clips import USUAL_READING, Reading, channels_in, read_clip
+from hocslm_jax.data.prepare.readers.keypoint_json import holds_frames
 from hocslm_jax.data.prepare.writer import (
     SHARD_CLIPS,
     Columns,
@@ -60,13 +61,14 @@ def recipe(
       UserError: no folder, no usable table or no usable skeleton.
     """
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder")
+        advice = "it is a file; unpack archives, and name the folder" if source.exists() else ""
+        raise UserError(f"{source}: {advice or 'no such folder'}")
     skeleton = _read_graph(source, graph)
     rows = _read_table(source / TABLE)
     classes = _read_classes(source / CLASSES)
     good = list(_good_rows(rows, classes, on_bad))
     classes = classes or in_order(row["label"] for _, row in rows if row["label"])
-    channels = channels or _first_channels(source, good, reading)
+    channels = channels or _first_channels(source, good, reading, skeleton)
     reading = dataclasses.replace(reading, channels=channels)
     read = functools.partial(_read_clips, source, skeleton, reading, classes, on_bad)
     splits = {row["id"]: row["split"] for _, row in good}
@@ -94,14 +96,19 @@ def _changed(reading: Reading) -> dict:
     return {"reading": changed} if changed else {}
 
 
-def _first_channels(source: Path, rows: Sequence, reading: Reading) -> str:
+def _first_channels(source: Path, rows: Sequence, reading: Reading, graph: Graph) -> str:
     """The channels of the first readable file; unreadable files are reported later."""
     for _, row in rows:
         try:
-            return channels_in(find_inside(source, row["file"]), reading)
+            return channels_in(_find(source, row["file"]), reading, graph)
         except (ValueError, UserError):
             continue
     return USUAL
+
+
+def _find(source: Path, name: str) -> Path:
+    """A file, or a folder of OpenPose's files; errors as of `find_inside`."""
+    return find_inside(source, name, lambda path: path.is_file() or holds_frames(path))
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -133,7 +140,7 @@ def _read_clips(
         try:
             yield Clip(
                 id=row["id"],
-                joints=read_clip(find_inside(source, row["file"]), graph, reading),
+                joints=read_clip(_find(source, row["file"]), graph, reading),
                 label=classes.index(row["label"]),
                 caption=row.get("caption") or "",
                 **{key: int(row.get(key) or 0) for key in _NUMBERS},
@@ -150,7 +157,7 @@ def _read_table(path: Path) -> list[tuple[str, dict[str, str]]]:
 
 def _good_rows(rows, classes: Sequence[str], on_bad) -> Iterator[tuple[str, dict[str, str]]]:
     """Rows with valid entries; the files themselves are read later."""
-    seen = set()
+    seen, files = set(), {}
     for where, row in rows:
         empty = [key for key in ("id", "file", "label") if not row[key]]
         odd = [key for key in _NUMBERS if row.get(key) and not row[key].isdecimal()]
@@ -164,8 +171,11 @@ def _good_rows(rows, classes: Sequence[str], on_bad) -> Iterator[tuple[str, dict
             on_bad(where, f"{odd[0]} is {row[odd[0]]!r}, expected a whole number")
         elif row["id"] in seen:
             on_bad(where, "a second row of this id")
+        elif first := files.get(file := row["file"].replace("\\", "/")):
+            on_bad(where, f"its file {file[:80]!r} is that of {first[:80]!r} too")
         else:
             seen.add(row["id"])
+            files[file] = row["id"]
             yield where, row
 
 

@@ -19,7 +19,9 @@ from hocslm_jax.files.checksums import sha256
 
 def make_index(recipe: Recipe, records: Path) -> dict:
     """The index.json of a dataset whose records lie in `records`, as JSON types."""
-    columns, num_persons, content, measured = _read_columns(records, recipe.channels)
+    columns, num_persons, content, measured = _read_columns(
+        records, Census(recipe.channels, recipe.graph)
+    )
     if len(set(columns["id"])) != len(columns["id"]):
         raise ValueError(f"{recipe.name}: clip ids are not unique")
     files = sorted(path for path in records.iterdir() if path.is_file())
@@ -46,11 +48,11 @@ def make_index(recipe: Recipe, records: Path) -> dict:
     }
 
 
-def _read_columns(records: Path, channels: str) -> tuple[Columns, int, str, dict]:
+def _read_columns(records: Path, census: Census) -> tuple[Columns, int, str, dict]:
     """Every field but the joints as arrays [N], the most persons in a clip, a hash of all joints,
     and what the clips measure."""
     keys = ("id", "label", *COLUMNS)
-    values, num_persons, census = {key: [] for key in keys}, 1, Census(channels)
+    values, num_persons = {key: [] for key in keys}, 1
     content = hashlib.sha256()
     source = open_records(records)
     for record in map(source.__getitem__, range(len(source))):

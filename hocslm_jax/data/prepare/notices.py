@@ -11,9 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from hocslm_jax.data.channels import USUAL, coordinates_of
+from hocslm_jax.graph import resolve_graph
 
 SIZES = (0.02, 5.0)  # metres; outside of this range the unit is probably wrong
 OTHER = 4  # times larger or smaller than the training clips: another unit
+LEAST_ABOVE = 0.3, 0.15  # skeleton sizes by which the head is above the feet, the hips
 CROWD = 8  # persons of one clip
 NAMED = 3  # names of a longer list that are shown
 
@@ -22,14 +24,20 @@ def notices(index: Mapping, measured: Mapping) -> Iterator[str]:
     """Everything unusual about a dataset, from its `index.json` and a `Census.summary`."""
     classes, labels = index["classes"], np.asarray(index["columns"]["label"], int)
     yield from _alike(classes)
+    if len(classes) == 1:
+        yield f"{named(classes, 'class')} is the only one, so there is nothing to tell apart"
+    elif len(classes) == len(labels):
+        yield "each clip has a class of its own: is the column label right?"
     none = [name for label, name in enumerate(classes) if not (labels == label).any()]
     if none:
         yield f"{named(none, 'class')} {_have(none)} no clip at all"
     for protocol, splits in index["protocols"].items():
         yield from _splits(protocol, splits, classes, labels, set(none))
     yield from shared_clips(index, measured)
+    yield from _same(index, measured["equal"])
     yield from _never(index, measured)
     yield from _numbers(index, measured)
+    yield from _odd(index, measured)
 
 
 def shared_clips(index: Mapping, measured: Mapping) -> Iterator[str]:
@@ -147,6 +155,18 @@ def _shared(protocol, splits, ids, equal: Sequence[Sequence[int]]) -> Iterator[s
         )
 
 
+def _same(index: Mapping, equal: Sequence[Sequence[int]]) -> Iterator[str]:
+    """Clips with equal joints in two classes."""
+    ids, labels = index["columns"]["id"], index["columns"]["label"]
+    mixed = [rows for rows in equal if len({labels[row] for row in rows}) > 1]
+    if mixed:
+        first = " = ".join(ids[row] for row in mixed[0])
+        yield (
+            f"{sum(map(len, mixed))} clips have the joints of a clip of another class "
+            f"({first[:100]}): one of the labels is wrong"
+        )
+
+
 def _never(index: Mapping, measured: Mapping) -> Iterator[str]:
     """Joints that some clips lack throughout."""
     clips, joints = len(index["columns"]["id"]), index["graph"]["joints"]
@@ -168,3 +188,31 @@ def _numbers(index: Mapping, measured: Mapping) -> Iterator[str]:
     flat = coordinates_of(index.get("channels", USUAL)) == 2  # pixels, or shares of an image
     if not flat and (odd := odd_size(measured["size"][1])):
         yield f"{odd} (feeder=ntu expects metres, feeder=nw_ucla takes any unit)"
+
+
+def _odd(index: Mapping, measured: Mapping) -> Iterator[str]:
+    """Clips unlike the others, and a dataset whose persons do not stand upright."""
+    ids, odd = index["columns"]["id"], measured.get("odd", {})
+    if rows := odd.get("still"):
+        yield f"{_clips(rows, ids)} without motion: one frame, or equal ones"
+    if rows := odd.get("exchanged"):
+        yield (
+            f"in {named([ids[row] for row in rows], 'clip')} two persons change places from a frame "
+            "to the next: tracks would keep them apart"
+        )
+    if rows := odd.get("size"):
+        yield f"{_clips(rows, ids)} 10 times larger or smaller than most: another unit?"
+    above = zip(("feet", "hips"), measured.get("upright", ()), LEAST_ABOVE, strict=False)
+    if low := [what for what, share, least in above if share is not None and share < least]:
+        up = index["graph"].get("up") or resolve_graph(index["graph"]).up
+        yield (
+            f"in most clips the head is not above the {low[0]} along {up}, which the graph says is up: "
+            "check the axes, the order of the joints (--layout), and up in graph.json"
+        )
+    elif rows := odd.get("overturned"):
+        yield f"{_clips(rows, ids)} upside down compared with the others: is y up in some, down in others?"
+
+
+def _clips(rows: Sequence[int], ids: Sequence[str]) -> str:
+    """`clip 'a' is`, or `2 clips ('a', 'b') are`."""
+    return f"{named([ids[row] for row in rows], 'clip')} {'is' if len(rows) == 1 else 'are'}"

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from hocslm_jax.data.clip import Nobody
 from hocslm_jax.data.prepare.ntu.sources import Member
 from hocslm_jax.errors import UserError, brief, few
 from hocslm_jax.language.caption import client
@@ -205,8 +206,11 @@ def _frames(run: Run, clip: str, path: Path) -> Frames:
             box = read_box(run.skeletons[clip])
         except KeyError:
             run.uncropped.setdefault("without a skeleton", []).append(clip)
-        except ValueError:
+        except Nobody:
             run.uncropped.setdefault("with a skeleton that shows nobody", []).append(clip)
+        except ValueError as error:
+            tqdm.write(brief(f"{run.skeletons[clip].name}: {error}"), file=sys.stderr)
+            run.uncropped.setdefault("with a damaged skeleton", []).append(clip)
     frames = read_frames(path, run.args.frames, run.args.size, box)
     if box is not None:
         run.gains.append(frames.gain)

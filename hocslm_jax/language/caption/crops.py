@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from hocslm_jax.data.clip import Nobody
 from hocslm_jax.data.prepare.ntu.bodies import COMPAT, Track, denoise
 from hocslm_jax.data.prepare.ntu.skeleton import Skeleton, parse_skeleton
 from hocslm_jax.data.prepare.ntu.sources import Member, list_members, read_member
@@ -35,21 +36,30 @@ def find_skeletons(source: str | Path) -> dict[str, Member]:
     """Clip id -> `.skeleton` file, for a folder (at any depth) or a zip.
 
     Raises:
-      UserError: no such folder or zip, or no such file in it.
+      UserError: no such folder or zip, none of these files in it, or two for one clip.
     """
     members, _ = list_members(Path(source), _say_bad)
     if any(member.place is not None for member in members):
         raise UserError(f"--skeletons {source} is a tar; unpack it and name the folder")
     if not members:
         raise UserError(f"--skeletons {source}: no .skeleton files in it")
-    return {member.stem: member for member in members}
+    found: dict[str, Member] = {}
+    for member in members:
+        if first := found.get(member.stem):
+            raise UserError(
+                f"--skeletons {source}: {first.name} and {member.name} are of one clip; "
+                "move one away"
+            )
+        found[member.stem] = member
+    return found
 
 
 def read_box(member: Member) -> Box:
     """The box of all persons of a file, in all frames.
 
     Raises:
-      ValueError: the file cannot be read or has no person in the picture; gives the reason.
+      Nobody: there is no person in the picture.
+      ValueError: the file cannot be read or is damaged; gives the reason.
     """
     return box_of(read_member(member))
 
@@ -60,7 +70,8 @@ def box_of(data: bytes) -> Box:
     Bodies that are noise by the dataset's protocol and joints outside the picture are ignored.
 
     Raises:
-      ValueError: it is not such a file, or no joint is in the picture; gives the reason.
+      Nobody: no frame has a body, or no joint is in the picture.
+      ValueError: it is damaged or no such file; gives the reason.
     """
     skeleton = parse_skeleton(data)
     points: dict[str, list[list[bytes]]] = {}
@@ -73,7 +84,7 @@ def box_of(data: bytes) -> Box:
     pixels = np.array(kept, np.float64)  # [N, 2]
     pixels = pixels[((pixels >= 0) & (pixels <= COLOUR)).all(axis=1)]  # excludes NaN
     if not len(pixels):
-        raise ValueError("no joint is in the picture")
+        raise Nobody("no joint is in the picture")
     low, high = pixels.min(axis=0), pixels.max(axis=0)
     half = np.maximum((high - low) / 2 + MARGIN * (high - low).max(), MIN_SIDE / 2)
     half = np.minimum(half, np.array(COLOUR) / 2)

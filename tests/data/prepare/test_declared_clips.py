@@ -130,7 +130,7 @@ def test_axes_and_layout_are_declared(tmp_path, capsys):
     [
         (["--axes", "TVX"], "axes 'TVX': write T, V, C"),
         (["--layout", "coco-17"], "did you mean 'coco17'"),
-        (["--layout", "ntu25"], "can be TVC or VTC; say in which order"),
+        (["--layout", "ntu25"], "can be TVC or VTC; name its axes"),
         (["--axes", "TVC", "--layout", "coco17"], "25 joints, coco17 has 17"),
         (["--gap", "-1"], "--gap -1"),
         (["--missing", "nan"], "NaN is missing anyway"),

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import scipy.io
 
 from hocslm_jax.__main__ import main
 from hocslm_jax.data.prepare import folder
@@ -74,7 +75,51 @@ def test_a_format_without_the_graphs_joints_is_a_bad_row(source, capsys):
     (source / "x.json").write_text('{"what": 1}')
     (source / "clips.csv").write_text(HEADER + ROWS.replace("x.npy", "x.json"))
     assert run(source) == 2
-    assert "not a known format" in (source.parent / "data/mine/bad_files.json").read_text()
+    assert "no known format" in (source.parent / "data/mine/bad_files.json").read_text()
+
+
+def test_a_folder_of_frames_is_a_clip(source, capsys):
+    """As OpenPose writes a video: a JSON file for each frame."""
+    for number in range(4):
+        points = np.random.default_rng(number).uniform(50, 400, (25, 3)) * [1, 1, 0.002]
+        people = [{"person_id": [-1], "pose_keypoints_2d": points.ravel().tolist()}]
+        frame = {"version": 1.3, "people": people if number else []}
+        (source / f"sub/y_{number:012d}_keypoints.json").write_text(json.dumps(frame))
+    (source / "clips.csv").write_text("id,file,label,split\ny,sub,bow,test\n")
+    assert run(source, "--graph", "openpose25") == 0, capsys.readouterr().err
+    store = open_store("mine", source.parent / "data")
+    assert store.joints(0).shape == (4, 1, 25, 3) and store.channels == "xyc"
+    (source / "clips.csv").write_text("id,file,label,split\ny,.,bow,test\n")
+    assert run(source, "--graph", "openpose25", "--force") == 2
+    assert "not a plain file" in capsys.readouterr().err
+
+
+def test_suffixes_in_capitals(source):
+    (source / "x.npy").rename(source / "x.NPY")
+    (source / "clips.csv").write_text(HEADER + ROWS.replace("x.npy", "x.NPY"))
+    assert run(source) == 0
+    assert open_store("mine", source.parent / "data").joints(0).shape == (2, 1, 3, 3)
+
+
+@pytest.mark.parametrize("suffix", [".mat", ".npz", ".npy"])
+def test_arrays_are_read_in_the_usual_order_with_the_graphs_joints(source, suffix):
+    """Frames first, without --axes; from all three kinds of files alike."""
+    joints = np.random.default_rng(0).normal(size=(30, 20, 3)).astype(np.float32)
+    if suffix == ".mat":
+        scipy.io.savemat(source / "x.mat", {"skeleton": joints})
+    else:
+        (np.save if suffix == ".npy" else np.savez)(source / f"x{suffix}", joints)
+    (source / "clips.csv").write_text(f"id,file,label,split\nx,x{suffix},bow,train\n")
+    assert run(source, "--graph", "ucla20") == 0
+    store = open_store("mine", source.parent / "data")
+    np.testing.assert_array_equal(store.joints(0)[:, 0], joints)
+
+
+def test_an_archive_is_no_folder(source, capsys):
+    path = source.parent / "clips.zip"
+    path.write_bytes(b"PK")
+    assert run(path) == 2
+    assert "it is a file; unpack archives" in capsys.readouterr().err
 
 
 class Payload:
@@ -130,6 +175,7 @@ BAD_ROWS = {
     "z,../outside.npy,wave,train,1,": "outside the folder",
     "z,clips.csv,wave,train,1,": "no columns",
     "z,sub,wave,train,1,": "not a plain file: ",
+    "z,sub\\y.npy,wave,train,1,": "its file 'sub/y.npy' is that of 'y' too",
     "z,pipe.npy,wave,train,1,": "not a plain file: ",
     "z,none\\z.npy,wave,train,1,": "no such file: ",
 }

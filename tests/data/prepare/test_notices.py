@@ -6,11 +6,20 @@ import numpy as np
 import pytest
 
 from hocslm_jax.__main__ import main
-from hocslm_jax.data.prepare.measure import Census, coordinate_range, skeleton_size
-from hocslm_jax.data.prepare.notices import odd_size, persons_left_out
+from hocslm_jax.data.prepare.measure import (
+    Census,
+    coordinate_range,
+    exchanges,
+    skeleton_size,
+    uprightness,
+)
+from hocslm_jax.data.prepare.notices import notices, odd_size, persons_left_out
 from hocslm_jax.data.store import open_store
+from hocslm_jax.graph import GRAPHS, resolve_graph
 
 GRAPH = {"joints": ["hip", "head", "foot"], "edges": [[1, 0], [2, 0]], "root": 0}
+HEIGHTS = {"shoulder": 1.4, "elbow": 1.1, "wrist": 0.9, "hand": 0.8, "hip": 1.0, "knee": 0.5}
+HEIGHTS |= {"ankle": 0.1, "foot": 0.05}
 POSE = np.array([[0, 0, 0], [0, 0.8, 0], [0, -0.9, 0]], np.float32)  # 1.7 high
 
 
@@ -121,4 +130,107 @@ def test_sizes():
     assert odd_size(1.7) == odd_size(0.3) == odd_size(1.7, usual=2.0) == ""
     assert "is it in millimetres" in odd_size(1700.0, usual=1.7)
     assert "0.00017" in odd_size(0.00017, usual=1.7)
-    assert Census().summary()["persons"] == []
+    assert Census("xyz", GRAPHS["ntu25"]).summary()["persons"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "upright"),
+    [
+        (lambda x: x, 1),
+        (lambda x: x * [1, -1, 1], -1),  # y points down
+        (lambda x: x[..., [0, 2, 1]], 0),  # z is up
+        (lambda x: x[..., [1, 0, 2]], 0),  # x and y are swapped
+        (lambda x: x[:, :, [0, 2, 1]], -1),  # joints in another order
+    ],
+)
+def test_axes_and_joints_that_do_not_fit_the_graph(said, change, upright):
+    standing = [(change(array), *more) for array, *more in rows()]
+    found = uprightness(standing[0][0], resolve_graph(GRAPH))[0]
+    assert found == pytest.approx(upright, abs=0.05)
+    notes = said(standing)
+    assert ("head is not above the feet along y" in notes) == (upright < 1)
+
+
+def test_the_up_axis_of_the_graph_counts():
+    down = clip(0) * [1, -1, 1]
+    found = uprightness(down, resolve_graph(GRAPH | {"up": "-y"}))
+    assert found == pytest.approx((1, 0.8 / 1.7), abs=0.05)
+    assert np.isnan(uprightness(down[..., :2], resolve_graph(GRAPH | {"up": "z"}))).all()
+    unknown = GRAPH | {"joints": ["a", "b", "c"]}
+    assert np.isnan(uprightness(down, resolve_graph(unknown))).all()
+    flat = clip(0)
+    flat[:, :, 1] = 0  # no head
+    assert np.isnan(uprightness(flat, resolve_graph(GRAPH))).all()
+
+
+def test_single_clips_unlike_the_others(said):
+    still = np.repeat(clip(8)[:1], 5, axis=0)
+    notes = said(
+        rows(
+            (clip(5) * [1, -1, 1], "sit", "train"),
+            (clip(6) * 1000, "sit", "train"),
+            (still, "sit", "train"),
+            (clip(9, frames=1), "walk", "train"),
+        ),
+    )
+    assert "clip 'c4' is upside down compared with the others" in notes
+    assert "clip 'c5' is 10 times larger or smaller than most: another unit?" in notes
+    assert "2 clips ('c6', 'c7') are without motion: one frame, or equal ones" in notes
+    assert all(len(line) < 300 for line in notes.splitlines())
+
+
+def test_persons_who_change_places(said):
+    two = np.repeat(clip(5, persons=2)[:1], 20, axis=0)
+    two += np.linspace(0, 0.2, 20, dtype=np.float32)[:, None, None, None]  # they walk
+    two[:, 1] += np.float32([1.5, 0, 0])
+    mixed = two.copy()
+    mixed[7:12] = mixed[7:12, ::-1]
+    assert (exchanges(two), exchanges(mixed), exchanges(clip(1))) == (0, 2, 0)
+    passing = two.copy()  # two people walk past each other
+    passing[:, 0] += np.linspace(0, 1.5, 20)[:, None, None] * np.float32([1, 0, 0])
+    passing[:, 1] -= np.linspace(0, 1.5, 20)[:, None, None] * np.float32([1, 0, 0])
+    assert exchanges(passing) == 0
+    gone = mixed.copy()
+    gone[7:12, 1] = 0  # the other one is not seen
+    assert exchanges(gone) == 0
+    notes = said(rows((mixed, "sit", "train")))
+    assert "in clip 'c4' two persons change places" in notes
+
+
+def test_labels_that_cannot_be_right(said):
+    notes = said(rows((clip(0), "walk", "train")))
+    assert "2 clips have the joints of a clip of another class (c0 = c4)" in notes
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["a"] * 4, "class 'a' is the only one"),
+        (["a", "b", "c", "d"], "each clip has a class of its own"),
+    ],
+)
+def test_classes_that_cannot_be_learned(said, labels, message):
+    splits = ("train", "test", "train", "test")
+    notes = said([(clip(n), *row) for n, row in enumerate(zip(labels, splits, strict=True))])
+    assert message in notes
+
+
+def test_the_size_is_that_of_frames_with_somebody():
+    every_second = clip(0, frames=40)
+    every_second[::2] = 0
+    assert skeleton_size(every_second) == pytest.approx(1.7, abs=1e-5)
+
+
+def test_another_layout_of_as_many_joints():
+    """The 20 joints of UTD-MHAD begin with the head, those of Northwestern-UCLA with the hips."""
+    ucla, utd = GRAPHS["ucla20"], GRAPHS["utd20"]
+    heights = {"head": 1.6, "shoulder centre": 1.4, "spine": 1.1, "hip centre": 1.0}
+    heights |= {f"{s} {j}": h for s in ("left", "right") for j, h in HEIGHTS.items()}
+    for graph, named, fits in ((ucla, ucla, True), (utd, utd, True), (utd, ucla, False)):
+        pose = np.float32([[0.1, heights[name], 3] for name in graph.joints])
+        census = Census("xyz", named)
+        census.add(np.repeat(pose[None, None], 5, axis=0))
+        index = {"classes": ["a"], "columns": {"id": ["c"], "label": [0]}}
+        index |= {"protocols": {}, "graph": named.as_mapping()}
+        said = "\n".join(notices(index, census.summary()))
+        assert ("the head is not above the hips" in said) == (not fits)

@@ -12,7 +12,7 @@ import numpy as np
 
 from hocslm_jax.data.channels import USUAL
 from hocslm_jax.data.prepare.ntu.skeleton import Name, parse_name
-from hocslm_jax.errors import UserError
+from hocslm_jax.errors import UserError, few
 from hocslm_jax.files.pickles import check_not_shared, read_pickle
 from hocslm_jax.graph import Graph
 
@@ -21,7 +21,11 @@ MAX_CLASSES = 1000
 OWN = "split"  # the protocol of splits named only train, val and test
 
 _ID = re.compile(r"[A-Za-z0-9_.+-]{1,100}")
-_SIDES = ("train", "val", "test")
+_SIDES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval"), "test"),
+}
 
 Splits = dict[str, dict[str, list[str]]]  # {protocol: {side: ids}}
 
@@ -38,7 +42,9 @@ class Entry:
     score: np.ndarray | None = None  # [M, T, V]
 
 
-def read_annotations(path: Path, graph: Graph) -> tuple[list, Splits, str]:
+def read_annotations(
+    path: Path, graph: Graph, needs_splits: bool = False
+) -> tuple[list, Splits, str]:
     """Annotations, splits and channels of a pickle; checks the pickle as a whole."""
     content = read_pickle(path)
     content = content if isinstance(content, dict) else {}
@@ -57,23 +63,46 @@ def read_annotations(path: Path, graph: Graph) -> tuple[list, Splits, str]:
     flat = len(shape) == 4 and shape[3] == 2
     scored = any("keypoint_score" in item for item in annotations if isinstance(item, dict))
     channels = ("xyc" if scored else "xy") if flat else USUAL
-    return annotations, _splits(path, content.get("split")), channels
+    splits = _splits(path, content.get("split"))
+    if needs_splits and not splits:
+        raise UserError(
+            f"{path}: it has {_names(content.get('split'))}; name splits train and test, or "
+            "NAME_train and NAME_test"
+        )
+    return annotations, splits, channels
 
 
 def _splits(path: Path, lists: object) -> Splits:
     """The pickle's own protocols; a val without a test becomes the test."""
     found: Splits = {}
-    for key, ids in lists.items() if isinstance(lists, dict) else ():
-        name, _, side = str(key).rpartition("_")
-        name = name or OWN
-        if side in _SIDES:
-            if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
-                raise UserError(f"{path}: split {key[:50]!r} is not a list of ids")
-            found.setdefault(name, {})[side] = ids
+    lists = lists if isinstance(lists, dict) else {}
+    for key, ids in lists.items():
+        name, side = _split_name(str(key))
+        if not side:
+            continue
+        if not isinstance(ids, list) or not all(isinstance(item, str) for item in ids):
+            raise UserError(f"{path}: split {key[:50]!r} is not a list of ids")
+        if side in found.setdefault(name, {}):
+            raise UserError(f"{path}: two splits are the {side} split of {name[:50]!r}")
+        found[name][side] = ids
     for sides in found.values():
         if "val" in sides and "test" not in sides:
             sides["test"] = sides.pop("val")
     return found
+
+
+def _names(lists: object) -> str:
+    found = lists if isinstance(lists, dict) else {}
+    names = few((repr(str(key)[:30]) for key in found), most=4)
+    return f"the splits {names}" if names else "no splits"
+
+
+def _split_name(key: str) -> tuple[str, str]:
+    """(protocol, side) of `xsub_train`, `train_xsub` or `training`; ("", "") without a side."""
+    for name, side in (key.rpartition("_")[::2], key.partition("_")[2::-2]):
+        if found := _SIDES.get(side.lower()):
+            return name or OWN, found
+    return "", ""
 
 
 def entries_of(

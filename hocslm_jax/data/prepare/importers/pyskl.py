@@ -67,12 +67,10 @@ def own_recipe(
       UserError: as `recipe`, or no splits.
     """
     source = fingerprint(path) | {"from": "pyskl", "graph": graph.as_mapping()}
-    annotations, splits, own = read_annotations(path, graph)
+    annotations, splits, own = read_annotations(path, graph, needs_splits=True)
     reading = dataclasses.replace(reading, channels=channels or own)
     source |= {"channels": channels} if channels else {}
     source |= {"reading": reading.noted()} if reading.noted() else {}
-    if not splits:
-        raise UserError(f"{path}: it has no splits, so the training clips are unknown")
     found = (item.get("label") for item in annotations if isinstance(item, dict))
     highest = max((n for n in found if type(n) is int and 0 <= n < MAX_CLASSES), default=0)
     names = tuple(classes or map(str, range(highest + 1)))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hocslm_jax.data.clip import Nobody
+
 NUM_JOINTS = 25
 _HEADER_WIDTH, _JOINT_WIDTH = 10, 12  # tokens of a line
 _JOINT_BLANKS = NUM_JOINTS * [_JOINT_WIDTH - 1]
@@ -66,8 +68,9 @@ def parse_skeleton(data: bytes) -> Skeleton:
     """The bodies of one `.skeleton` file.
 
     Raises:
-      ValueError: "line N: reason", if the file violates the format, a coordinate is not finite, or
-        no frame holds a body. Columns after x y z may hold NaN, as in real files.
+      Nobody: no frame holds a body.
+      ValueError: "line N: reason", if the file violates the format or a coordinate is not finite.
+        Columns after x y z may hold NaN, as in real files.
     """
     if data.count(b"\n") > MAX_LINES:
         raise ValueError(f"line {MAX_LINES + 1}: too many lines for a recording")
@@ -92,7 +95,7 @@ def parse_skeleton(data: bytes) -> Skeleton:
         lines.number += 1
         raise lines.error(f"more lines than {num_frames} frames have")
     if not valid:
-        raise ValueError("line 1: no frame holds a body")
+        raise Nobody("line 1: no frame holds a body")
     with np.errstate(over="ignore"):
         array = np.array(joints).astype(np.float32).reshape(-1, NUM_JOINTS, 3)
     if not np.isfinite(array).all():

@@ -31,12 +31,16 @@ SAID = {
 CONFIDENCE = ("keypoint_score", "keypoint_scores", "confidence", "scores", "visibility")
 
 
-def read_npy_file(path: Path, axes: str | None = None, layout: Graph | None = None) -> Recording:
+def read_npy_file(
+    path: Path, axes: str | None = None, layout: Graph | None = None, likely: int = 0
+) -> Recording:
     """The array of a .npy file; see `from_array`."""
-    return from_array(read_npy(path), axes, layout)
+    return from_array(read_npy(path), axes, layout, likely=likely)
 
 
-def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = None) -> Recording:
+def read_npz_file(
+    path: Path, axes: str | None = None, layout: Graph | None = None, likely: int = 0
+) -> Recording:
     """The joints of an .npz file, and their confidence and `fps` if it has them.
 
     Joints are the array with a usual name (`JOINTS`), or the only one of three or four dimensions.
@@ -56,7 +60,7 @@ def read_npz_file(path: Path, axes: str | None = None, layout: Graph | None = No
     fps = float(fps) if fps is not None and fps.size == 1 and fps.dtype.kind in "fiu" else None
     own = GRAPHS[says.pop("layout")] if "layout" in says else layout
     axes = axes or says.pop("axes", None)
-    found = from_array(arrays[name], axes, own, scores, fps)
+    found = from_array(arrays[name], axes, own, scores, fps, likely)
     return dataclasses.replace(found, **{key: says[key] for key in ("unit", "up") if key in says})
 
 
@@ -98,6 +102,7 @@ def from_array(
     layout: Graph | None = None,
     confidence: np.ndarray | None = None,
     fps: float | None = None,
+    likely: int = 0,
 ) -> Recording:
     """A Recording of an array of three or four dimensions.
 
@@ -108,6 +113,7 @@ def from_array(
       axes: the order of the axes; None = the only one that fits the shape.
       layout: layout of the joints; None = unknown.
       confidence: with the same axes except C, if there is one.
+      likely: the number of joints that decides between several orders of the axes; 0 = none.
 
     Raises:
       ValueError: no numbers, axes that do not fit or are ambiguous, or as `Recording`.
@@ -115,7 +121,7 @@ def from_array(
     if array.dtype.kind not in "fiu":
         raise ValueError(f"an array of {array.dtype}, expected numbers")
     check_size(array.shape)
-    axes = _checked(axes, array.shape, layout) if axes else _only_order(array.shape, layout)
+    axes = _checked(axes, array.shape, layout) if axes else _only_order(array.shape, layout, likely)
     with np.errstate(over="ignore", invalid="ignore"):
         joints = _ordered(np.asarray(array, np.float32), axes, "TMVC")
     if confidence is not None:
@@ -126,12 +132,15 @@ def from_array(
         if confidence.shape != joints.shape[:3]:
             raise ValueError(f"confidence {confidence.shape} does not fit joints {joints.shape}")
     joints, confidence = split(joints, confidence)
+    unit, up = guess_unit(joints), layout.up if layout else None
+    if unit == "px" and up != "-y":
+        up = None  # the layout usually comes with a sensor's y, which says nothing about pixels
     return Recording(
         joints,
         confidence,
         layout=layout,
-        unit=guess_unit(joints),
-        up=layout.up if layout else None,
+        unit=unit,
+        up=up,
         fps=fps if fps and 0 < fps < 1e4 else None,
     )
 
@@ -190,7 +199,7 @@ def _checked(axes: str, shape: tuple[int, ...], layout: Graph | None) -> str:
     return axes
 
 
-def _only_order(shape: tuple[int, ...], layout: Graph | None) -> str:
+def _only_order(shape: tuple[int, ...], layout: Graph | None, likely: int) -> str:
     """The only order of axes that an array of this shape can have."""
     if len(shape) not in ORDERS:
         raise ValueError(
@@ -202,13 +211,21 @@ def _only_order(shape: tuple[int, ...], layout: Graph | None) -> str:
         joints = sizes["V"] == layout.num_joints if layout else sizes["V"] > MOST_PERSONS
         if sizes["C"] in (2, 3, 4) and joints and sizes.get("M", 1) <= MOST_PERSONS:
             fits.append(axes)
+    if len(fits) > 1 and likely:
+        fits = [axes for axes in fits if shape[axes.index("V")] == likely] or fits
     if len(fits) == 1:
         return fits[0]
+    if layout and layout.num_joints not in shape:
+        raise ValueError(
+            f"shape {shape} has no axis of the {layout.num_joints} {layout.name} joints"
+        )
     what = (
         f"can be {' or '.join(fits[:3])}" if fits else "is none of frames, joints and coordinates"
     )
-    known = "" if layout else ", and which layout it has"
-    raise ValueError(f"shape {shape} {what}; say in which order its axes are, e.g. TMVC{known}")
+    known = "" if layout else ", and its layout with --layout"
+    raise ValueError(
+        f"shape {shape} {what}; name its axes, e.g. --axes {fits[0] if fits else 'TMVC'}{known}"
+    )
 
 
 def _ordered(array: np.ndarray, axes: str, order: str) -> np.ndarray:

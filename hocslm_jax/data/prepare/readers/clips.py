@@ -15,7 +15,7 @@ from hocslm_jax.data.channels import CHANNELS, USUAL, coordinates_of, has_confid
 from hocslm_jax.data.clip import FARTHEST, Nobody, check_joints, check_near
 from hocslm_jax.data.gaps import LONGEST, fill_gaps, mark_missing
 from hocslm_jax.data.prepare.readers.arrays import from_array, split
-from hocslm_jax.data.prepare.readers.formats import FORMATS, as_declared, read_recording
+from hocslm_jax.data.prepare.readers.formats import ARRAYS, as_declared, read_recording
 from hocslm_jax.data.prepare.readers.recording import (
     MAX_NUMBERS,
     Recording,
@@ -26,8 +26,6 @@ from hocslm_jax.data.prepare.readers.recording import (
 from hocslm_jax.files.npy import read_npy
 from hocslm_jax.graph import Graph, resolve_graph
 
-SUFFIXES = tuple(dict.fromkeys(suffix for kind in FORMATS.values() for suffix in kind.suffixes))
-ARRAYS = tuple(suffix for kind in FORMATS.values() if kind.has_axes for suffix in kind.suffixes)
 SURE = 2.0  # above every confidence; estimators give probabilities, a few slightly more
 
 
@@ -82,13 +80,14 @@ def read_clip(path: Path, graph: Graph | None, reading: Reading = USUAL_READING)
         number of coordinates, or as `as_clip`; `Nobody` if all joints are missing.
       UserError: a file other than .npy cannot be read.
     """
-    if path.suffix == ".npy" and not reading.axes and not reading.layout:
+    if path.suffix.lower() == ".npy" and not reading.axes and not reading.layout:
         array = read_npy(path)
         if array.dtype.kind not in "fiu":
             raise ValueError("not a .npy file of numbers")
         return as_clip(array, graph.num_joints if graph else array.shape[-2], reading)
-    recording = _declared(path, reading)
-    if recording.joints.shape[-1] == 3 and recording.unit is None and path.suffix not in ARRAYS:
+    recording = _declared(path, reading, graph)
+    is_array = path.suffix.lower() in ARRAYS
+    if recording.joints.shape[-1] == 3 and recording.unit is None and not is_array:
         raise ValueError("its unit is not clear from the size of a body; convert it to metres")
     return clip_of(recording, graph, reading)
 
@@ -126,16 +125,16 @@ def clip_of(
     return finished(recording.joints, recording.confidence, reading)
 
 
-def channels_in(path: Path, reading: Reading) -> str:
-    """The channels of a dataset, from its first clip.
+def channels_in(path: Path, reading: Reading, graph: Graph | None = None) -> str:
+    """The channels of a dataset of the skeleton `graph`, from its first clip.
 
     A confidence is kept if the joints are 2D or it is part of an array.
 
     Raises:
       ValueError, UserError: the file cannot be read.
     """
-    recording = _declared(path, reading) if path.suffix != ".npy" or reading.axes else None
-    if recording is None:
+    suffix = path.suffix.lower()
+    if suffix == ".npy" and not reading.axes:
         array = read_npy(path)
         if array.dtype.kind not in "fiu" or array.ndim not in (3, 4):
             raise ValueError(f"an array of {array.dtype} and shape {array.shape} is not a clip")
@@ -143,8 +142,9 @@ def channels_in(path: Path, reading: Reading) -> str:
             array = np.asarray(array, np.float32)
         joints, confidence = split(array if array.ndim == 4 else array[:, None])
     else:
+        recording = _declared(path, reading, graph)
         joints, confidence = recording.joints, recording.confidence
-    keeps = joints.shape[-1] == 2 or path.suffix in ARRAYS
+    keeps = joints.shape[-1] == 2 or suffix in ARRAYS
     channels = "xyz"[: joints.shape[-1]] + "c" * (confidence is not None and keeps)
     if channels not in CHANNELS:
         raise ValueError(f"shape {joints.shape}: two or three coordinates are expected")
@@ -220,8 +220,9 @@ def finished(
     return np.ascontiguousarray(joints[:, persons])
 
 
-def _declared(path: Path, reading: Reading) -> Recording:
-    recording = read_recording(path, reading.axes or None, reading.layout or None)
+def _declared(path: Path, reading: Reading, graph: Graph | None) -> Recording:
+    likely = graph.num_joints if graph else 0
+    recording = read_recording(path, reading.axes or None, reading.layout or None, likely)
     return _with_confidence(recording, reading)
 
 

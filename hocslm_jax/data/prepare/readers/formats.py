@@ -18,6 +18,7 @@ from hocslm_jax.data.prepare.readers.arrays import read_npy_file, read_npz_file
 from hocslm_jax.data.prepare.readers.bvh import read_bvh
 from hocslm_jax.data.prepare.readers.keypoint_json import (
     FRAME_FILES,
+    holds_frames,
     read_annotations,
     read_kinetics,
     read_nw_ucla,
@@ -57,7 +58,10 @@ class Format(NamedTuple):
 
 
 def read_recording(
-    path: str | Path, axes: str | None = None, layout: str | Graph | None = None
+    path: str | Path,
+    axes: str | None = None,
+    layout: str | Graph | None = None,
+    likely: int = 0,
 ) -> Recording:
     """The skeletons in one file of any format, or in a folder of OpenPose's files.
 
@@ -65,6 +69,8 @@ def read_recording(
       axes: the order of an array's axes, e.g. "TMVC"; None = the only one that fits.
       layout: layout of the joints, if the file does not state it; named columns or bones are sorted
         into its order.
+      likely: the number of joints that tells the axes of an array apart, if its layout is unknown;
+        0 = not known.
 
     Raises:
       UserError: one line with the path and the reason; `Nobody` if the file shows nobody.
@@ -73,7 +79,7 @@ def read_recording(
     graph = resolve_graph(layout) if layout is not None else None
     try:
         with np.errstate(all="ignore"):  # damaged numbers are refused later, with their names
-            recording = _read(path, axes, graph)
+            recording = _read(path, axes, graph, likely)
         if graph is None or recording.layout == graph:
             return recording
         return as_declared(recording, graph)
@@ -82,6 +88,11 @@ def read_recording(
         raise kind(_named(path, error)) from None
     except (ValueError, OSError) as error:
         raise UserError(_named(path, getattr(error, "strerror", None) or error)) from None
+
+
+def is_recording(path: Path) -> bool:
+    """Whether a path is a file with a suffix that is read, or a folder of OpenPose's files."""
+    return (path.is_file() and path.suffix.lower() in SUFFIXES) or holds_frames(path)
 
 
 def describe(content: object) -> str:
@@ -95,30 +106,34 @@ def describe(content: object) -> str:
     return type(content).__name__
 
 
-def _read(path: Path, axes: str | None, layout: Graph | None) -> Recording:
+def _read(path: Path, axes: str | None, layout: Graph | None, likely: int) -> Recording:
     if path.is_dir():
         if not any(path.glob(FRAME_FILES)):
             raise ValueError(f"a folder without {FRAME_FILES} (OpenPose); name a file")
         return read_openpose_folder(path)
     if path.exists() and not path.is_file():  # reading a pipe would block
         raise ValueError("not a plain file")
+    if path.exists() and not path.stat().st_size:
+        raise ValueError("empty file")
     suffix = path.suffix.lower()
     kinds = [kind for kind in FORMATS.values() if suffix in kind.suffixes]
     if not kinds:
-        known = dict.fromkeys(ending for kind in FORMATS.values() for ending in kind.suffixes)
-        raise ValueError(f"files of the kind {suffix!r} are not read; {', '.join(known)} are")
+        raise ValueError(f"files of the kind {suffix!r} are not read; {', '.join(SUFFIXES)} are")
     if kinds[0].has_axes:
-        return kinds[0].read(path, axes, layout)
+        return kinds[0].read(path, axes, layout, likely)
     if axes:
         raise ValueError("axes are for arrays; the format of this file defines them")
     if suffix != ".json":
         return kinds[0].read(path)
-    content = parse_json(read_bytes(path, MAX_JSON_BYTES))
+    try:
+        content = parse_json(read_bytes(path, MAX_JSON_BYTES))
+    except ValueError as error:
+        raise ValueError(f"damaged JSON ({error})") from None
     for kind in kinds:
         if kind.known_by(content):
             return kind.read(content)
-    signs = ", ".join(f"{name} ({kind.sign})" for name, kind in FORMATS.items() if kind.sign)
-    raise ValueError(f"{describe(content)}, which is not a known format; known are {signs}")
+    signs = "; ".join(kind.sign for kind in FORMATS.values() if kind.sign)
+    raise ValueError(f"{describe(content)}, which is no known format; they have {signs}")
 
 
 def as_declared(recording: Recording, layout: Graph) -> Recording:
@@ -183,3 +198,5 @@ FORMATS = {
     ),
     "coco": Format(read_annotations, _JSON, "annotations", _has("annotations")),
 }
+SUFFIXES = tuple(dict.fromkeys(suffix for kind in FORMATS.values() for suffix in kind.suffixes))
+ARRAYS = tuple(suffix for kind in FORMATS.values() if kind.has_axes for suffix in kind.suffixes)

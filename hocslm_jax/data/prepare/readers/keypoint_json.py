@@ -19,16 +19,18 @@ from hocslm_jax.data.prepare.readers.recording import (
     in_order_of,
     layout_of,
 )
-from hocslm_jax.errors import UserError
+from hocslm_jax.errors import UserError, few
 from hocslm_jax.files.text import parse_json, read_bytes
 from hocslm_jax.graph import GRAPHS, UCLA20, Graph
 
 FRAME_FILES = "*_keypoints.json"
+FRAME_FILE = "*_[0-9]*_keypoints.json"  # of a folder that is one clip
 MAX_FRAME_BYTES = 1 << 20  # of one of OpenPose's files: a crowd of 250 with faces and hands
 MAX_FRAME_FILES = 100_000
 _OPENPOSE = {25: "openpose25", 18: "openpose18"}
 _COCO_FIRST = (17, 26, 133, 136)  # Halpe's and whole-body keypoints begin with COCO's 17
 _NUMBER = re.compile(r"\d+")
+_POSES = (("pose_keypoints_2d", 3), ("pose_keypoints", 3), ("pose_keypoints_3d", 4))
 _TRACKS = ("track_id", "tracking_id", "instance_id", "idx")
 
 
@@ -36,6 +38,11 @@ def read_openpose(content: dict | list) -> Recording:
     """One file of OpenPose's `--write_json`, or a list of their contents, one per frame."""
     frames = content if isinstance(content, list) else [content]
     return _openpose(list(enumerate(frames)))
+
+
+def holds_frames(folder: Path) -> bool:
+    """Whether a path is a folder with OpenPose's files, one for each frame: a clip."""
+    return folder.is_dir() and any(folder.glob(FRAME_FILE))
 
 
 def read_openpose_folder(folder: Path) -> Recording:
@@ -89,6 +96,8 @@ def read_annotations(content: dict | list) -> Recording:
     numbers = _image_numbers(content) if labels else {}
     order: dict[str, int] = {}
     found, in_frame = [], {}
+    if entries and not any(isinstance(entry, dict) and "keypoints" in entry for entry in entries):
+        raise ValueError("no annotation has keypoints: these are boxes or outlines")
     for entry in entries:
         image = _dict(entry, "an annotation").get("image_id")
         frame = numbers.get(image) if isinstance(image, str | int) else None
@@ -132,7 +141,10 @@ def _openpose(frames: list[tuple[int, object]]) -> Recording:
 
 def _openpose_body(number: int, person: int, body: dict) -> Iterator[Detection]:
     """The person's 2D keypoints, or else the 3D ones, or nothing."""
-    for key, width in (("pose_keypoints_2d", 3), ("pose_keypoints", 3), ("pose_keypoints_3d", 4)):
+    if not any(key in body for key, _ in _POSES):
+        there = few(repr(str(key)[:30]) for key in body) or "nothing"
+        raise ValueError(f"frame {number}: a person without pose_keypoints_2d; it has {there}")
+    for key, width in _POSES:
         points = floats(body.get(key) or [], key)
         if points.size % width:
             raise ValueError(
@@ -182,6 +194,8 @@ def _image_numbers(content: dict) -> dict[object, int]:
         digits = _NUMBER.findall(str(image.get("file_name", "")))
         number = image.get("frame_id", digits[-1] if digits else identity)
         if isinstance(identity, str | int):
+            if identity in found:
+                raise ValueError(f"two images have the id {str(identity)[:50]!r}")
             found[identity] = _frame_number(number)
     return found
 

@@ -29,7 +29,9 @@ _KINDS = (
 KNOWN = {"d_skel": ("VCT", "utd20")}
 
 
-def read_mat(path: Path, axes: str | None = None, layout: Graph | None = None) -> Recording:
+def read_mat(
+    path: Path, axes: str | None = None, layout: Graph | None = None, likely: int = 0
+) -> Recording:
     """The joints of a .mat file: `d_skel` as in UTD-MHAD, or the only array with 3 or 4 axes.
 
     Raises:
@@ -55,7 +57,7 @@ def read_mat(path: Path, axes: str | None = None, layout: Graph | None = None) -
     if name in KNOWN and axes is None and array.shape[:2] == (20, 3):
         known_axes, known_layout = KNOWN[name]
         return from_array(array, known_axes, layout or GRAPHS[known_layout])
-    return from_array(array, axes, layout)
+    return from_array(array, axes, layout, likely=likely)
 
 
 def _unpacked(data: bytes) -> bytes:

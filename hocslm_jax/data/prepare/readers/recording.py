@@ -240,7 +240,9 @@ def in_metres(recording: Recording) -> Recording:
 def turned_up(recording: Recording, up: str) -> Recording:
     """The recording with axis `up` upwards; unchanged if its current up axis is unknown.
 
-    3D coordinates are turned, never mirrored. In 2D only the direction of y can change.
+    3D coordinates are turned, never mirrored. In 2D only y changes its sign: a picture whose rows
+    are counted downwards becomes the same picture with y upwards, in which left and right are where
+    the camera saw them. A rotation by 180 degrees would show the picture mirrored.
     """
     if recording.up in (None, up):
         return recording

@@ -9,6 +9,7 @@ from hocslm_jax.data.prepare.readers.arrays import from_array
 from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.data.prepare.readers.recording import (
     as_layout,
+    turned_up,
 )
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import GRAPHS, NTU25, UCLA20, resolve_graph
@@ -48,15 +49,35 @@ def test_unambiguous_shape_needs_no_axes(shape, layout, read_as):
     assert recording.joints.shape == read_as
 
 
+def test_the_targets_joints_tell_axes_apart():
+    array = RNG.normal(size=(60, 25, 3))
+    np.testing.assert_array_equal(from_array(array, likely=25).joints[:, 0], np.float32(array))
+    assert from_array(array.swapaxes(0, 1), likely=25).joints.shape == (60, 1, 25, 3)
+    with pytest.raises(ValueError, match="TVC or VTC"):  # the square fits both
+        from_array(RNG.normal(size=(25, 25, 3)), likely=25)
+    with pytest.raises(ValueError, match="TVC or VTC"):  # of another layout
+        from_array(array, likely=17)
+
+
+def test_pixels_of_a_sensors_layout_are_not_turned_upside_down():
+    pixels = RNG.uniform(50, 400, (6, 1, 25, 2))
+    found = from_array(pixels, "TMVC", NTU25)
+    assert found.up is None and turned_up(found, "-y") is found
+    assert from_array(pixels, "TMVC", GRAPHS["openpose25"]).up == "-y"
+    assert from_array(pixels / 400, "TMVC", NTU25).up == "y"
+    assert from_array(pixels, "TMVC").up is None
+
+
 @pytest.mark.parametrize(
     ("shape", "axes", "layout", "word"),
     [
-        ((60, 25, 3), None, None, "TVC or VTC"),
+        ((60, 25, 3), None, None, "TVC or VTC; name its axes, e.g. --axes TVC"),
         ((25, 25, 3), None, "ntu25", "TVC or VTC"),
         ((5, 4, 25, 3), None, "ntu25", "TMVC or MTVC"),
         ((3, 60, 25, 2), None, "ntu25", "MTVC or CTVM"),
         ((60, 75), None, "ntu25", "expected three axes"),
-        ((60, 24, 3), None, "ntu25", "none of frames"),
+        ((60, 24, 3), None, "ntu25", "no axis of the 25 ntu25 joints"),
+        ((9, 8, 3), None, None, "none of frames.* --axes TMVC, and its layout"),
         ((60, 24, 3), "TVC", "ntu25", "24 joints"),
         ((60, 25, 5), "TVC", None, "5 coordinates"),
         ((60, 25, 3), "TMVC", None, "3 axes"),

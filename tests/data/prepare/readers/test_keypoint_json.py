@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from reader_files import BODY, PIXELS, RNG, openpose, save, with_scores
 
+from hocslm_jax.data.clip import Nobody
 from hocslm_jax.data.prepare.readers.formats import read_recording
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import GRAPHS, UCLA20
@@ -170,3 +171,21 @@ def test_mediapipe_image_landmarks(tmp_path):
     frames[0]["pose_landmarks"].pop()
     with pytest.raises(UserError, match="32 landmarks"):
         read_recording(save(tmp_path, "short.json", frames))
+
+
+def test_a_damaged_or_foreign_file_does_not_show_nobody(tmp_path):
+    """Files without any keypoints are of another kind, and are not left out as empty clips."""
+    boxes = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}
+    twice = [{"id": 1, "file_name": "1.jpg"}, {"id": 1, "file_name": "2.jpg"}]
+    pose = {"image_id": 1, "category_id": 1, "keypoints": with_scores(PIXELS[0, 0])}
+    for content, word in (
+        ({"images": twice[:1], "annotations": [boxes]}, "no annotation has keypoints"),
+        ({"images": twice, "annotations": [pose]}, "two images have the id '1'"),
+        ([{"version": 1.3, "people": [{"face": [1]}]}], "without pose_keypoints_2d; it has 'face'"),
+    ):
+        with pytest.raises(UserError, match=word) as caught:
+            read_recording(save(tmp_path, "clip.json", content))
+        assert not isinstance(caught.value, Nobody)
+    for content in ({"images": [], "annotations": []}, [openpose([]), openpose([])]):
+        with pytest.raises(Nobody):
+            read_recording(save(tmp_path, "clip.json", content))

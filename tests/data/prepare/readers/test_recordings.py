@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from reader_files import BODY, BVH, PIXELS, openpose, save
 
+from hocslm_jax.data.clip import Nobody
 from hocslm_jax.data.prepare.readers.formats import FORMATS, describe, read_recording
 from hocslm_jax.data.prepare.readers.recording import (
     Detection,
@@ -14,7 +15,8 @@ from hocslm_jax.data.prepare.readers.recording import (
     turned_up,
 )
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import NTU25
+from hocslm_jax.graph import GRAPHS, NTU25
+from hocslm_jax.predict.clip_files import to_draw
 
 
 @pytest.mark.parametrize(
@@ -25,9 +27,9 @@ from hocslm_jax.graph import NTU25
         ([{"a": 1}], "the first an object with the keys 'a'"),
         ([], "a list of 0"),
         ('"text"', "str"),
-        ("[1, 2", "delimiter"),
+        ("[1, 2", "damaged JSON .*delimiter"),
         ("[" * 5000, "recursion"),
-        ("", "Expecting value"),
+        ("", "empty file"),
     ],
 )
 def test_unknown_json_is_described(tmp_path, content, word):
@@ -51,6 +53,14 @@ def test_unreadable_paths_are_refused(tmp_path):
     with pytest.raises(UserError, match="its joints are openpose18"):
         path = save(tmp_path, "frame.json", openpose([PIXELS[0, 0, :1].repeat(18, 0)]))
         read_recording(path, layout="coco17")
+
+
+def test_ntu_skeleton_without_bodies_shows_nobody(tmp_path):
+    with pytest.raises(Nobody):
+        read_recording(save(tmp_path, "S001C001P001R001A001.skeleton", "2\n0\n0\n"))
+    with pytest.raises(UserError) as caught:
+        read_recording(save(tmp_path, "S001C001P001R001A002.skeleton", "2\n1\n"))
+    assert not isinstance(caught.value, Nobody)
 
 
 def test_ntu_skeleton(tmp_path):
@@ -91,6 +101,19 @@ def test_2d_turning_only_flips_y():
     np.testing.assert_array_equal(turned.joints, PIXELS * np.float32([1, -1]))
     same = Recording(PIXELS, up="-y")
     assert turned_up(same, "z") is same
+
+
+def test_2d_turning_shows_the_same_picture():
+    """Left and right stay where the camera saw them: what is drawn does not change."""
+    seen = turned_up(Recording(PIXELS, up="-y"), "-y").joints
+    turned = turned_up(Recording(PIXELS, up="-y"), "y").joints
+    up, down = GRAPHS["ucla20"], GRAPHS["coco17"]
+    assert (up.up, down.up) == ("y", "-y")
+    np.testing.assert_array_equal(to_draw(turned, up, "xy"), to_draw(seen, down, "xy"))
+    drawn = to_draw(turned, up, "xy")
+    # Who is to the right in the picture, where x is larger, is drawn to the right.
+    right = np.argmax(PIXELS[0, 0, :, 0])
+    assert np.argmax(drawn[0, 0, :, 0]) == right
 
 
 def test_person_keeps_index_over_frames():

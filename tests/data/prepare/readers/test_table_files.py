@@ -62,7 +62,8 @@ def test_persons_frames_confidence_and_empty_cells(tmp_path):
     ("text", "word"),
     [
         ("a,b\n1,2", "its header is 'a', 'b'"),
-        ("", "nothing"),
+        ("", "empty file"),
+        ("\n", "its header is nothing"),
         ("hand_x,hand_y,foot_x\n1,2,3", "'foot' has no column for y"),
         ("hand_x,hand_y\n1,left", "'left' is not a number"),
         ("hand_x,hand_y\n1,2,3", "line 2 has 3 cells"),
