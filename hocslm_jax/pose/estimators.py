@@ -1,7 +1,7 @@
 """The table of pose estimators, and the function that extracts skeletons from a video.
 
 In: a video file. Out: `Poses`, in metres, in the camera's coordinates. Another estimator (RTMPose
-through rtmlib, MediaPipe Tasks) is a function of one picture (see `own_function`), or a function like
+through rtmlib, MediaPipe Tasks) is a function of one picture (see `own_function`), or one like
 `blazepose.open_follow`, from pictures to the bodies in each, with an entry in `ESTIMATORS`.
 """
 
@@ -84,22 +84,14 @@ OPTIONS = {
 class Poses(NamedTuple):
     """The skeletons in a video.
 
-        Attributes:
-          joints: float32 [T, M, V, 3], metres from the camera: x right, y down, z away; NaN in frames
-    <<<<<<< HEAD
-            without the person.
-          pixels: float32 [T, M, V, 2], the same in the image.
-          confidence: float32 [T, M, V], 0 to 1, that a joint is visible; NaN in frames without the
-            person.
-          layout: layout of the joints.
-          fps: frames per second.
-    =======
-            without the person, and everywhere if the estimator knows no depth.
-          pixels: float32 [T, M, V, 2], the same in the image; NaN if the estimator knows only metres.
-          confidence: float32 [T, M, V], that a joint is seen, 0 to 1; NaN in frames without the person.
-          layout: whose joints these are.
-          fps: frames a second, of which T are.
-    >>>>>>> 1bd2bcb162d0bfedb68687841b8b3178ea9fa75c
+    Attributes:
+      joints: float32 [T, M, V, 3], metres from the camera: x right, y down, z away; NaN in frames
+        without the person, and everywhere if the estimator gives no depth.
+      pixels: float32 [T, M, V, 2], the same in the image; NaN if the estimator gives only metres.
+      confidence: float32 [T, M, V], 0 to 1, that a joint is visible; NaN in frames without the
+        person.
+      layout: layout of the joints.
+      fps: frames per second.
     """
 
     joints: np.ndarray
@@ -130,21 +122,13 @@ def open_pose(
 ) -> Pose:
     """An estimator, ready for any number of videos.
 
-        Args:
-    <<<<<<< HEAD
-          folder: folder of its models.
-          persons, mirrored: as in `Pose`.
+    Args:
+      folder: folder of its models.
+      name: one of `ESTIMATORS`, or a function, `package.module:function` (see `own_function`).
+      persons, mirrored: as in `Pose`.
 
-        Raises:
-          UserError: a package or a model is missing.
-    =======
-          folder: of its models.
-          name: of `ESTIMATORS`, or a function, `package.module:function` (see `own_function`).
-          persons, mirrored: as of `Pose`.
-
-        Raises:
-          UserError: no such estimator, or a package or a model is not there.
-    >>>>>>> 1bd2bcb162d0bfedb68687841b8b3178ea9fa75c
+    Raises:
+      UserError: no such estimator, or a package or a model is missing.
     """
     if ":" in name:
         function, layout = load_function(name)
