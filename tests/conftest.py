@@ -28,6 +28,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
 
 
+def pytest_collection_modifyitems(items):
+    """Long files first and short ones last, so that several workers end at the same time."""
+    items.sort(key=lambda item: ("train" not in item.path.parts, "data" in item.path.parts))
+
+
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
     """Folder with the reference data and golden files; HOCSLM_SHARED, else ../shared."""
