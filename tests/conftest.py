@@ -2,11 +2,17 @@
 
 import os
 import pathlib
+from importlib.metadata import version
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes most of the tests' time, and their programs are small: leave them unoptimised, and
 # keep all of them, for other tests and for the processes that tests start.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    # The old emitters of loops compile a network in half the time; later versions lack the flag.
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
@@ -20,6 +26,11 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".cache" / "xla-tests")
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 flags.FLAGS.mark_as_parsed()  # Grain reads absl flags
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first and short ones last, so that several workers end at the same time."""
+    items.sort(key=lambda item: ("train" not in item.path.parts, "data" in item.path.parts))
 
 
 @pytest.fixture(scope="session")

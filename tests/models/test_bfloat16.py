@@ -9,13 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from small_hglnet import CHAIN, shaken
 
-from hocslm_jax.graph import Graph
 from hocslm_jax.models.layers import Pointwise
 from hocslm_jax.models.spatial import CTS, Values
 from hocslm_jax.models.temporal import DHT
 
-CHAIN = Graph("chain", ("a", "b", "c", "d"), ((0, 1), (2, 1), (3, 2)), 1)
 # A softmax is invariant to a bias of the keys: its gradient is 0, up to rounding.
 NOISE = ("gta/key/bias",)
 SUMS = ("fusion", "gates", "gamma", "residual", "graph", "bias", "energy_bias", "gate_bias")
@@ -35,8 +34,7 @@ def test_gradients_of_scalars_and_biases(make, args):
     x = jax.random.normal(jax.random.key(1), (64, 16, 4, 8))
     variables = jax.jit(lambda x: make("float32").init(jax.random.key(0), x, *args))(x)
     params, rest = variables.pop("params"), variables
-    noise = iter(jax.random.split(jax.random.key(2), len(jax.tree.leaves(params))))
-    params = jax.tree.map(lambda p: p + 0.3 * jax.random.normal(next(noise), p.shape), params)
+    params = shaken(params)
 
     def loss(params, model):
         out = model.apply({"params": params, **rest}, x, *args, mutable=["batch_stats"])[0]

@@ -40,7 +40,7 @@ def case(request, shared):
     (loss, (logits, stats)), grads = step(variables["params"], x)
     return {
         "golden": golden,
-        "eval_logits": jax.jit(lambda x: model.apply(variables, x, False))(x),
+        "eval_logits": jax.jit(lambda v, x: model.apply(v, x, False))(variables, x),
         "loss": loss,
         "train_logits": logits,
         "stats": stats,
@@ -67,13 +67,11 @@ def test_gradients_of_every_listed_parameter(case):
     """
     state = _prefixed(case["golden"], "state/")
     listed = _prefixed(case["golden"], "grad/")
+    trees = [_torch_entries(g, state) for g in (case["grads"], *case["grads_after_rounding"])]
     errors, bad = [], {}
     for name, expected in listed.items():
-        ours = _torch_entry(case["grads"], name, state)
-        moved = [_torch_entry(g, name, state) for g in case["grads_after_rounding"]]
-        if (
-            name.endswith("bias") and not ours.any()
-        ):  # before a BatchNorm: rounding noise in PyTorch
+        ours, *moved = (tree[name] for tree in trees)
+        if name.endswith("bias") and not ours.any():  # before a BatchNorm: rounding in PyTorch
             assert np.abs(expected).max() < 1e-4, name
             continue
         error, rounding = _distance(ours, expected), max(_distance(ours, m) for m in moved)
@@ -92,8 +90,9 @@ def test_batch_statistics_after_a_step(case):
     state = _prefixed(golden, "state/")
     buffers = {k: v for k, v in _prefixed(golden, "after/").items() if "running" in k}
     assert len(buffers) > 20
+    entries = _torch_entries(case["stats"], state, "batch_stats")
     for name, expected in buffers.items():
-        ours = _torch_entry(case["stats"], name, state)
+        ours = entries[name]
         if name.endswith("running_var"):
             rows = _rows_of(name, golden["x"].shape)
             ours = 0.9 * state[name] + (ours - 0.9 * state[name]) * rows / (rows - 1)
@@ -151,19 +150,26 @@ def _distance(ours, expected):
     return np.linalg.norm(ours - expected) / np.linalg.norm(expected)
 
 
-def _torch_entry(tree, name, state):
-    """The entry of the tree that corresponds to a torch name, found by loading marked state
-    dicts."""
-    marked = {key: np.zeros(np.shape(value), np.float32) for key, value in state.items()}
-    size = marked[name].size
-    marked[name] = np.arange(1, size + 1, dtype=np.float32).reshape(marked[name].shape)
-    variables = from_ctrgcn(marked)
-    collection = variables["batch_stats" if "running" in name else "params"]
-    out = np.zeros(size)
-    for marks, values in zip(jax.tree.leaves(collection), jax.tree.leaves(tree), strict=True):
-        where = np.asarray(marks) > 0
-        out[np.asarray(marks)[where].astype(int) - 1] = np.asarray(values)[where]
-    return out.reshape(marked[name].shape)
+def _torch_entries(tree, state, collection="params"):
+    """The entries of our parameters or statistics by torch name.
+
+    Found by loading a state dict that numbers all its values.
+    """
+    names, sizes = list(state), [np.size(value) for value in state.values()]
+    starts = np.cumsum([0, *sizes])
+    assert starts[-1] < 2**24  # float32 counts so far exactly
+    marked = {
+        name: np.arange(start, start + size, dtype=np.float32).reshape(np.shape(state[name]))
+        for name, start, size in zip(names, starts, sizes, strict=False)
+    }
+    places = from_ctrgcn(marked)[collection]
+    values = np.full(starts[-1], np.nan)
+    for where, leaf in zip(jax.tree.leaves(places), jax.tree.leaves(tree), strict=True):
+        values[np.asarray(where).astype(int)] = np.asarray(leaf)
+    return {
+        name: values[start : start + size].reshape(np.shape(state[name]))
+        for name, start, size in zip(names, starts, sizes, strict=False)
+    }
 
 
 def _rows_of(name, shape):

@@ -12,13 +12,22 @@ from hocslm_jax.models.spatial import CTS, GSM, LSE
 from hocslm_jax.models.temporal import DHT, GTA
 
 
+def start(module, *args, **options):
+    """First variables, in one program: operation by operation there would be many to compile."""
+    return jax.jit(lambda *args: module.init(jax.random.key(1), *args, **options))(*args)
+
+
+def run(module, variables, *args, **options):
+    return jax.jit(lambda v, *args: module.apply(v, *args, **options))(variables, *args)
+
+
 def test_gsm_equations_2_to_5():
     relation, width, features = 3, 16, 6
     a, b = jax.random.normal(jax.random.key(0), (2, 3, 1, 4, relation))
     module = GSM(features, CHAIN)
     args = (a, b, jnp.float32(0.7), jnp.zeros((3, 4, 4)))
-    params = shaken(module.init(jax.random.key(1), *args)["params"])
-    got = module.apply({"params": params}, *args)
+    params = shaken(start(module, *args)["params"])
+    got = run(module, {"params": params}, *args)
     p = jax.tree.map(np.asarray, params)
     f = np.tanh(np.asarray(a)[:, 0, :, None] - np.asarray(b)[:, 0, None])
     for s in range(3):
@@ -43,8 +52,8 @@ def test_gsm_equations_2_to_5():
 def test_lse_equation_6():
     a, b = jax.random.normal(jax.random.key(0), (2, 3, 2, 4, 3))
     module = LSE(5, CHAIN)
-    params = shaken(module.init(jax.random.key(1), a, b)["params"])
-    bones, static = module.apply({"params": params}, a, b)
+    params = shaken(start(module, a, b)["params"])
+    bones, static = run(module, {"params": params}, a, b)
     graph = adjacency(CHAIN)
     p = jax.tree.map(np.asarray, params)
     for s in range(3):
@@ -62,11 +71,11 @@ def test_lse_equation_6():
 def test_cts_is_the_weighted_sum_of_gsm_and_lse():
     x = jax.random.normal(jax.random.key(0), (2, 5, 4, 8))
     both = CTS(6, CHAIN)
-    params = shaken(both.init(jax.random.key(1), x)["params"])
-    whole = CTS(6, CHAIN, lse=False).apply({"params": _without(params, "lse", "fusion")}, x)
-    local = CTS(6, CHAIN, gsm=False).apply({"params": _without(params, "gsm", "fusion")}, x)
+    params = shaken(start(both, x)["params"])
+    whole = run(CTS(6, CHAIN, lse=False), {"params": _without(params, "lse", "fusion")}, x)
+    local = run(CTS(6, CHAIN, gsm=False), {"params": _without(params, "gsm", "fusion")}, x)
     weights = params["fusion"]
-    for got, a, b in zip(both.apply({"params": params}, x), whole, local, strict=True):
+    for got, a, b in zip(run(both, {"params": params}, x), whole, local, strict=True):
         np.testing.assert_allclose(got, weights[0] * a + weights[1] * b, rtol=1e-4, atol=1e-5)
     support = adjacency(CHAIN) != 0
     for s in range(3):
@@ -76,9 +85,10 @@ def test_cts_is_the_weighted_sum_of_gsm_and_lse():
 def test_gta_equation_8_with_stride():
     x = jax.random.normal(jax.random.key(0), (2, 13, 4, 8))
     module = GTA(stride=2)
-    variables = module.init(jax.random.key(1), x, False)
+    variables = start(module, x, train=False)
     params = shaken(variables["params"])
-    got, maps = module.apply(variables | {"params": params}, x, False, mutable=["maps"])
+    variables = variables | {"params": params}
+    got, maps = run(module, variables, x, train=False, mutable=["maps"])
     p = jax.tree.map(np.asarray, params)
     q, k, value = (np.asarray(x) @ p[n]["kernel"] + p[n]["bias"] for n in ("query", "key", "value"))
     for joint in range(4):
@@ -95,10 +105,10 @@ def test_relative_position_makes_gta_order_dependent():
     x = jax.random.normal(jax.random.key(0), (1, 6, 4, 8))
     for position, blind in (("none", True), ("relative", False)):
         module = GTA(position=position)
-        variables = module.init(jax.random.key(1), x, False)
+        variables = start(module, x, train=False)
         variables = variables | {"params": shaken(variables["params"])}
-        forward = module.apply(variables, x, False)
-        backward = module.apply(variables, x[:, ::-1], False)[:, ::-1]
+        forward = run(module, variables, x, train=False)
+        backward = run(module, variables, x[:, ::-1], train=False)[:, ::-1]
         assert np.allclose(forward, backward, atol=1e-5) == blind
 
 
@@ -106,19 +116,19 @@ def test_relative_position_makes_gta_order_dependent():
 def test_dht_with_one_part_has_no_other_parameters(part):
     x = jax.random.normal(jax.random.key(0), (1, 8, 4, 16))
     module = DHT(gta=part == "gta", ltc=part == "ltc")
-    variables = module.init(jax.random.key(1), x, False)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(1), x, False))
     assert set(variables["params"]) == {part}
 
 
 def test_relations_equal_those_averaged_after_projection():
     x = jax.random.normal(jax.random.key(0), (2, 7, 4, 16))
     module = Relations(3)
-    variables = module.init(jax.random.key(1), x)
+    variables = start(module, x)
     ab = variables["params"]["ab"]
     late = (x @ ab["kernel"] + ab["bias"]).mean(axis=1).reshape(2, 4, 2, 3, 8)
     a, b = late[:, :, 0].swapaxes(1, 2), late[:, :, 1].swapaxes(1, 2)  # [B, S, V, R]
     expected = jnp.tanh(a[:, :, :, None] - b[:, :, None]).swapaxes(0, 1)
-    got = all_pairs(*module.apply(variables, x), "tanh_diff")
+    got = all_pairs(*run(module, variables, x), "tanh_diff")
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
