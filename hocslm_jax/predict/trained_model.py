@@ -90,41 +90,15 @@ class TrainedModel(Predictor):
         """A batch of clips [B, …] on the devices."""
         return sharding.shard_batch(sharding.batch_sharding(self.mesh), x, len(x))
 
-    @functools.cached_property
+    @property
     def forward(self) -> Callable:
         """(variables, x [B, M, T, V, C]) -> logits [B, classes] and, with a fusion, prefixes."""
+        return _forward(self.model, self.mesh, self.fusion is not None)
 
-        def forward(variables, x):
-            output = self.model.apply(variables, sharding.spread(self.mesh, x), train=False)
-            return output if self.fusion else (output, None)
-
-        return self._jit(forward)
-
-    @functools.cached_property
+    @property
     def encode(self) -> Callable:
         """(variables, x [B, M, T, V, C]) -> the encoder's features [B, D]."""
-
-        def encode(variables, x):
-            options = {
-                "mutable": ["intermediates"],
-                "capture_intermediates": lambda module, _: module.name == "encoder",
-            }
-            x = sharding.spread(self.mesh, x)
-            _, state = self.model.apply(variables, x, train=False, **options)
-            return state["intermediates"]["encoder"]["__call__"][0]
-
-        return self._jit(encode)
-
-    def _jit(self, function: Callable) -> Callable:
-        platform = self.mesh.devices.flat[0].platform
-        options = compiler_options(platform)
-        rows = sharding.batch_sharding(self.mesh)
-
-        def traced(variables, x):
-            with traced_for(platform if platform != "gpu" else ""):  # CUDA or ROCm
-                return function(variables, x)
-
-        return jax.jit(traced, out_shardings=rows, compiler_options=options)
+        return _encode(self.model, self.mesh)
 
     def notes(self, clip: np.ndarray) -> Iterator[str]:
         """Notes on unusual properties of a clip [T, M, V, C] for this model."""
@@ -177,3 +151,37 @@ class TrainedModel(Predictor):
                 "though it has the same width: give the right one as --lm"
             )
         return language
+
+
+# The models of an ensemble are mostly of one network, whose program is traced and compiled once.
+@functools.lru_cache(maxsize=8)
+def _forward(model: nn.Module, mesh: jax.sharding.Mesh, fused: bool) -> Callable:
+    def forward(variables, x):
+        output = model.apply(variables, sharding.spread(mesh, x), train=False)
+        return output if fused else (output, None)
+
+    return _jit(forward, mesh)
+
+
+@functools.lru_cache(maxsize=8)
+def _encode(model: nn.Module, mesh: jax.sharding.Mesh) -> Callable:
+    def encode(variables, x):
+        options = {
+            "mutable": ["intermediates"],
+            "capture_intermediates": lambda module, _: module.name == "encoder",
+        }
+        _, state = model.apply(variables, sharding.spread(mesh, x), train=False, **options)
+        return state["intermediates"]["encoder"]["__call__"][0]
+
+    return _jit(encode, mesh)
+
+
+def _jit(function: Callable, mesh: jax.sharding.Mesh) -> Callable:
+    platform = mesh.devices.flat[0].platform
+    rows = sharding.batch_sharding(mesh)
+
+    def traced(variables, x):
+        with traced_for(platform if platform != "gpu" else ""):  # CUDA or ROCm
+            return function(variables, x)
+
+    return jax.jit(traced, out_shardings=rows, compiler_options=compiler_options(platform))

@@ -22,10 +22,15 @@ IDS = [49, 1055, 27482, 614, 216, 33, 34, 10155, 43, 3247, 982, 357, 47]
 
 
 @pytest.fixture(scope="module")
-def real():
+def params():
+    return load_params(FILE, read_language(FILE)[0], dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def real(params):
     """(config, ids of the prompt [1, P], greedy text as ids, logits [P, V])."""
     config, tokenizer = read_language(FILE)
-    params, model = load_params(FILE, config, dtype="float32"), DecoderLM(config, "float32")
+    model = DecoderLM(config, "float32")
     ids = np.asarray([tokenizer.encode(PROMPT)])
     embeddings = model.apply({"params": params}, ids, method="embed")
 
@@ -89,7 +94,7 @@ def nats_and_slope(model, params, embeddings, ids):
     return jax.value_and_grad(nats)(embeddings[:, :4])
 
 
-def test_few_bits_change_little():
+def test_few_bits_change_little(params):
     """Loss, and direction of the prefix gradient.
 
     The file is in Q4_1, whose numbers int4 has. With groups that begin elsewhere than the file's
@@ -97,7 +102,7 @@ def test_few_bits_change_little():
     """
     config, tokenizer = read_language(FILE)
     ids = np.asarray([tokenizer.encode(TEXT)])
-    model, params = DecoderLM(config, "float32"), load_params(FILE, config, dtype="float32")
+    model = DecoderLM(config, "float32")
     embeddings = model.apply({"params": params}, ids, method="embed")
     want, slope = nats_and_slope(model, params, embeddings, ids)
 
@@ -117,7 +122,7 @@ def test_few_bits_change_little():
         rounded["blocks"][name]["kernel"] = jnp.roll(numbers, -16, axis)
     change, cosine = compared("", rounded)
     assert change < 0.3 and cosine > 0.95
-    del rounded, params
+    del rounded
     change, cosine = compared("int8", load_params(FILE, config, dtype="float32", weights="int8"))
     assert change < 0.02 and cosine > 0.99
 

@@ -1,6 +1,7 @@
 """HGLNet as a whole: sizes, relation to CTR-GCN and the static graph, gradients, settings."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,21 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20, adjacency
 from hocslm_jax.models import CTRGCN, HGLNET, Recogniser, build_model
 
+SHORT = dataclasses.replace(SMALL, stages=(1,))
 
-@pytest.fixture
+
+@pytest.fixture(scope="module")
 def clip():
     return jax.random.normal(jax.random.key(1), (2, 1, 9, 4, 3))
+
+
+def first(model, clip):
+    """The variables of a new network."""
+    return jax.jit(model.init, static_argnums=2)(jax.random.key(0), clip, False)
+
+
+def forward(model, variables, clip, train=False, **options):
+    return jax.jit(lambda v: model.apply(v, clip, train, **options))(variables)
 
 
 @pytest.mark.parametrize(
@@ -41,10 +53,10 @@ def test_parameter_counts(changes, ntu60, ucla):
 def test_settings_give_every_row_of_tables_4_and_5(clip):
     sizes = {}
     for name, row in ROWS.items():
-        settings = {"width": 8, "stages": (1, 1), **row}
+        settings = {"width": 8, "stages": (1,), **row}
         model = build_model({"encoder": "hglnet", **settings}, graph=CHAIN, num_classes=5)
-        variables = jax.eval_shape(lambda key, m=model: m.init(key, clip, False), jax.random.key(0))
-        logits = jax.eval_shape(lambda v, m=model: m.apply(v, clip, False), variables)
+        start = functools.partial(model.init_with_output, train=False)
+        logits, variables = jax.eval_shape(start, jax.random.key(0), clip)
         assert logits.shape == (2, 5)
         sizes[name] = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     # Table 4's "baseline + CTS" and Table 5's "without GTA" are the same network.
@@ -57,7 +69,7 @@ def test_cts_without_attention_equals_ctr_gc(clip):
     ctr = dataclasses.replace(CTRGCN, width=8, stages=(1, 1))
     cts = dataclasses.replace(ctr, spatial="cts", lse=False, gsm_attention=False)
     theirs, ours = Recogniser(CHAIN, 5, ctr), Recogniser(CHAIN, 5, cts)
-    variables = theirs.init(jax.random.key(0), clip, False)
+    variables = first(theirs, clip)
     params = traverse_util.flatten_dict(shaken(variables["params"]), sep="/")
     renamed = {}
     for name, value in params.items():
@@ -68,16 +80,16 @@ def test_cts_without_attention_equals_ctr_gc(clip):
     renamed = traverse_util.unflatten_dict(renamed, sep="/")
     stats = {"batch_stats": variables["batch_stats"]}
     original = traverse_util.unflatten_dict(params, sep="/")
-    expected = theirs.apply({"params": original, **stats}, clip, False)
-    got = ours.apply({"params": renamed, **stats}, clip, False)
+    expected = forward(theirs, {"params": original, **stats}, clip)
+    got = forward(ours, {"params": renamed, **stats}, clip)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_initial_network_equals_static_graph_and_ltc(clip):
     """At first every topology is the skeleton, and the logits are CTR-GCN's with these weights."""
     model = Recogniser(CHAIN, 5, SMALL)
-    variables = model.init(jax.random.key(0), clip, False)
-    logits, maps = model.apply(variables, clip, False, mutable=["maps"])
+    variables = first(model, clip)
+    logits, maps = forward(model, variables, clip, mutable=["maps"])
     for block in ("block1", "block2"):
         (topologies,) = maps["maps"]["encoder"][block]["spatial"]["topology"]
         for s, topology in enumerate(topologies):
@@ -86,25 +98,26 @@ def test_initial_network_equals_static_graph_and_ltc(clip):
 
     plain = dataclasses.replace(SMALL, spatial="ctrgc", temporal="ltc")
     static = Recogniser(CHAIN, 5, plain)
-    own = static.init(jax.random.key(0), clip, False)
+    own = first(static, clip)
     shared = {
         collection: _renamed(own[collection], variables[collection])
         for collection in ("params", "batch_stats")
     }
-    np.testing.assert_allclose(static.apply(shared, clip, False), logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(forward(static, shared, clip), logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 def test_initial_logits_depend_on_the_clip(clip, row):
     """The first block has no shortcut: with zero scales its output and gradients would be 0."""
-    model = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, **row))
-    logits, _ = model.init_with_output(jax.random.key(0), clip, False)
+    model = Recogniser(CHAIN, 5, dataclasses.replace(SHORT, **row))
+    start = jax.jit(functools.partial(model.init_with_output, train=False))
+    logits, _ = start(jax.random.key(0), clip)
     assert np.abs(logits[0] - logits[1]).max() > 1e-4
 
 
 def test_every_parameter_has_a_gradient(clip):
     model = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, gta_position="relative"))
-    variables = model.init(jax.random.key(0), clip, False)
+    variables = first(model, clip)
     stats = variables["batch_stats"]
 
     def loss(params):
@@ -121,19 +134,20 @@ def test_every_parameter_has_a_gradient(clip):
 
 
 def test_bfloat16_keeps_logits_and_statistics_in_float32(clip):
-    model = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, dtype="bfloat16"))
-    variables = model.init(jax.random.key(0), clip, False)
-    logits, updated = model.apply(variables, clip, True, mutable=["batch_stats"])
-    exact = Recogniser(CHAIN, 5, SMALL).apply(variables, clip, True, mutable=["batch_stats"])[0]
+    plain = Recogniser(CHAIN, 5, SHORT)
+    model = Recogniser(CHAIN, 5, dataclasses.replace(SHORT, dtype="bfloat16"))
+    variables = first(plain, clip)
+    logits, updated = forward(model, variables, clip, True, mutable=["batch_stats"])
+    exact, _ = forward(plain, variables, clip, True, mutable=["batch_stats"])
     assert logits.dtype == jnp.float32
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(updated))
     np.testing.assert_allclose(logits, exact, atol=0.15 * float(jnp.abs(exact).max()))
 
 
 def test_remat_gives_the_same_gradients_and_statistics(clip):
-    plain = Recogniser(CHAIN, 5, SMALL)
-    twice = Recogniser(CHAIN, 5, dataclasses.replace(SMALL, remat=True))
-    variables = jax.jit(plain.init, static_argnums=2)(jax.random.key(0), clip, False)
+    plain = Recogniser(CHAIN, 5, SHORT)
+    twice = Recogniser(CHAIN, 5, dataclasses.replace(SHORT, remat=True))
+    variables = first(plain, clip)
 
     def step(model):
         def loss(params):

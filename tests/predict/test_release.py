@@ -126,6 +126,7 @@ def test_a_release_and_several_as_an_ensemble(workdir, dataset, tmp_path, capsys
         assert single.name in output
         assert ("ensemble of 2: joint, bone" in errors) == (names != ["many/joint"])
     together = hocslm_jax.load_pretrained([tmp_path / "many/joint", tmp_path / "many/bone"])
+    assert len({member.forward for member in together.members}) == 1  # one network, one program
     shares = together.predict(store.joints(40)).probabilities
     power = {name: share**2 for name, share in single.probabilities.items()}
     for name in shares:  # two equal members square the probabilities

@@ -20,11 +20,18 @@ from hocslm_jax.train.strategies import STRATEGIES
 
 
 @pytest.fixture(scope="module")
-def joint(tmp_path_factory):
-    """The folder of a finished T3 run."""
-    folder = tmp_path_factory.mktemp("t3")
-    assert tiny_run.train_strategy(folder, "T3") == 0
-    return folder
+def trained(tmp_path_factory):
+    """The folder of a finished T3 run, and how often it opened its dataset."""
+    folder, opened, real = tmp_path_factory.mktemp("t3"), [], setup.open_data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setup, "open_data", lambda data: opened.append(data) or real(data))
+        assert tiny_run.train_strategy(folder, "T3") == 0
+    return folder, len(opened)
+
+
+@pytest.fixture(scope="module")
+def joint(trained):
+    return trained[0]
 
 
 def folder_of_lm(joint):
@@ -144,12 +151,8 @@ def test_evaluation_repeats_scores_and_sentences(joint, capsys, monkeypatch, des
     assert ("sentences naming their class" in capsys.readouterr().out) == bool(describe)
 
 
-def test_dataset_is_opened_once_for_all_stages(joint, tmp_path, monkeypatch):
-    opened, real = [], setup.open_data
-    monkeypatch.setattr(setup, "open_data", lambda data: opened.append(1) or real(data))
-    changes = {"train.epochs": 1, "finetune.epochs": 1, "lm.describe": 0}
-    assert tiny_run.train_strategy(tmp_path, "T3", changes | folder_of_lm(joint)) == 0
-    assert len(opened) == 1
+def test_dataset_is_opened_once_for_all_stages(trained):
+    assert trained[1] == 1
 
 
 def test_finished_strategy_is_not_trained_again(joint, capsys):
