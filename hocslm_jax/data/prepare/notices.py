@@ -197,8 +197,8 @@ def _odd(index: Mapping, measured: Mapping) -> Iterator[str]:
         yield f"{_clips(rows, ids)} without motion: one frame, or equal ones"
     if rows := odd.get("exchanged"):
         yield (
-            f"in {named([ids[row] for row in rows], 'clip')} two persons change places from a frame "
-            "to the next: tracks would keep them apart"
+            f"in {named([ids[row] for row in rows], 'clip')} two persons change places from one "
+            "frame to the next: tracks would keep them apart"
         )
     if rows := odd.get("size"):
         yield f"{_clips(rows, ids)} 10 times larger or smaller than most: another unit?"
@@ -206,11 +206,14 @@ def _odd(index: Mapping, measured: Mapping) -> Iterator[str]:
     if low := [what for what, share, least in above if share is not None and share < least]:
         up = index["graph"].get("up") or resolve_graph(index["graph"]).up
         yield (
-            f"in most clips the head is not above the {low[0]} along {up}, which the graph says is up: "
-            "check the axes, the order of the joints (--layout), and up in graph.json"
+            f"in most clips the head is not above the {low[0]} along {up}, which the graph says is "
+            "up: check the axes, the order of the joints (--layout), and up in graph.json"
         )
     elif rows := odd.get("overturned"):
-        yield f"{_clips(rows, ids)} upside down compared with the others: is y up in some, down in others?"
+        yield (
+            f"{_clips(rows, ids)} upside down compared with the others: is y up in some, down in "
+            "others?"
+        )
 
 
 def _clips(rows: Sequence[int], ids: Sequence[str]) -> str:
