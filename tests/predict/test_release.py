@@ -235,10 +235,8 @@ def test_what_cannot_be_released_or_loaded(workdir, tmp_path):
 
 def test_committed_releases_reproduce_their_counts(shared, tmp_path, capsys):
     """On the real test view, the counts that the model cards state, to the clip."""
-    archive, weights = (
-        shared / "data/nw_ucla/all_sqe.tar.xz",
-        ROOT / "results/nw_ucla/weights/hglnet",
-    )
+    archive = shared / "data/nw_ucla/all_sqe.tar.xz"
+    weights = ROOT / "results/nw_ucla/weights/hglnet"
     prepare = ["prepare", "nw_ucla", "--source", str(archive), "--data-dir", str(tmp_path)]
     assert __main__.main(prepare) == 0
     names = [str(weights / name) for name in ("joint_30_seed0", "bone_seed0")]

@@ -239,17 +239,14 @@ def test_stage_starts_from_another_run(joint, tmp_path):
     stage = {"start": str(joint / "stages/1"), "take": ("encoder", "classifier"), "lr": 1e-6}
     config = tiny_run.make_config({**tiny_run.LANGUAGE, "train.epochs": 1})
     config.update(strategy="custom", stages=(stage,))
-    run = tiny_run.make_run_with(config, tmp_path, None)
-    warm = strategy.initial_weights(run, None, None)
+    warm = strategy.initial_weights(tiny_run.make_run_with(config, tmp_path, None), None, None)
     assert same(warm["params"], weights(joint / "stages/1")["params"])
     config.stages = ({**stage, "take": ("encoder",)},)
-    run = tiny_run.make_run_with(config, tmp_path, None)
-    warm = strategy.initial_weights(run, None, None)
+    warm = strategy.initial_weights(tiny_run.make_run_with(config, tmp_path, None), None, None)
     assert set(warm["params"]) == {"encoder"} and warm["batch_stats"]
     config.stages = ({**stage, "take": ("projector",)},)
-    run = tiny_run.make_run_with(config, tmp_path, None)
     with pytest.raises(UserError, match="no projector to take"):
-        strategy.initial_weights(run, None, None)
+        strategy.initial_weights(tiny_run.make_run_with(config, tmp_path, None), None, None)
 
 
 def test_start_from_another_model_names_the_difference(joint, tmp_path, monkeypatch):

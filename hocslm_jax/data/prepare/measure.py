@@ -144,8 +144,8 @@ class Census:
             groups of rows of equal clips; never, only if there are any: for each joint, the number
             of clips that lack it throughout; upright, only if it is known: the medians of
             `uprightness`, None where unknown; odd, only if there are any: rows of clips that are
-            upside down compared with most clips ("overturned"), of quite another size ("size"), without any motion
-            ("still"), or with persons who change places ("exchanged").
+            upside down compared with most clips ("overturned"), of quite another size ("size"),
+            without any motion ("still"), or with persons who change places ("exchanged").
         """
         quantiles = np.quantile(self.sizes or [0.0], (0, 0.5, 1))
         low, high = zip(*self.ranges or [(0.0, 0.0)], strict=True)
