@@ -38,7 +38,7 @@ from hocslm_jax.models.lm import (
     resolve,
 )
 from hocslm_jax.plan.products import product_flops
-from hocslm_jax.train import checkpoint, optim, setup
+from hocslm_jax.train import optim, setup
 from hocslm_jax.train.check_settings import check_values
 from hocslm_jax.train.jitted import abstract_batch
 from hocslm_jax.train.stages import Stage, fused, position_of, read_stages
@@ -163,7 +163,7 @@ def shapes_of(lm, sizes: LMConfig, mesh, attention: str | None = None) -> Langua
     placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
     words = re.findall(r"\w+|[^\w\s]", lm.prompt)  # a common word is one token
     prompt = np.zeros((len(words), sizes.hidden_size), np.float32)
-    params = checkpoint.abstract(shapes, placed)
+    params = sharding.abstract(shapes, placed)
     attention = attention or attention_for(mesh.devices.flat[0].platform, sizes, dtype)
     model = DecoderLM(sizes, dtype, lm.remat, attention, lm.weights)
     return Language("shapes", model, params, None, prompt, 1.0)

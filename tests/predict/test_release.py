@@ -15,13 +15,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "train"))
 import tiny_run
 
 import hocslm_jax
-from hocslm_jax import __main__, options
+from hocslm_jax import __main__, models, options
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.scores import load_scores
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.predict import accuracy, predictor, release
 from hocslm_jax.predict.load_model import find_models, load_run
-from hocslm_jax.train import hub, loop, release_files
+from hocslm_jax.train import loop, release_files
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = tiny_run.HGLNET | {"model.encoder": "ctrgcn", "model.stages": (1,), "train.epochs": 2}
@@ -190,7 +190,7 @@ def test_a_mistyped_path_is_no_hub_id(tmp_path, monkeypatch, name, expected):
         raise UserError("asked the hub")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "resolve", resolve)
+    monkeypatch.setattr(models.lm, "resolve", resolve)
     (tmp_path / "weights/joint").mkdir(parents=True)
     (tmp_path / "weights/joint/model.safetensors").touch()
     with pytest.raises(UserError, match=expected):
@@ -200,7 +200,7 @@ def test_a_mistyped_path_is_no_hub_id(tmp_path, monkeypatch, name, expected):
 def test_a_hub_id_may_name_one_model_of_several(workdir, tmp_path, monkeypatch):
     release.release(workdir, tmp_path / "hub" / "joint", "float16", tmp_path)
     asked = []
-    monkeypatch.setattr(hub, "resolve", lambda n: asked.append(n) or tmp_path / "hub")
+    monkeypatch.setattr(models.lm, "resolve", lambda n: asked.append(n) or tmp_path / "hub")
     assert hocslm_jax.load_pretrained("owner/six/joint").classes == tuple("abcd")
     assert asked == ["owner/six"]
     with pytest.raises(UserError, match="has no model 'bone'"):

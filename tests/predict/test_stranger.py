@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 from saved_runs import write_lm
 
-from hocslm_jax import __main__
+from hocslm_jax import __main__, models
 from hocslm_jax.errors import UserError
 from hocslm_jax.files.checksums import SUMS, seal
 from hocslm_jax.language.open import read_language
@@ -19,7 +19,7 @@ from hocslm_jax.models import FusionConfig
 from hocslm_jax.predict import command, release
 from hocslm_jax.predict.load_model import load_run
 from hocslm_jax.predict.safe_config import safe_config
-from hocslm_jax.train import environment, hub, release_files
+from hocslm_jax.train import environment, release_files
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results/nw_ucla/weights/hglnet/joint_seed0"
 PLACES = ("/tmp/evil", "~/evil", "gs://evil/x", "evil/repo", "../evil", "a.b")
@@ -164,7 +164,7 @@ def test_a_release_fetches_no_language_model(folder, card, monkeypatch):
     edit(folder, card)
     run = load_run(folder)
     object.__setattr__(run, "fusion", FusionConfig(16, 2, 16, classify_on="feature"))
-    monkeypatch.setattr(hub, "resolve", lambda name: pytest.fail(f"fetches {name}"))
+    monkeypatch.setattr(models.lm, "resolve", lambda name: pytest.fail(f"fetches {name}"))
     with pytest.raises(UserError, match=r"give the one it was trained with as --lm.*evil/repo"):
         _ = run.language
 
