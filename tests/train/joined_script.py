@@ -1,7 +1,7 @@
 """One of two processes that try, without a model, all that they can do as one: `hosts.py`.
 
-The argument is a folder for a dataset. Prints a line of JSON; then process 1 meets a mistake of the
-user while process 0 waits for it.
+The argument is a folder for a dataset. Writes what it finds to FOLDER<number of the process>.json;
+then process 1 meets a mistake of the user while process 0 waits for it.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -90,7 +91,7 @@ if __name__ == "__main__":
         "prepared": prepared(sys.argv[1]),
         "weights": [refusal(check_weights, 0), refusal(check_weights, 1e-7)],
     }
-    print(json.dumps(found), flush=True)
+    Path(f"{sys.argv[1]}{number}.json").write_text(json.dumps(found))
     try:
         if number == 1:
             raise UserError("record 7 is damaged")
