@@ -11,6 +11,7 @@ Open MPI and TPU pods, set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PR
 """
 
 import re
+import sys
 from pathlib import Path
 
 from absl import app, flags, logging
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from hocslm_jax import terminal
 from hocslm_jax.errors import UserError
-from hocslm_jax.train.config_files import config_file
+from hocslm_jax.train.config_files import config_file, config_names
 
 # JAX is slow to import, so modules that need it are imported in functions: --help is then fast.
 
@@ -30,6 +31,8 @@ JOIN_TIMEOUT = flags.DEFINE_float(
     "join_timeout", 120, "Seconds to wait for the other hosts' processes to start.", lower_bound=1
 )
 
+HELP = {"--help", "-help", "-h"}
+
 
 def main(argv: list[str]) -> int:
     """Reads the flags, runs the command and returns the exit status."""
@@ -37,7 +40,13 @@ def main(argv: list[str]) -> int:
 
 
 def parse(argv: list[str]) -> list[str]:
-    """Parses flags; a flag that cannot be set gives one line instead of a traceback."""
+    """Parses flags; a flag that cannot be set gives one line instead of a traceback.
+
+    `--help` ends with status 0, where absl's own ends with 1.
+    """
+    if HELP.intersection(argv):
+        print(help_text())
+        raise SystemExit(0)
     argv = with_config_path(argv)
     try:
         rest = flags.FLAGS(argv)
@@ -50,6 +59,12 @@ def parse(argv: list[str]) -> list[str]:
     if not WORKDIR.value or not (CONFIG.value or MODE.value == "eval"):
         raise UserError("--config=… (a file or name of configs/) and --workdir=runs/… are required")
     return [*argv[:1], *given_settings(argv)] if CONFIG.value else argv[:1]
+
+
+def help_text() -> str:
+    """This module's description, its flags, and the names of the config files."""
+    _, own = flags.FLAGS.module_help(sys.modules[__name__]).strip().split("\n", 1)
+    return f"{__doc__}\nflags:\n{own}\nconfigs: {', '.join(config_names())}"
 
 
 def with_config_path(argv: list[str]) -> list[str]:

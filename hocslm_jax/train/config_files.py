@@ -18,5 +18,10 @@ def config_file(name: str) -> Path:
     for path in (Path(name), *(folder / own for folder in CONFIGS)):
         if path.is_file():
             return path
-    known = sorted(path.stem for folder in CONFIGS for path in folder.glob("*.py"))
-    raise UserError(f"there is no config file {name}: give a path, or one of {', '.join(known)}")
+    known = ", ".join(config_names())
+    raise UserError(f"there is no config file {name}: give a path, or one of {known}")
+
+
+def config_names() -> list[str]:
+    """The names of the config files that are not part of a table."""
+    return sorted(path.stem for folder in CONFIGS for path in folder.glob("*.py"))
