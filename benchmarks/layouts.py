@@ -40,6 +40,7 @@ def in_layout(joints: np.ndarray, layout: Graph) -> Recording:
 def projected(recording: Recording) -> Recording:
     """The clip projected to a camera in the place of the sensor, in pixels with y down."""
     x, y, depth = np.moveaxis(turned_up(recording, "y").joints, -1, 0)
+    depth = np.where(depth == 0, np.nan, depth)  # a missing joint is at the origin
     width, height = IMAGE
     pixels = (width / 2 + FOCAL * x / depth, height / 2 - FOCAL * y / depth)
     flat = np.stack(pixels, axis=-1).astype(np.float32)

@@ -5,7 +5,7 @@ the same setting: one row per stream and ensemble, one column per family.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -109,7 +109,8 @@ def family_table(families: Sequence[Family], docs: Path) -> list[str]:
         counts = [family.counts(name) for family in families]
         if any(counts):
             cells = [accuracy_cell(own, total) for own in counts]
-            cells += [accuracy_cell(together.get(name, []), total)] * bool(together)
+            fused = [scores.correct for scores in together.get(name, [])]
+            cells += [accuracy_cell(fused, total)] * bool(together)
             best = ", ".join(best_epoch(family.results(name)) for family in families)
             rows.append([name, *cells, "–" if name in ENSEMBLES else best])
     empty = ["–"] * (1 + bool(together))
@@ -117,18 +118,42 @@ def family_table(families: Sequence[Family], docs: Path) -> list[str]:
     rows.append(["training time", *times, *empty])
     rows.append(["machine", *(machines(family.runs.values()) for family in families), *empty])
     header = [f"[{f.first['encoder']}]({link(next(iter(f.runs)).parent, docs)})" for f in families]
-    header += [" + ".join(f.first["encoder"] for f in families)] * bool(together)
+    header += [_encoders(families)] * bool(together)
     return markdown_table(("streams", *header, "best epoch, % ¹"), rows)
 
 
-def _together(families: Sequence[Family]) -> dict[str, list[int]]:
-    """Counts of the ensembles of all families, for the rows and seeds that all families have."""
-    found: dict[str, list[int]] = {}
+def part_table(families: Sequence[Family], chosen: Callable[[str], bool]) -> list[str]:
+    """Markdown: streams and ensembles as in `family_table`, on the clips with a chosen id alone."""
+    columns = {
+        family.first["encoder"]: {row: [*found.values()] for row, found in family.scores.items()}
+        for family in families
+    }
+    if together := _together(families):
+        columns[_encoders(families)] = together
+    rows = []
+    for name in (*PAPER_STREAMS, *ENSEMBLES):
+        found = [scores.get(name, []) for scores in columns.values()]
+        if any(found):
+            rows.append([name, *(_part_cell(scores, chosen) for scores in found)])
+    return markdown_table(("streams", *columns), rows)
+
+
+def _part_cell(found: Sequence[Scores], chosen: Callable[[str], bool]) -> str:
+    ranks = [scores.ranks[[chosen(name) for name in scores.ids]] for scores in found]
+    return accuracy_cell([int((own < 1).sum()) for own in ranks], len(ranks[0]) if ranks else 0)
+
+
+def _encoders(families: Sequence[Family]) -> str:
+    return " + ".join(family.first["encoder"] for family in families)
+
+
+def _together(families: Sequence[Family]) -> dict[str, list[Scores]]:
+    """The ensembles of all families, for the rows and seeds that all families have."""
+    found: dict[str, list[Scores]] = {}
     for name, own in families[0].scores.items() if len(families) > 1 else ():
         for seed in own:
             parts = [family.scores.get(name, {}).get(seed) for family in families]
             if all(parts):
                 matched = match([Member(name, part) for part in parts])
-                fused = add_scores(member.scores for member in matched)
-                found.setdefault(name, []).append(fused.correct)
+                found.setdefault(name, []).append(add_scores(part.scores for part in matched))
     return found

@@ -12,10 +12,11 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from hocslm_jax.data.prepare.nw_ucla import copied
 from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.ablation import ablation_table, read_rows
 from hocslm_jax.evaluate.ensemble import ENSEMBLES
-from hocslm_jax.evaluate.families import Family, family_table, find_families
+from hocslm_jax.evaluate.families import Family, family_table, find_families, part_table
 from hocslm_jax.evaluate.mistakes import confusion_table, mistakes
 from hocslm_jax.evaluate.released import releases_table
 from hocslm_jax.evaluate.results import (
@@ -46,6 +47,9 @@ each seed's count is listed. Links lead to the runs; the `command` in a run's `r
 it. ¹ marks the best epoch: it was chosen on the test split (on `val` if the dataset has one), as is
 usual in the literature, and is therefore too high. Strategy T0 trains without language.
 """
+COPIES_NOTE = """\
+In the distributed files, all test clips of "pick up with two hands" and "drop trash" have the
+joints of training clips, number by number. Published counts include them. Without them:"""
 DESCRIPTIONS_NOTE = """\
 Share of the test clips whose generated sentence names their class and no other; share whose class
 is the likeliest to the language model, by the mean log-likelihood per token of three sentences of
@@ -130,6 +134,8 @@ def _streams(families: Sequence[Family], docs: Path) -> list[str]:
         lines += ["", f"### {title}", "", *family_table(own, docs)]
         command = own[0].first.get("command")
         lines += ["", f"One of these runs: `{command}`."] if command else []
+        if own[0].scores and any(map(copied, own[0].largest.ids)):
+            lines += ["", COPIES_NOTE, "", *part_table(own, lambda name: not copied(name))]
     return lines
 
 

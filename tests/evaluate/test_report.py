@@ -39,13 +39,14 @@ def add_run(tmp_path, name, **changes):
     return folder
 
 
-def add_scored(tmp_path, name, wrong, **changes):
+def add_scored(tmp_path, name, wrong, first_id="clip000", **changes):
     """A run with scores that are wrong on the rows `wrong`, and a config."""
     labels = np.arange(TOTAL, dtype=np.int32) % 10
     logits = np.eye(10, dtype=np.float32)[labels]
     logits[list(wrong)] = np.eye(10, dtype=np.float32)[(labels[list(wrong)] + 1) % 10] * 2
     names = tuple(f"class{label}" for label in range(10))
-    scores = Scores(tuple(f"clip{row:03}" for row in range(TOTAL)), labels, logits, names)
+    ids = (first_id, *(f"clip{row:03}" for row in range(1, TOTAL)))
+    scores = Scores(ids, labels, logits, names)
     folder = add_run(tmp_path, name, correct=scores.correct, **changes)
     result = RESULT | changes
     data = {"stream": result["stream"], "frames": 52}
@@ -97,6 +98,16 @@ def test_seeds_share_a_row_with_mean_and_spread(tmp_path):
     # 2 clips of 464 are 0.431 per cent
     assert found["accuracy"] == "440, 442, 444 / 464 = **95.26 ± 0.43**"
     assert found["best epoch, % ¹"] == found["time"] == "–"  # no mean of those that are known
+
+
+def test_copies_of_training_clips_are_counted_apart(tmp_path):
+    for encoder, wrong in (("ctrgcn", [0, 1]), ("hglnet", [2])):
+        for stream in ("joint", "bone"):
+            name, changes = f"{encoder}/{stream}_seed0", {"encoder": encoder, "stream": stream}
+            add_scored(tmp_path, name, wrong, first_id="a02_s01_e00_v03", **changes)
+    _, _, apart = write(tmp_path).partition("Without them:")
+    counts = [cell.partition(" = ")[0] for cell in row(apart.partition("##")[0], "joint")]
+    assert counts == ["462 / 463", "462 / 463", "461 / 463"]
 
 
 @pytest.mark.parametrize(
