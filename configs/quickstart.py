@@ -21,6 +21,7 @@ def get_config(arg: str = ""):
     config.train.update(epochs=30, eval_every=5, checkpoint_every=100)
     config.update(strategy="T3", stages=experiment.STRATEGIES["T3"])
     config.finetune.update(epochs=10, warmup_epochs=1, lr=2e-3, encoder_scale=1.0)
-    config.lm.update(describe=-1, projector_width=256, remat=False)
+    # Its captions name sides, which a mean over the joints would hide.
+    config.lm.update(describe=-1, projector_reads="joints", projector_width=256, remat=False)
     config.lm.pretrain.update(steps=500, batch_size=32)
     return experiment.apply(config, arg)

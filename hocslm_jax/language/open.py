@@ -21,6 +21,7 @@ from hocslm_jax.files.checksums import check_seal
 from hocslm_jax.hosts import say
 from hocslm_jax.language.gguf_tokenizer import gguf_tokenizer
 from hocslm_jax.models import FusionConfig
+from hocslm_jax.models.hocslm import READS
 from hocslm_jax.models.lm import (
     DecoderLM,
     LMConfig,
@@ -55,6 +56,7 @@ class LanguageSettings:
       captions: "auto" (the clips' own, otherwise the bank of the classes), "clips" or "bank".
       prompt: the sentence between the visual token and the caption.
       prompt_mode: "soft" (trained, initialised with that sentence) or "text" (fixed).
+      projector_reads: its input, "feature" (eq. 12) or "joints", see `models.FusionConfig`.
       projector_width: hidden width of the projector.
       ln_gain: initial scale of the visual token: "embed_rms" (as word embeddings) or "one".
       describe: number of test clips to describe at the end; 0 = none, -1 = all.
@@ -73,6 +75,7 @@ class LanguageSettings:
     captions: str = "auto"
     prompt: str = "Describe the action performed by the person:"
     prompt_mode: str = "soft"
+    projector_reads: str = "feature"
     projector_width: int = 1024
     ln_gain: str = "embed_rms"
     describe: int = 256
@@ -173,6 +176,7 @@ def fusion_config(lm, language: Language, classify_on: str) -> FusionConfig:
         prompt_length=len(language.prompt),
         width=lm.projector_width,
         gain=language.gain if lm.ln_gain == "embed_rms" else 1.0,
+        reads=lm.projector_reads,
         classify_on=classify_on,
     )
 
@@ -230,6 +234,7 @@ def check_language(lm) -> None:
         ("dtype", ("", "bfloat16", "float32")),
         ("captions", ("auto", "clips", "bank")),
         ("prompt_mode", ("soft", "text")),
+        ("projector_reads", READS),
         ("ln_gain", ("embed_rms", "one")),
     ):
         if lm[name] not in known:

@@ -1,4 +1,4 @@
-"""The encoder: spatial-temporal blocks from a skeleton clip [B, M, T, V, C] to a feature [B, D].
+"""The encoder: spatial-temporal blocks from a skeleton clip [B, M, T, V, C] to features [B, V, D].
 
 CTR-GCN and HGLNet are the same stack with different parts: `spatial` in {ctrgc, cts}, `temporal` in
 {ltc, dht}. Every part can be switched off, so that each row of the paper's Tables 4 and 5 is one
@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -146,11 +147,11 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A skeleton clip to one feature: x [B, M, T, V, C] -> [B, D], D = 4 * width with three stages.
+    """A feature for each joint: x [B, M, T, V, C] -> [B, V, D], D = 4 * width with three stages.
 
-    Each person runs through the blocks as a sample of its own. The feature (eq. 11) is the mean
-    over T and V, then over M, so an absent second person (zeros) counts as half of the clip, as in
-    CTR-GCN.
+    Each person runs through the blocks as a sample of its own. The features are means over T and M,
+    so an absent second person (zeros) counts as half of the clip, as in CTR-GCN. `pooled` makes one
+    feature of them.
     """
 
     graph: Graph
@@ -174,8 +175,29 @@ class Encoder(nn.Module):
                 shape = (features, stride, index > 1)
                 block = make(*shape, self.graph, self.config, name=f"block{index}")
                 x = block(x, train)
-        feature = x.astype(jnp.float32).mean(axis=(1, 2))  # [B * M, D]
-        return feature.reshape(batch, persons, -1).mean(axis=1)  # [B, D]
+        features = x.astype(jnp.float32).mean(axis=1)  # [B * M, V, D]
+        return features.reshape(batch, persons, joints, -1).mean(axis=1)  # [B, V, D]
+
+
+def pooled(features: jax.Array) -> jax.Array:
+    """Eq. 11, the feature s of a clip: [B, V, D] -> [B, D], the mean over the joints."""
+    return features.mean(axis=1)
+
+
+def with_feature(model: nn.Module, variables: dict, x: jax.Array) -> tuple[Any, jax.Array]:
+    """The output of a model for clips x [B, M, T, V, C], and the pooled feature [B, D] in it.
+
+    The model's submodule `encoder` returns [B, V, D]; one of your own may also return [B, D].
+    """
+    output, state = model.apply(
+        variables,
+        x,
+        train=False,
+        mutable=["intermediates"],
+        capture_intermediates=lambda module, _: module.name == "encoder",
+    )
+    features = state["intermediates"]["encoder"]["__call__"][0]
+    return output, features if features.ndim == 2 else pooled(features)
 
 
 class Recogniser(nn.Module):
@@ -187,8 +209,8 @@ class Recogniser(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        feature = Encoder(self.graph, self.config, name="encoder")(x, train)  # [B, D]
-        return classifier(feature, self.num_classes, self.config.dropout, train)
+        features = Encoder(self.graph, self.config, name="encoder")(x, train)  # [B, V, D]
+        return classifier(pooled(features), self.num_classes, self.config.dropout, train)
 
 
 def classifier(feature: jax.Array, num_classes: int, dropout: float, train: bool) -> jax.Array:

@@ -21,9 +21,11 @@ from hocslm_jax.models.encoder import (
     Recogniser,
     classifier,
     encoder_config,
+    pooled,
 )
 
-METERS = ("cls", "gen")  # losses whose gradient at the encoder's feature can be measured
+METERS = ("cls", "gen")  # losses whose gradient at the encoder's features can be measured
+READS = ("feature", "joints")  # what a projector can read
 GROUPS = ("encoder", "classifier", "projector", "prompt")  # the top of the parameter tree
 
 
@@ -38,6 +40,8 @@ class FusionConfig:
       gain: initial scale of the LayerNorm. At 1, the norm of the visual token is about 30 times
         that of a word's embedding, which hides the prompt; the RMS of the embedding table makes
         them equal.
+      reads: "feature" (the pooled feature s, as in eq. 12), or "joints" (the features of all joints
+        side by side, which tell the left hand from the right).
       classify_on: "feature" (the pooled feature s) or "visual" (the token v, the paper's T1).
     """
 
@@ -45,9 +49,12 @@ class FusionConfig:
     prompt_length: int
     width: int = 1024
     gain: float = 1.0
+    reads: str = "feature"
     classify_on: str = "feature"
 
     def __post_init__(self):
+        if self.reads not in READS:
+            raise UserError(f"the projector reads {self.reads!r}; use one of {', '.join(READS)}")
         if self.classify_on not in ("feature", "visual"):
             raise UserError(f"classify_on is {self.classify_on!r}; use 'feature' or 'visual'")
         if min(self.lm_width, self.prompt_length, self.width) < 1:
@@ -89,8 +96,8 @@ class HocSLM(nn.Module):
     """Encoder (eqs. 1-11), classifier, projector (eq. 12) and prompt (eq. 13), all in float32.
 
     Returns (logits [B, classes], prefix [B, 1 + P, H]). If only the logits are used, the compiler
-    removes the projector, so that classification costs no more than without it. A scalar 0 for
-    each of METERS in the collection "meters" measures that loss's gradient at the feature.
+    removes the projector, so that classification costs no more than without it. A scalar 0 for each
+    of METERS in the collection "meters" measures that loss's gradient at the encoder's features.
     """
 
     graph: Graph
@@ -101,20 +108,23 @@ class HocSLM(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
         fusion = self.fusion
-        feature = Encoder(self.graph, self.config, name="encoder")(x, train)  # [B, D]
+        features = Encoder(self.graph, self.config, name="encoder")(x, train)  # [B, V, D]
         projector = Projector(fusion.lm_width, fusion.width, fusion.gain, name="projector")
-        visual = projector(self.metered("gen", feature))  # [B, H]
+        read = self.metered("gen", features)
+        joints = fusion.reads == "joints"
+        visual = projector(read.reshape(len(x), -1) if joints else pooled(read))  # [B, H]
         shape = (fusion.prompt_length, fusion.lm_width)
         # Training replaces this by the embeddings of a sentence (language/open.py).
         prompt = self.param("prompt", nn.initializers.normal(0.02), shape)
-        seen = visual if fusion.classify_on == "visual" else self.metered("cls", feature)
+        feature = pooled(self.metered("cls", features))  # [B, D]
+        seen = visual if fusion.classify_on == "visual" else feature
         logits = classifier(seen, self.num_classes, self.config.dropout, train)
         prompts = jnp.broadcast_to(prompt, (x.shape[0], *shape))  # [B, P, H]
         return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
 
-    def metered(self, loss: str, feature: jax.Array) -> jax.Array:
+    def metered(self, loss: str, features: jax.Array) -> jax.Array:
         meter = self.get_variable("meters", loss)
-        return feature if meter is None else metered(feature, meter)
+        return features if meter is None else metered(features, meter)
 
 
 def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.Array) -> jax.Array:

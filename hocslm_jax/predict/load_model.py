@@ -219,4 +219,6 @@ def _fusion(config: ConfigDict, shapes: dict[str, list[int]]) -> FusionConfig | 
         return None
     length, width = shapes["prompt"]
     classify_on = stages[config.stage].classify_on
-    return FusionConfig(width, length, config.lm.projector_width, classify_on=classify_on)
+    lm = config.lm
+    sizes = {"lm_width": width, "prompt_length": length, "width": lm.projector_width}
+    return FusionConfig(**sizes, reads=lm.projector_reads, classify_on=classify_on)

@@ -24,6 +24,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.language.open import Language, open_language
 from hocslm_jax.models import FusionConfig
+from hocslm_jax.models.encoder import with_feature
 from hocslm_jax.models.formulations import traced_for
 from hocslm_jax.models.lm import is_gguf, read_config, resolve
 from hocslm_jax.predict.clip_files import Clips
@@ -97,7 +98,7 @@ class TrainedModel(Predictor):
 
     @property
     def encode(self) -> Callable:
-        """(variables, x [B, M, T, V, C]) -> the encoder's features [B, D]."""
+        """(variables, x [B, M, T, V, C]) -> the pooled features [B, D]."""
         return _encode(self.model, self.mesh)
 
     def notes(self, clip: np.ndarray) -> Iterator[str]:
@@ -166,12 +167,7 @@ def _forward(model: nn.Module, mesh: jax.sharding.Mesh, fused: bool) -> Callable
 @functools.lru_cache(maxsize=8)
 def _encode(model: nn.Module, mesh: jax.sharding.Mesh) -> Callable:
     def encode(variables, x):
-        options = {
-            "mutable": ["intermediates"],
-            "capture_intermediates": lambda module, _: module.name == "encoder",
-        }
-        _, state = model.apply(variables, sharding.spread(mesh, x), train=False, **options)
-        return state["intermediates"]["encoder"]["__call__"][0]
+        return with_feature(model, variables, sharding.spread(mesh, x))[1]
 
     return _jit(encode, mesh)
 

@@ -18,6 +18,7 @@ from hocslm_jax.evaluate import class_ranking
 from hocslm_jax.language.describe import class_sentences, log_likelihoods, sentence_embeddings
 from hocslm_jax.language.description_scores import class_likelihoods
 from hocslm_jax.language.open import Language
+from hocslm_jax.models.encoder import with_feature
 from hocslm_jax.models.lm import DecoderLM, init_params
 from hocslm_jax.predict.predictor import BATCH_SIZE, usual_batch
 from hocslm_jax.predict.trained_model import TrainedModel
@@ -52,7 +53,7 @@ class Clips:
 
     labels: np.ndarray  # int [N]
     visual: np.ndarray  # the visual tokens, float32 [N, H]
-    features: np.ndarray  # of the encoder, float32 [N, D]
+    features: np.ndarray  # pooled, of the encoder, float32 [N, D]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,14 +120,9 @@ def make_reader(model: TrainedModel, store) -> Callable[[str, int], Clips]:
 
     @jax.jit
     def outputs(variables, x):
-        (_, prefix), state = model.model.apply(
-            variables,
-            sharding.spread(model.mesh, x),
-            train=False,
-            mutable=["intermediates"],
-            capture_intermediates=lambda module, _: module.name == "encoder",
-        )
-        return prefix[:, 0], state["intermediates"]["encoder"]["__call__"][0]
+        x = sharding.spread(model.mesh, x)
+        (_, prefix), feature = with_feature(model.model, variables, x)
+        return prefix[:, 0], feature
 
     def read(split: str, limit: int) -> Clips:
         rows, found = [], []

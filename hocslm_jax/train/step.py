@@ -179,7 +179,7 @@ def make_train_step(
     """`(state, frozen, batch) -> (state, metrics, finite)`.
 
     Args:
-        meters: losses of `hocslm.METERS` whose gradient at the encoder's feature is logged: the
+        meters: losses of `hocslm.METERS` whose gradient at the encoder's features is logged: the
             norm over the batch, including the loss's weight, as `grad_norm_NAME`.
 
     `metrics` are (sum, count) pairs on the device. If the loss or a gradient is not finite,

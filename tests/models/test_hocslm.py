@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import UCLA20
 from hocslm_jax.models import CTRGCN, FusionConfig, HocSLM, Projector, Recogniser, build_model
-from hocslm_jax.models.hocslm import GROUPS, caption_states
+from hocslm_jax.models.encoder import Encoder
+from hocslm_jax.models.hocslm import GROUPS, READS, caption_states
 from hocslm_jax.models.lm import DecoderLM, LMConfig, init_params
 
 SMALL = dataclasses.replace(CTRGCN, width=8, stages=(1, 1))
@@ -51,6 +53,28 @@ def test_an_initial_visual_token_has_the_norm_of_a_word(fused):
     length = np.sqrt((np.asarray(prefix[:, 0]) ** 2).mean(axis=-1))
     np.testing.assert_allclose(length, FUSION.gain, rtol=1e-2)
     np.testing.assert_array_equal(prefix[:, 1:], np.stack([variables["params"]["prompt"]] * 2))
+
+
+@pytest.mark.parametrize("reads", READS)
+def test_a_token_tells_left_from_right_if_it_reads_the_joints(fused, reads):
+    """Features of two joints change places: their mean, and so the class, stays."""
+    model = HocSLM(UCLA20, 4, dataclasses.replace(FUSION, reads=reads), SMALL)
+    features = jax.random.normal(jax.random.key(2), (2, 20, 16))
+    swapped = features.at[:, jnp.array([4, 8])].set(features[:, jnp.array([8, 4])])
+
+    def run(features, act, *args):
+        def answer(method, given, options, context):
+            encodes = isinstance(context.module, Encoder) and context.method_name == "__call__"
+            return features if encodes else method(*given, **options)
+
+        with nn.intercept_methods(answer):
+            return act(*args, fused[2], train=False)
+
+    variables = run(features, model.init, jax.random.key(0))
+    one, other = (run(joints, model.apply, variables) for joints in (features, swapped))
+    np.testing.assert_allclose(one[0], other[0], atol=1e-6)
+    moved = float(jnp.abs(one[1] - other[1])[:, 0].max())
+    assert moved > 1e-3 if reads == "joints" else moved < 1e-6
 
 
 def test_groups_and_logits_are_those_of_the_recogniser(fused):
