@@ -11,7 +11,15 @@ import functools
 import sys
 from pathlib import Path
 
-from benchmarks import compile_gpu, follow, layouts, lm_weights, pose_error, scaling
+from benchmarks import (
+    compile_gpu,
+    follow,
+    generation,
+    layouts,
+    lm_weights,
+    pose_error,
+    scaling,
+)
 from benchmarks.record import one_line_errors, read_result, table, write_tables
 from hocslm_jax.evaluate.released import releases_table
 
@@ -117,7 +125,10 @@ TABLES = {  # by document: its results, and the table of each marker
         },
         "benchmarks/compile_gpu.json": {"gpus": compile_gpu.make_table},
     },
-    "language.md": {"benchmarks/lm_weights.json": {"lm_weights": lm_weights.make_table}},
+    "language.md": {
+        "benchmarks/lm_weights.json": {"lm_weights": lm_weights.make_table},
+        "benchmarks/generation.json": {"generation": generation.make_table},
+    },
     "formats.md": {"benchmarks/layouts.json": {"layouts": layouts.make_table}},
     "video.md": {
         "benchmarks/pose_error.json": {"pose_error": pose_error.make_table},

@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_few_kills_change_nothing(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.crash_campaign", "--kills", "6"]
+    command = [sys.executable, "-m", "benchmarks.crash_campaign", "--kills", "3"]
     command += ["--parts", "training", "prepare", "caption", "--out", str(tmp_path / "out.json")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "out.json").read_text())
-    assert found["total"] >= 4 and found["faults"] == [] and found["runs"] >= 1
+    assert found["total"] >= 2 and found["faults"] == [] and found["runs"] >= 1
 
 
 def outcome(workdir, state="a", loss=1.0):
