@@ -81,12 +81,12 @@ def augment(x: np.ndarray, rng: np.random.Generator, feed, swap: np.ndarray | No
     """Augments a training clip [M, T, V, C], between the feeder and the stream.
 
     Args:
-      feed: with the probabilities `mirror`, `drop_axis`, `drop_joints`, and `scale`, `jitter` and
+      feed: with the probabilities `drop_axis`, `drop_joints`, and `scale`, `jitter` and
         `coordinates`, see `feeder.Feed`. Setting one to 0 does not change the random draws of the
         others.
-      swap: int [V], the joint on the other side of every joint; needed to mirror.
+      swap: None, or int [V], the joint on the other side of every joint: the clip is mirrored.
     """
-    if feed.mirror and rng.random() < feed.mirror:
+    if swap is not None:
         x = mirror(x, swap)
     if feed.scale:
         size = rng.uniform(1 - feed.scale, 1 + feed.scale, size=feed.coordinates)

@@ -6,6 +6,7 @@ indexed by the rows of a Store.
 """
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +22,8 @@ from hocslm_jax.files.text import parse_json, read_lines
 
 CAPTIONS = "captions.jsonl"
 SOURCES = ("auto", "bank", "clips")
+_SIDES = re.compile(r"\b(left|right|Left|Right)\b(?! (after|away|before|above|below|next|there))")
+_OTHER = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 MAX_BYTES = 1 << 30  # four captions of each clip of NTU120, prompts included, have 0.3 GB
 
 
@@ -45,6 +48,7 @@ class CaptionTable:
     Attributes:
       tokens: int32 [S, L], L the longest; `pad_id` after the end.
       lengths: int32 [S], with EOS.
+      mirror: int32 [S], the sentence about the mirrored clip; `arange(S)` if none is needed.
       start, count: int32 [N]; count is 0 for a row without a sentence.
       texts: the whole sentences, [S].
       num_cut: sentences longer than the limit.
@@ -55,6 +59,7 @@ class CaptionTable:
 
     tokens: np.ndarray
     lengths: np.ndarray
+    mirror: np.ndarray
     start: np.ndarray
     count: np.ndarray
     texts: tuple[str, ...]
@@ -63,14 +68,22 @@ class CaptionTable:
     num_stray: int
     template_classes: tuple[str, ...]
 
-    def draw(self, row, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw(
+        self, row, rng: np.random.Generator, mirrored: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         """A random sentence of a row: ids [L] and length; of rows [B]: ids [B, L], lengths [B]."""
         chosen = self.start[row] + rng.integers(self.count[row])
+        chosen = self.mirror[chosen] if mirrored else chosen
         return self.tokens[chosen], self.lengths[chosen]
 
     def sentences(self, row: int) -> tuple[str, ...]:
         """Every sentence of that row."""
         return self.texts[self.start[row] : self.start[row] + self.count[row]]
+
+
+def mirrored_sentence(text: str) -> str:
+    """The sentence with left and right exchanged, but for a "right" as in "right away"."""
+    return _SIDES.sub(lambda found: _OTHER[found[0]], text)
 
 
 def read_captions(path: str | Path) -> dict[str, list[Caption]]:
@@ -98,6 +111,7 @@ def caption_table(
     source: str = "auto",
     shuffled_seed: int | None = None,
     rows: np.ndarray | None = None,
+    mirrored: bool = False,
 ) -> CaptionTable:
     """Tokenizes the sentences of a dataset and assigns them to its clips.
 
@@ -108,6 +122,7 @@ def caption_table(
       shuffled_seed: if not None, each row gets the sentences of another row, by a permutation of
         `rows` that the seed fixes (a control experiment). About one in C rows keeps its class.
       rows: those that need a sentence, e.g. the training split; default all.
+      mirrored: True adds the sentences about mirrored clips.
 
     Raises:
       UserError: the source is unknown; captions.jsonl is damaged, absent though required, or
@@ -128,7 +143,7 @@ def caption_table(
         group[rows] = group[np.random.default_rng(shuffled_seed).permutation(rows)]
     stock = {store.classes[label] for label in np.unique(store.labels[missing])}
     return CaptionTable(
-        **_tokenized(groups, group, tokenizer, limit),
+        **_tokenized(groups, group, tokenizer, limit, mirrored),
         num_from_bank=missing.size,
         num_stray=num_stray,
         template_classes=tuple(name for name in texts if name in stock and texts[name].template),
@@ -170,11 +185,20 @@ def _check_complete(store: Store, rows: np.ndarray, missing: np.ndarray) -> None
 
 
 def _tokenized(
-    groups: Iterable[tuple[str, ...]], group: np.ndarray, tokenizer: Tokenizer, limit: int
+    groups: Iterable[tuple[str, ...]],
+    group: np.ndarray,
+    tokenizer: Tokenizer,
+    limit: int,
+    mirrored: bool,
 ) -> dict:
     """The fields of the table, from the groups of sentences and the group of each row [N]."""
     groups = list(groups)
     texts = tuple(sentence for sentences in groups for sentence in sentences)
+    mirror = np.arange(len(texts), dtype=np.int32)
+    if mirrored:
+        others = tuple(map(mirrored_sentence, texts))
+        mirror, texts = mirror + np.int32(len(texts)), texts + others
+        mirror = np.concatenate([mirror, mirror - np.int32(len(others))])
     encoded = {text: encode_caption(tokenizer, text, limit) for text in dict.fromkeys(texts)}
     lengths = np.array([len(encoded[text][0]) for text in texts], np.int32)
     tokens = np.full((len(texts), lengths.max()), tokenizer.pad_id, np.int32)
@@ -184,6 +208,7 @@ def _tokenized(
     return {
         "tokens": tokens,
         "lengths": lengths,
+        "mirror": mirror,
         "start": (np.cumsum(sizes, dtype=np.int32) - sizes)[group],
         "count": sizes[group],
         "texts": texts,

@@ -160,9 +160,17 @@ def channels_of(store) -> str:
     return getattr(store, "channels", USUAL)
 
 
-def with_captions(build, captions: CaptionTable, seed: int, draws: list) -> Batch:
+def is_mirrored(feed: Feed, seed: int, turn: int, row: int) -> bool:
+    """Whether a clip is mirrored in a pass; then its caption is, too."""
+    return feed.mirror > 0 and _generator(seed, turn, row, 2).random() < feed.mirror
+
+
+def with_captions(build, captions: CaptionTable, feed: Feed, seed: int, draws: list) -> Batch:
     # A separate random stream: captions must not change the augmentation.
-    drawn = [captions.draw(row, _generator(seed, turn, row, 1)) for turn, row in draws]
+    drawn = [
+        captions.draw(row, _generator(seed, turn, row, 1), is_mirrored(feed, seed, turn, row))
+        for turn, row in draws
+    ]
     tokens, lengths = zip(*drawn, strict=True)
     return build(draws) | {"tokens": np.stack(tokens), "lengths": np.array(lengths, np.int32)}
 
@@ -189,8 +197,7 @@ def build_batch(
     }
     for x, (turn, row) in zip(batch["x"], draws, strict=True):
         if row >= 0:
-            rng = None if seed is None else _generator(seed, turn, row)
-            joints = _load(store, row, feed, graph, rng, view)
+            joints = _load(store, row, feed, graph, None if seed is None else (seed, turn), view)
             for name, out in zip(names, x, strict=True):
                 fit_persons(_stream(joints, name, graph, feed), out, feed.second_person)
     return batch if feed.streams else batch | {"x": batch["x"][:, 0]}
@@ -210,10 +217,11 @@ def _load(
     row: int,
     feed: Feed,
     graph: Graph,
-    rng: np.random.Generator | None,
+    draw: tuple[int, int] | None,
     view: ClipView | None,
 ) -> np.ndarray:
-    """The joints of one clip's persons as drawn, float32 [M, T, V, C]."""
+    """The joints of one clip's persons, [M, T, V, C]; in training `draw` is (seed, pass)."""
+    rng = None if draw is None else _generator(*draw, row)
     joints = store.joints(row)
     _check_clip(joints, store, row)
     joints = chosen(joints, channels_of(store), feed.channels)
@@ -234,7 +242,7 @@ def _load(
         joints = change_view(joints, view, swap, feed.coordinates)
     x = FEEDERS[feed.feeder](joints, rng, **options)
     if rng is not None:  # before the stream, as in SkateFormer: a bone to a dropped joint is long
-        x = augment(x, rng, feed, other_side(graph) if feed.mirror else None)
+        x = augment(x, rng, feed, other_side(graph) if is_mirrored(feed, *draw, row) else None)
     return x
 
 

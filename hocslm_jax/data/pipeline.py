@@ -69,7 +69,7 @@ def train_iterator(
     draw = functools.partial(_draws, rows, seed, batch_size, shard)
     build = functools.partial(build_batch, store, feed, feed.graph_of(store), seed)
     if captions is not None:
-        build = functools.partial(with_captions, build, captions, seed)
+        build = functools.partial(with_captions, build, captions, feed, seed)
     if teacher is not None:
         build = functools.partial(with_teacher, build, teacher)
     return _prefetched(grain.MapDataset.range(steps).map(draw).map(build), threads)

@@ -186,8 +186,13 @@ def training_captions(config, store, language: Language, shuffled: bool) -> Capt
     lm = config.lm
     seed = config.seed if shuffled else None
     rows = store.rows(config.data.protocol, "train")
-    table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions, seed, rows)
+    mirrored = config.data.mirror > 0
+    table = caption_table(
+        store, language.tokenizer, lm.max_tokens, lm.captions, seed, rows, mirrored
+    )
     notes = [f"{table.num_from_bank:,} of {len(rows):,} training clips use the caption bank"]
+    if mirrored:
+        notes.append("half of them are about mirrored clips")
     if table.num_cut:
         notes.append(f"{table.num_cut:,} were longer than {lm.max_tokens} tokens and cut")
     if table.num_stray:

@@ -158,6 +158,19 @@ def test_draws_come_from_the_rows_own_sentences(store, tokens):
     assert (first[0] == second[0]).all() and first[1] == second[1]
 
 
+def test_a_mirrored_clip_has_the_sentence_with_left_and_right_exchanged(store, tokens):
+    texts = ("Left hand up, right away.", "Someone jumps.", "The right foot passes the left one.")
+    write(store.path.parent, *(own(store.ids[row], text) for row, text in enumerate(texts)))
+    table = caption_table(store, tokens, 300, mirrored=True)
+    wanted = ("Right hand up, right away.", texts[1], "The left foot passes the right one.")
+    rng = np.random.default_rng(0)
+    for row, (plain, other) in enumerate(zip(texts, wanted, strict=True)):
+        for mirrored, sentence in ((False, plain), (True, other)):
+            ids, length = table.draw(row, rng, mirrored)
+            assert tokens.decode(ids[: length - 1]) == sentence
+        assert table.sentences(row) == (plain,)
+
+
 def test_shuffling_permutes_sentences_of_the_given_rows(tmp_path, tokens):
     store = make_store(tmp_path, labels=[i % 3 for i in range(60)])
     write(tmp_path, *(own(f"c{i}", f"Sentence {i}.") for i in range(60)))

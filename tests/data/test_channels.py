@@ -128,7 +128,7 @@ def test_views_of_flat_test_clips_turn_in_the_plane():
 
 def test_a_mirror_exchanges_the_confidence_of_left_and_right_too():
     joints, swap = clip("xyc").swapaxes(0, 1), other_side(COCO)
-    feed = Feed(feeder="ntu", channels="xyc", mirror=1.0)
+    feed = Feed(feeder="ntu", channels="xyc")
     x = augment(joints, np.random.default_rng(0), feed, swap)
     np.testing.assert_array_equal(x, joints[:, :, swap] * np.array([-1, 1, 1], np.float32))
     lost = augment(

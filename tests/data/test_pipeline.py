@@ -6,9 +6,10 @@ import grain
 import numpy as np
 import pytest
 
+from hocslm_jax.data.augment import mirror
 from hocslm_jax.data.pipeline import Feed, eval_batches, steps_per_epoch, train_iterator
 from hocslm_jax.errors import UserError
-from hocslm_jax.graph import UCLA20, Graph
+from hocslm_jax.graph import UCLA20, Graph, other_side
 
 PAIR = Graph("pair", ("root", "tip"), ((1, 0),), 0)
 
@@ -218,6 +219,22 @@ def test_strong_augmentations_act_in_training_alone():
     assert ((batch["x"] == 0).all(axis=(1, 2, 3)).sum(axis=-1) == 1).all()
     for batch in eval_batches(STORE, "p", "test", feed, batch_size=13):
         assert not (batch["x"] == 0).all(axis=(1, 2, 3)).any()
+
+
+def test_a_clip_and_its_caption_are_mirrored_together():
+    class Told:  # a table of captions, each of which tells whether it is about a mirrored clip
+        def draw(self, row, rng, mirrored):
+            return np.array([mirrored]), 1
+
+    still, told = Feed(frames=8, repeat=3), Told()
+    feed = dataclasses.replace(still, mirror=0.5)
+    pairs = zip(take(4, feed=feed, captions=told), take(4, feed=still), strict=True)
+    for batch, plain in pairs:
+        for x, mirrored, other in zip(batch["x"], batch["tokens"], plain["x"], strict=True):
+            wanted = mirror(other, other_side(UCLA20)) if mirrored else other
+            np.testing.assert_array_equal(x, wanted)
+    shares = [batch["tokens"].mean() for batch in take(12, feed=feed, captions=told)]
+    assert 0.2 < np.mean(shares) < 0.8
 
 
 def test_another_graph_changes_the_bones():
