@@ -221,7 +221,8 @@ def example_loss(model: DecoderLM, prompt: np.ndarray, batch: dict, key: jax.Arr
     captions, table = batch["captions"], params["embed"]["embedding"]  # [B, L], [V, H]
     words = jnp.concatenate([batch["names"], captions], axis=1)  # [B, S]
     choose, shake, share = jax.random.split(key, 3)
-    kept = jax.random.uniform(share, (len(words), 1))  # share of the words to keep
+    # The share of the words to keep is small for most, so that the name and its values count.
+    kept = jax.random.uniform(share, (len(words), 1)) ** 6
     kept = jax.random.uniform(choose, words.shape) < kept  # [B, S]
     kept = (kept | (jnp.arange(words.shape[1]) < NAME_TOKENS)) & (words >= 0)
     # [B, H], the mean of the kept words, with the norm of an embedding
