@@ -103,6 +103,14 @@ def _stack(graph: Graph, equation, *inputs: Tensor) -> Tensor:
     return graph.node("Concat", *parts, shape=shape, axis=axis)
 
 
+def _unstack(graph: Graph, equation, x: Tensor) -> list[Tensor]:
+    axis, x = equation.params["axis"], _whole(graph, equation, x)
+    single = [1 if place == axis else size for place, size in enumerate(x.shape)]
+    rows = [cut(graph, x, [(at, at + 1, 1, axis)], single) for at in range(x.shape[axis])]
+    pairs = zip(rows, equation.outvars, strict=True)
+    return [graph.reshaped(row, out.aval.shape) for row, out in pairs]
+
+
 def _pad(graph: Graph, equation, x: Tensor, fill: Tensor) -> Tensor:
     low, high, inner = zip(*equation.params["padding_config"], strict=True)
     if any(inner) or min(*low, *high) < 0:
@@ -262,6 +270,7 @@ OPERATORS: dict[str, Callable] = {
     "square": _square,
     "squeeze": _reshape,
     "stack": _stack,
+    "unstack": _unstack,
     "stop_gradient": _unchanged,
     "sub": _elementwise("Sub"),
     "tanh": _elementwise("Tanh"),

@@ -273,31 +273,6 @@ def test_large_coordinates_are_not_bad():
     assert np.isfinite(batch["x"]).all() and batch["x"].any()
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"feeder": "nwucla"}, r"'nwucla'; did you mean 'nw_ucla'"),
-        ({"stream": "bones"}, r"'bones'; did you mean 'bone'"),
-        ({"second_person": "zero"}, r"did you mean 'zeros'"),
-        ({"frames": 0}, r"data.frames must be at least 1, got 0"),
-        ({"repeat": 0}, r"data.repeat"),
-        ({"num_persons": 0}, r"data.num_persons"),
-        ({"drop_axis": 1.5}, r"data.drop_axis must be between 0 and 1, got 1.5"),
-        ({"drop_joints": -0.1}, r"data.drop_joints"),
-        ({"p_interval": (0.9, 0.5)}, r"data.p_interval"),
-        ({"test_interval": 0.0}, r"data.test_interval"),
-    ],
-)
-def test_feed_refuses_what_makes_no_sense(change, message):
-    with pytest.raises(UserError, match=message):
-        Feed(**change)
-
-
-def test_feed_reads_a_config():
-    config = {"dataset": "nw_ucla", "stream": "k2", "repeat": 5, "threads": 2, "graph": ""}
-    assert Feed.from_config(config) == Feed(stream="k2", repeat=5)
-
-
 def test_requests_that_cannot_be_met():
     empty = MemoryStore(())
     with pytest.raises(UserError, match="no clips in its train split"):
