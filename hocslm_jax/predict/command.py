@@ -158,3 +158,5 @@ def _check(args: argparse.Namespace, files: Sequence[Path]) -> None:
         check_picture(args.out)
         if len(files) > 1:
             raise UserError(f"--out {args.out} draws one clip: give one file, not {len(files)}")
+    if files and not any(path.exists() for path in files):
+        raise UserError(brief(f"{files[0]} does not exist"))

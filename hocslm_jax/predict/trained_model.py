@@ -115,6 +115,13 @@ class TrainedModel(Predictor):
         if not any_unit and (odd := odd_size(skeleton_size(clip[..., :3]), self.usual_size)):
             yield odd
 
+    @property
+    def pretrained(self) -> Path:
+        """The folder of the language model that the run pretrained, perhaps for several runs."""
+        beside = self.folder / "lm"
+        shared = self.config.lm.folder  # "" in releases, whose paths are not trusted
+        return Path(shared) if shared and not beside.is_dir() else beside
+
     @functools.cached_property
     def language(self) -> Language:
         """The language model that describes clips; loaded on first use.
@@ -136,7 +143,7 @@ class TrainedModel(Predictor):
                 f"with as --lm (it names {named})"
             )
         if name is None:
-            name = lm.name if lm.init == "load" else self.folder / "lm"
+            name = lm.name if lm.init == "load" else self.pretrained
             if lm.init != "load" and not name.is_dir():
                 raise UserError(f"{name}, the run's language model, is missing: give it as --lm")
         folder = resolve(name) if is_gguf(name) else find_folder(name)

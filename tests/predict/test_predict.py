@@ -153,6 +153,9 @@ def test_classification_needs_no_dataset_or_language_model(trained, tmp_path):
         moved.predict(trained.clips[:1], Decoding())
     named = load_run(alone, lm=trained.workdir / "lm")
     assert named.language.model == trained.run.language.model
+    shared = moved.config.copy_and_resolve_references()
+    shared.lm.folder = str(trained.workdir / "lm")  # several runs with one language model
+    assert dataclasses.replace(moved, config=shared).language.model == named.language.model
     write_lm(tmp_path / "wide", width=32)
     with pytest.raises(UserError, match=r"hidden size of 32, but .* one of 16"):
         load_run(alone, lm=tmp_path / "wide").predict(trained.clips[:1], Decoding())
@@ -247,14 +250,15 @@ def test_verb_for_people(trained, files, expected, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["none.npy"], "no file could be used"),
+        (["none.npy"], "none.npy does not exist"),
+        ([__file__], "no file could be used"),
         (["none.npy", "--top", 0], "--top 0: at least 1"),
         (["none.npy", "--batch-size", 0], "--batch-size 0: at least 1"),
         (["none.npy", "--out", "clip.jpeg"], ".png or .gif"),
         (["a.npy", "b.npy", "--out", "clip.gif"], "one file"),
         (["none.npy", "--top-p", 0.5], "need sampling"),
         (["none.npy", "--lm", "elsewhere"], "needs --describe"),
-        (["none.npy", "--describe", "--lm", "elsewhere"], "there is no folder elsewhere"),
+        ([__file__, "--describe", "--lm", "elsewhere"], "there is no folder elsewhere"),
     ],
 )
 def test_verb_says_what_it_cannot_do(trained, capsys, options, message):
