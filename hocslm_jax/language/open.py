@@ -56,8 +56,11 @@ class LanguageSettings:
       captions: "auto" (the clips' own, otherwise the bank of the classes), "clips" or "bank".
       prompt: the sentence between the visual token and the caption.
       prompt_mode: "soft" (trained, initialised with that sentence) or "text" (fixed).
+      bos: True puts the model's BOS token before the visual token. Pretrained models hardly look at
+        what the first vector says, whatever it is.
       projector_reads: its input, "feature" (eq. 12) or "joints", see `models.FusionConfig`.
       projector_width: hidden width of the projector.
+      projector_init: "random", or "captions": see `language.align`; needs a trained encoder.
       ln_gain: initial scale of the visual token: "embed_rms" (as word embeddings) or "one".
       describe: number of test clips to describe at the end; 0 = none, -1 = all.
     """
@@ -75,8 +78,10 @@ class LanguageSettings:
     captions: str = "auto"
     prompt: str = "Describe the action performed by the person:"
     prompt_mode: str = "soft"
+    bos: bool = False
     projector_reads: str = "feature"
     projector_width: int = 1024
+    projector_init: str = "random"
     ln_gain: str = "embed_rms"
     describe: int = 256
 
@@ -119,7 +124,7 @@ def open_language(lm, mesh: jax.sharding.Mesh, folder: str | Path) -> Language:
     shapes = param_shapes(config, dtype, model.weights)
     placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
     params = load_params(resolve(folder), config, placed, dtype, model.weights)
-    words = np.asarray(language.tokenizer.encode(lm.prompt))  # [P]
+    words = np.asarray(prompt_ids(lm, config, language.tokenizer))  # [P]
 
     # Jitted and replicated, because a host need not hold the whole table.
     @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
@@ -141,13 +146,28 @@ def open_without_weights(lm, folder: str | Path) -> Language:
     check_language(lm)
     config, tokenizer = read_language(resolve(folder))
     dtype = lm.dtype or ("bfloat16" if lm.init == "load" else "float32")
+    words = prompt_ids(lm, config, tokenizer)
+    prompt = np.zeros((len(words), config.hidden_size), np.float32)
+    model = DecoderLM(config, dtype=dtype, remat=lm.remat, weights=lm.weights)
+    check_sizes(config, model.weights)
+    return Language(str(folder), model, {}, tokenizer, prompt, 1.0)
+
+
+def prompt_ids(lm, config: LMConfig, tokenizer: Tokenizer) -> list[int]:
+    """The tokens of the prompt [P], of which `leading_vectors` precede the visual token."""
     words = tokenizer.encode(lm.prompt)
     if not words:
         raise UserError("lm.prompt is empty: give it a sentence")
-    prompt = np.zeros((len(words), config.hidden_size), np.float32)
-    model = DecoderLM(config, dtype=dtype, remat=lm.remat, weights=weights_of(lm))
-    check_sizes(config, model.weights)
-    return Language(str(folder), model, {}, tokenizer, prompt, 1.0)
+    if not leading_vectors(lm):
+        return words
+    if config.bos_token_id not in range(config.vocab_size):
+        raise UserError("lm.bos=true, but this language model has no BOS token: leave it out")
+    return [config.bos_token_id, *words]
+
+
+def leading_vectors(lm) -> int:
+    """How many vectors precede the visual token: a BOS token or, in the paper, none."""
+    return int(lm.bos)
 
 
 def read_language(folder: Path) -> tuple[LMConfig, Tokenizer]:
@@ -178,6 +198,7 @@ def fusion_config(lm, language: Language, classify_on: str) -> FusionConfig:
         gain=language.gain if lm.ln_gain == "embed_rms" else 1.0,
         reads=lm.projector_reads,
         classify_on=classify_on,
+        leading=leading_vectors(lm),
     )
 
 
@@ -227,11 +248,6 @@ def packing_grid(config, store, language: Language, table: CaptionTable, mesh) -
     return grid
 
 
-def weights_of(lm) -> str:
-    """`lm.weights`, which older runs do not have."""
-    return lm.get("weights", "")
-
-
 def check_language(lm) -> None:
     """Raises UserError for a value of `config.lm` that is unknown or out of range."""
     for name, known in (
@@ -240,14 +256,15 @@ def check_language(lm) -> None:
         ("captions", ("auto", "clips", "bank")),
         ("prompt_mode", ("soft", "text")),
         ("projector_reads", READS),
+        ("projector_init", ("random", "captions")),
         ("ln_gain", ("embed_rms", "one")),
     ):
         if lm[name] not in known:
             raise UserError(f"lm.{name} is {lm[name]!r}: use one of {', '.join(known)}")
-    if weights_of(lm) not in ("", *KINDS):
+    if lm.weights not in ("", *KINDS):
         known = ", ".join(KINDS)
         raise UserError(f"lm.weights is {lm.weights!r}: use one of {known}, or leave it empty")
-    if weights_of(lm) and lm.init != "load":
+    if lm.weights and lm.init != "load":
         raise UserError(
             f"lm.weights={lm.weights} is for a language model that is loaded: name one with "
             "llm=…, or leave lm.weights empty for the small one that is trained here"

@@ -30,7 +30,7 @@ from hocslm_jax.files.atomic import held, read_json, write_json
 from hocslm_jax.files.checksums import seal
 from hocslm_jax.hosts import say
 from hocslm_jax.language.attributes import read_attributes, reword
-from hocslm_jax.models.hocslm import caption_states
+from hocslm_jax.models.hocslm import caption_states, prefix_of
 from hocslm_jax.models.lm import (
     DecoderLM,
     LMConfig,
@@ -230,8 +230,7 @@ def example_loss(model: DecoderLM, prompt: np.ndarray, batch: dict, key: jax.Arr
     summary *= jax.lax.rsqrt(jnp.mean(summary**2, axis=1, keepdims=True) + 1e-8)
     summary += NOISE * jax.random.normal(shake, summary.shape)
     summary *= jnp.sqrt(jnp.mean(table**2))
-    prompts = jnp.broadcast_to(table[prompt], (len(words), len(prompt), table.shape[1]))
-    prefix = jnp.concatenate([summary[:, None], prompts], axis=1)  # [B, 1 + P, H]
+    prefix = prefix_of(summary, table[prompt])  # [B, 1 + P, H]
     tokens, mask = jnp.maximum(captions, 0), (captions >= 0).astype(jnp.float32)
     hidden = caption_states(model, params, prefix, tokens)  # [B, L, H]
     return losses.caption(hidden, head_matrix(params), tokens, mask, tokens.shape[1])[0]

@@ -185,9 +185,15 @@ def pooled(features: jax.Array) -> jax.Array:
 
 
 def with_feature(model: nn.Module, variables: dict, x: jax.Array) -> tuple[Any, jax.Array]:
-    """The output of a model for clips x [B, M, T, V, C], and the pooled feature [B, D] in it.
+    """The output of a model for clips x [B, M, T, V, C], and the pooled feature [B, D] in it."""
+    output, features = with_features(model, variables, x)
+    return output, features if features.ndim == 2 else pooled(features)
 
-    The model's submodule `encoder` returns [B, V, D]; one of your own may also return [B, D].
+
+def with_features(model: nn.Module, variables: dict, x: jax.Array) -> tuple[Any, jax.Array]:
+    """The output of a model for clips x [B, M, T, V, C], and what its submodule `encoder` returns.
+
+    This is [B, V, D]; an encoder of your own may also return [B, D].
     """
     output, state = model.apply(
         variables,
@@ -196,8 +202,7 @@ def with_feature(model: nn.Module, variables: dict, x: jax.Array) -> tuple[Any, 
         mutable=["intermediates"],
         capture_intermediates=lambda module, _: module.name == "encoder",
     )
-    features = state["intermediates"]["encoder"]["__call__"][0]
-    return output, features if features.ndim == 2 else pooled(features)
+    return output, state["intermediates"]["encoder"]["__call__"][0]
 
 
 class Recogniser(nn.Module):

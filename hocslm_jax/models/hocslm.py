@@ -1,7 +1,8 @@
 """HocSLM's trainable part: encoder, classifier, and the fusion with a language model (SSF).
 
 In: clips x [B, M, T, V, C]. Out: class logits [B, classes] and the prefix [v; P] of eq. 13,
-[B, 1 + P, H], one visual token and a prompt in the embedding space of a language model of width H.
+[B, 1 + P, H], one visual token and a prompt in the embedding space of a language model of width H;
+`FusionConfig.leading` vectors of the prompt may precede the token.
 The frozen language model is not part of it, but an argument of the objective.
 """
 
@@ -36,6 +37,7 @@ class FusionConfig:
     Attributes:
       lm_width: H, the language model's hidden size.
       prompt_length: P, number of prompt vectors.
+      leading: how many of them precede the visual token; 0 in the paper.
       width: hidden width of the projector; not given in the paper.
       gain: initial scale of the LayerNorm. At 1, the norm of the visual token is about 30 times
         that of a word's embedding, which hides the prompt; the RMS of the embedding table makes
@@ -51,6 +53,7 @@ class FusionConfig:
     gain: float = 1.0
     reads: str = "feature"
     classify_on: str = "feature"
+    leading: int = 0
 
     def __post_init__(self):
         if self.reads not in READS:
@@ -119,12 +122,18 @@ class HocSLM(nn.Module):
         feature = pooled(self.metered("cls", features))  # [B, D]
         seen = visual if fusion.classify_on == "visual" else feature
         logits = classifier(seen, self.num_classes, self.config.dropout, train)
-        prompts = jnp.broadcast_to(prompt, (x.shape[0], *shape))  # [B, P, H]
-        return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
+        return logits, prefix_of(visual, prompt, fusion.leading)
 
     def metered(self, loss: str, features: jax.Array) -> jax.Array:
         meter = self.get_variable("meters", loss)
         return features if meter is None else metered(features, meter)
+
+
+def prefix_of(visual: jax.Array, prompt: jax.Array, leading: int = 0) -> jax.Array:
+    """Visual tokens [B, H] behind `leading` of the prompt's vectors [P, H]: [B, 1 + P, H]."""
+    prompts = jnp.broadcast_to(prompt, (len(visual), *prompt.shape))  # [B, P, H]
+    parts = [prompts[:, :leading], visual[:, None], prompts[:, leading:]]
+    return jnp.concatenate(parts, axis=1)
 
 
 def caption_states(lm: nn.Module, params: dict, prefix: jax.Array, tokens: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ from hocslm_jax.data.prepare.ntu.classes import NTU60, NTU120
 from hocslm_jax.data.store import FEEDER_OF, Store, open_store
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import NTU25, UCLA20
-from hocslm_jax.language.open import Language, fusion_config
+from hocslm_jax.language.open import Language, fusion_config, leading_vectors
 from hocslm_jax.language.pretrain import lm_config
 from hocslm_jax.models import build_model
 from hocslm_jax.models.lm import (
@@ -162,7 +162,7 @@ def shapes_of(lm, sizes: LMConfig, mesh, attention: str | None = None) -> Langua
     shapes = param_shapes(sizes, dtype, lm.weights)
     placed = sharding.tree_shardings(shapes, mesh, sharding.lm_rules(lm.fsdp))
     words = re.findall(r"\w+|[^\w\s]", lm.prompt)  # a common word is one token
-    prompt = np.zeros((len(words), sizes.hidden_size), np.float32)
+    prompt = np.zeros((leading_vectors(lm) + len(words), sizes.hidden_size), np.float32)
     params = sharding.abstract(shapes, placed)
     attention = attention or attention_for(mesh.devices.flat[0].platform, sizes, dtype)
     model = DecoderLM(sizes, dtype, lm.remat, attention, lm.weights)

@@ -26,6 +26,7 @@ from hocslm_jax.errors import UserError
 from hocslm_jax.evaluate.results import read_result
 from hocslm_jax.files.atomic import read_json
 from hocslm_jax.graph import NTU25, Graph, resolve_graph
+from hocslm_jax.language.open import leading_vectors
 from hocslm_jax.models import FusionConfig, build_model
 from hocslm_jax.models.formulations import traced_for
 from hocslm_jax.predict.predictor import Ensemble, Predictor
@@ -141,14 +142,15 @@ def about_run(workdir: Path) -> dict:
     Raises:
         UserError: there is no run, or it is damaged.
     """
-    from hocslm_jax.train import checkpoint  # imports Orbax, which releases do not need
+    from hocslm_jax.train import checkpoint, experiment  # import Orbax, which releases do not need
 
     meta = checkpoint.read_run(workdir)
+    config = checkpoint.plain(experiment.from_run(meta["config"]))
     model = read_json(workdir / MODEL, "rerun the training, which writes it")
     result = workdir / "result.json"
     metrics = read_result(result) if result.is_file() else {}
     data = {"dataset": meta["dataset"]} if "dataset" in meta else {}  # see `train.identity`
-    return {"config": meta["config"], "model": model, "metrics": metrics} | data
+    return {"config": config, "model": model, "metrics": metrics} | data
 
 
 @contextlib.contextmanager
@@ -221,4 +223,5 @@ def _fusion(config: ConfigDict, shapes: dict[str, list[int]]) -> FusionConfig | 
     classify_on = stages[config.stage].classify_on
     lm = config.lm
     sizes = {"lm_width": width, "prompt_length": length, "width": lm.projector_width}
+    sizes["leading"] = leading_vectors(lm)
     return FusionConfig(**sizes, reads=lm.projector_reads, classify_on=classify_on)

@@ -30,6 +30,7 @@ LANGUAGE = {  # how text enters the model; not `name` and `folder`, which are pa
     "max_tokens": 48,
     "captions": "auto",
     "prompt_mode": "soft",
+    "bos": False,
     "projector_reads": "feature",
     "projector_width": 1024,
     "ln_gain": "embed_rms",

@@ -19,6 +19,7 @@ from hocslm_jax.language.describe import class_sentences, log_likelihoods, sente
 from hocslm_jax.language.description_scores import class_likelihoods
 from hocslm_jax.language.open import Language
 from hocslm_jax.models.encoder import with_feature
+from hocslm_jax.models.hocslm import prefix_of
 from hocslm_jax.models.lm import DecoderLM, init_params
 from hocslm_jax.predict.predictor import BATCH_SIZE, usual_batch
 from hocslm_jax.predict.trained_model import TrainedModel
@@ -95,7 +96,7 @@ def rank(model: TrainedModel, store, options: Options) -> dict:
     sentences = class_sentences(language, texts, options.sentences, limit)
     few = spaced(len(training.labels), options.calibration_clips)
     prompt = np.asarray(model.variables["params"]["prompt"])  # [P, H]
-    rest = (training.visual[few], prompt, sentences)
+    rest = (training.visual[few], prompt, sentences, model.fusion.leading)
     raw, calibrated = language_scores(language.model, language.params, visual, *rest)
     embedded, fit = class_embeddings(language, sentences), (training.visual, training.labels)
     embedding = [class_ranking.embedding_scores(*fit, v, embedded) for v in visual]
@@ -122,7 +123,7 @@ def make_reader(model: TrainedModel, store) -> Callable[[str, int], Clips]:
     def outputs(variables, x):
         x = sharding.spread(model.mesh, x)
         (_, prefix), feature = with_feature(model.model, variables, x)
-        return prefix[:, 0], feature
+        return prefix[:, model.fusion.leading], feature
 
     def read(split: str, limit: int) -> Clips:
         rows, found = [], []
@@ -151,9 +152,10 @@ def language_scores(
     reference: np.ndarray,
     prompt: np.ndarray,
     sentences: tuple[np.ndarray, np.ndarray],
+    leading: int = 0,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Scores [N, C] of each set of visual tokens [N, H], raw and calibrated by the reference."""
-    rest = (prompt, sentences)
+    rest = (prompt, sentences, leading)
     base = sentence_likelihoods(network, params, reference, *rest)  # [M, C, K]
     raw = [sentence_likelihoods(network, params, tokens, *rest) for tokens in visual]
     less = [class_ranking.calibrated(found, base) for found in raw]
@@ -166,21 +168,22 @@ def sentence_likelihoods(
     visual: np.ndarray,
     prompt: np.ndarray,
     sentences: tuple[np.ndarray, np.ndarray],
+    leading: int = 0,
 ) -> np.ndarray:
     """Log-likelihoods of `class_sentences` behind each visual token [N, H]: [N, C, K].
 
     Args:
         network, params: the language model.
-        prompt: [P, H], between visual token and sentence.
+        prompt: [P, H], between visual token and sentence, but for `leading` vectors before it.
     """
     tokens, lengths = sentences
     flat = (tokens.reshape(-1, tokens.shape[-1]), lengths.reshape(-1))
     size, found = usual_batch(len(visual)), []
     for start in range(0, len(visual), size):
         part = visual[start : start + size]
-        rows = np.resize(part, (size, part.shape[1]))[:, None]  # the last batch is filled up
-        prefix = np.concatenate([rows, np.broadcast_to(prompt, (size, *prompt.shape))], axis=1)
-        scored = log_likelihoods(network, params, jnp.asarray(prefix), *flat)  # [size, C K]
+        rows = np.resize(part, (size, part.shape[1]))  # the last batch is filled up
+        prefix = prefix_of(jnp.asarray(rows), jnp.asarray(prompt), leading)
+        scored = log_likelihoods(network, params, prefix, *flat)  # [size, C K]
         found.append(np.asarray(scored)[: len(part)])
     return np.concatenate(found).reshape(len(visual), *lengths.shape)
 

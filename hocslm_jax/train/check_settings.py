@@ -119,7 +119,7 @@ _BY_CONDITION = {
     "a stage that describes": """loss.cls loss.gen lm.chunk lm.pack lm.max_tokens lm.captions
         lm.describe""",
     "a stage with language": """lm.init lm.dtype lm.remat lm.fsdp lm.prompt lm.prompt_mode
-        lm.projector_reads lm.projector_width lm.ln_gain""",
+        lm.projector_reads lm.projector_width lm.projector_init lm.ln_gain lm.bos""",
     "a stage with language and lm.init=load": "lm.name lm.weights",
     "a stage with language and lm.init=pretrain": """lm.pretrain.vocab_size lm.pretrain.hidden_size
         lm.pretrain.num_layers lm.pretrain.num_heads lm.pretrain.num_kv_heads

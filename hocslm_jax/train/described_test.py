@@ -4,11 +4,7 @@ In: a `Run` and its last weights. Out: `descriptions.jsonl`, the scores for `res
 few lines on the terminal.
 """
 
-from collections.abc import Callable
-
-import jax
-
-from hocslm_jax import hosts, sharding
+from hocslm_jax import hosts
 from hocslm_jax.data.caption_bank import bank
 from hocslm_jax.data.captions import caption_table, own_captions
 from hocslm_jax.evaluate.results import accuracy_text
@@ -16,13 +12,13 @@ from hocslm_jax.hosts import say
 from hocslm_jax.language.attributes import PROBED, read_facts, score_attributes, summary_line
 from hocslm_jax.language.describe import (
     Decoding,
+    by_row,
     class_sentences,
     describe_clips,
     summarise,
-    visual_tokens,
 )
 from hocslm_jax.language.description_scores import DESCRIPTIONS, write_descriptions
-from hocslm_jax.language.open import Language
+from hocslm_jax.language.open import Language, leading_vectors
 from hocslm_jax.train.jitted import make_likelihoods
 from hocslm_jax.train.setup import Run
 
@@ -34,7 +30,7 @@ def describe(run: Run, language: Language, variables: dict) -> dict:
     """Describes `config.lm.describe` test clips, evenly spaced; returns the scores."""
     lm, store = run.config.lm, run.store
     say("describing test clips")
-    prefixes = make_prefixes(run, variables)
+    prefixes = run.outputs(lambda v, x: run.model.apply(v, x, train=False)[1], variables)
     said, likelihood = describe_clips(
         language,
         prefixes,
@@ -46,12 +42,12 @@ def describe(run: Run, language: Language, variables: dict) -> dict:
     table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions)
     rows, scores = summarise(store, said, likelihood, table.sentences)
     hosts.on_first(lambda: write_descriptions(run.workdir / DESCRIPTIONS, rows))
-    scores["attributes"] = attributes(run, prefixes, said)
+    scores["attributes"] = attributes(run, variables, said)
     show(rows, scores)
     return {"captions": scores}
 
 
-def attributes(run: Run, prefixes: Callable, said: dict[int, str]) -> dict[str, dict[str, int]]:
+def attributes(run: Run, variables: dict, said: dict[int, str]) -> dict[str, dict[str, int]]:
     """`score_attributes` by the clips' own captions; {} where they have none.
 
     A bank's sentence is about the class, and not true of each clip.
@@ -60,26 +56,13 @@ def attributes(run: Run, prefixes: Callable, said: dict[int, str]) -> dict[str, 
     facts = read_facts(own_captions(run.store, lm.captions)[0])
     if not any(facts.get(row) for row in said):
         return {}
+    place = leading_vectors(lm)
+    visual = run.outputs(lambda v, x: run.model.apply(v, x, train=False)[1][:, place], variables)
     tokens = {}
     for split, limit in (("test", lm.describe), ("train", PROBED)):
-        tokens |= visual_tokens(prefixes, run.test_batches(limit, split=split))
+        tokens |= by_row(visual, run.test_batches(limit, split=split))
     train = [row for row in run.store.rows(data.protocol, "train").tolist() if row in tokens]
     return score_attributes(said, facts, tokens, train)
-
-
-def make_prefixes(run: Run, variables: dict) -> Callable:
-    """Returns a function: batch of this host -> (prefixes [B, 1 + P, H], rows [B]) of all hosts."""
-    placed, size = sharding.batch_sharding(run.mesh), run.config.train.eval_batch_size
-
-    @jax.jit
-    def prefixes(variables, x):
-        return run.model.apply(variables, x, train=False)[1]
-
-    def of_batch(batch):
-        put = sharding.shard_batch(placed, {"x": batch["x"], "row": batch["row"]}, size)
-        return prefixes(variables, put["x"]), put["row"]
-
-    return of_batch
 
 
 def show(rows: list[dict], scores: dict) -> None:

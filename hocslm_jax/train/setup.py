@@ -136,6 +136,17 @@ class Run:
         options = {"batch_size": size, "shard": self.shard(size), "threads": data.threads}
         return pipeline.eval_batches(*args, limit=limit, view=view, **options)
 
+    def outputs(self, function: Callable, variables: dict) -> Callable:
+        """Returns: test batch of this host -> (`function(variables, x)`, rows [B]) of all hosts."""
+        placed, size = sharding.batch_sharding(self.mesh), self.config.train.eval_batch_size
+        jitted = jax.jit(function)
+
+        def of_batch(batch):
+            put = sharding.shard_batch(placed, {"x": batch["x"], "row": batch["row"]}, size)
+            return jitted(variables, put["x"]), put["row"]
+
+        return of_batch
+
 
 def build_run(
     config,

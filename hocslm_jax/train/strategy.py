@@ -31,6 +31,7 @@ from hocslm_jax.language.pretrain import check_unseen, corpus, pretrain
 from hocslm_jax.models import build_model, encoder_config
 from hocslm_jax.models.lm import resolve
 from hocslm_jax.train import (
+    aligned_start,
     augmented_test,
     beginning,
     check_settings,
@@ -66,6 +67,7 @@ def train(config, workdir: str | Path, build: Callable = build_model) -> int:
 def _train(config, workdir: Path, build: Callable) -> int:
     stages = read_stages(config)
     opener = functools.cache(functools.partial(setup.open_data, config.data))  # read once
+    aligned_start.check(config, stages)
     language, previous = None, None
     if names := config.data.streams:
         say(f"one program for {', '.join(names)} (not data.stream), in {workdir}/STREAM at the end")
@@ -93,6 +95,7 @@ def _train(config, workdir: Path, build: Callable) -> int:
         initial = functools.cache(functools.partial(initial_weights, run, language, previous))
         if lineage.comparable(stage, folder):
             run = lineage.marked(run, initial(), source)
+        initial = aligned_start.beginning(run, language, initial)
         ending = loop.train(run, initial, last_steps(run, language) if last else None)
         if ending.stopped and not (last and ending.finished):
             if ending.finished:

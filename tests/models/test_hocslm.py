@@ -55,6 +55,14 @@ def test_an_initial_visual_token_has_the_norm_of_a_word(fused):
     np.testing.assert_array_equal(prefix[:, 1:], np.stack([variables["params"]["prompt"]] * 2))
 
 
+def test_leading_vectors_of_the_prompt_precede_the_visual_token(fused):
+    model, variables, x = fused
+    _, plain = run(model, variables, x)
+    behind = HocSLM(UCLA20, 4, dataclasses.replace(FUSION, leading=1), SMALL)
+    _, prefix = run(behind, variables, x)
+    np.testing.assert_array_equal(prefix, np.asarray(plain)[:, [1, 0, 2, 3]])
+
+
 @pytest.mark.parametrize("reads", READS)
 def test_a_token_tells_left_from_right_if_it_reads_the_joints(fused, reads):
     """Features of two joints change places: their mean, and so the class, stays."""

@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from flax import linen as nn
@@ -21,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from hocslm_jax.errors import UserError
 from hocslm_jax.graph import Graph
 from hocslm_jax.models import HocSLM, Projector, build_model
+from hocslm_jax.models.hocslm import prefix_of
 from hocslm_jax.train import experiment, loop, setup, strategy
 from hocslm_jax.train.stages import stage_config
 
@@ -91,9 +91,8 @@ class TinyHocSLM(HocSLM):
         visual = projector(self.metered("gen", feature))
         prompt = self.param("prompt", nn.initializers.normal(), shape)
         seen = visual if fusion.classify_on == "visual" else self.metered("cls", feature)
-        prompts = jnp.broadcast_to(prompt, (len(x), *shape))
         logits = nn.Dense(self.num_classes, name="classifier")(seen)
-        return logits, jnp.concatenate([visual[:, None], prompts], axis=1)
+        return logits, prefix_of(visual, prompt, fusion.leading)
 
 
 class TinyRecogniser(nn.Module):

@@ -53,7 +53,7 @@ class LMConfig:
     """A dense decoder; `head_dim` need not be `hidden_size / num_heads`.
 
     `eos_token_ids` holds every id that ends a text, the preferred one first; it may be empty.
-    `family` is a key of `FAMILIES`.
+    `bos_token_id` begins a text, if the model has such a token. `family` is a key of `FAMILIES`.
     """
 
     vocab_size: int
@@ -68,6 +68,7 @@ class LMConfig:
     tie_embeddings: bool = True
     max_positions: int = 40960
     eos_token_ids: tuple[int, ...] = ()
+    bos_token_id: int | None = None
     family: str = "qwen3"
     rope_scaling: RopeScaling | None = None
 
@@ -136,6 +137,7 @@ def from_hf(values: Mapping[str, Any], name: str = "config.json") -> LMConfig:
         rms_norm_eps=epsilon,
         tie_embeddings=bool(values.get("tie_word_embeddings", False)),
         eos_token_ids=tuple(eos if isinstance(eos, list) else [] if eos is None else [eos]),
+        bos_token_id=values.get("bos_token_id"),
         family=kind,
         rope_scaling=RopeScaling(*(rope[key] for key in RopeScaling._fields)) if scaled else None,
     )
@@ -152,6 +154,7 @@ def to_hf(config: LMConfig) -> dict[str, Any]:
         "rope_scaling": scaling and {"rope_type": "llama3", **scaling._asdict()},
         "rms_norm_eps": config.rms_norm_eps,
         "tie_word_embeddings": config.tie_embeddings,
+        "bos_token_id": config.bos_token_id,
         "eos_token_id": list(eos) if len(eos) > 1 else next(iter(eos), None),
         "hidden_act": "silu",
         "attention_bias": False,

@@ -125,13 +125,13 @@ def read_gguf_config(path: Path) -> LMConfig:
             values["head_dim"] = values.get("hidden_size", 0) // values["num_attention_heads"]
         scaling = found.get(f"{kind}.rope.scaling.type", "none")
         window = found.get(f"{kind}.attention.sliding_window")
-        eos = found.get("tokenizer.ggml.eos_token_id")
         values |= {
             "model_type": kind,
             "vocab_size": int(tensors[LAYOUT["embed/embedding"][1]].shape[1]),
             "rms_norm_eps": _shortest(found.get(f"{kind}.attention.layer_norm_rms_epsilon", 1e-6)),
             "tie_word_embeddings": LAYOUT["lm_head/kernel"][1] not in tensors,
-            "eos_token_id": eos,
+            "bos_token_id": found.get("tokenizer.ggml.bos_token_id"),
+            "eos_token_id": found.get("tokenizer.ggml.eos_token_id"),
             "layer_types": ["sliding_attention"] if window else [],
             "rope_scaling": None if scaling == "none" else {"rope_type": scaling},
         }
