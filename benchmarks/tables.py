@@ -22,8 +22,10 @@ from benchmarks import (
 )
 from benchmarks.record import one_line_errors, read_result, table, write_tables
 from hocslm_jax.evaluate.released import releases_table
+from hocslm_jax.language.description_scores import read_descriptions
 
 BEST = 3  # number of released weights in README
+SENTENCES = 5  # number of sentences that are shown
 NAMES = {
     "ctrgcn": "CTR-GCN",
     "hglnet": "HGLNet",
@@ -114,6 +116,13 @@ def soak_table(result: dict) -> str:
     return table([f"of {found['steps']:,}", "memory, MiB", "open files", "threads"], lines)
 
 
+def sentences_table(rows: list[dict]) -> str:
+    """The generated sentences of a few described clips, evenly spaced."""
+    chosen = rows[:: max(1, len(rows) // SENTENCES)][:SENTENCES]
+    lines = [[f"`{row['id']}`", row["truth"], row["generated"]] for row in chosen]
+    return table(["clip", "class", "generated sentence"], lines)
+
+
 TABLES = {  # by document: its results, and the table of each marker
     "performance.md": {
         "benchmarks/encoder.json": {"encoder": encoder_table},
@@ -126,6 +135,7 @@ TABLES = {  # by document: its results, and the table of each marker
         "benchmarks/compile_gpu.json": {"gpus": compile_gpu.make_table},
     },
     "language.md": {
+        "nw_ucla/smollm2_joint_seed0/descriptions.jsonl": {"smollm2": sentences_table},
         "benchmarks/lm_weights.json": {"lm_weights": lm_weights.make_table},
         "benchmarks/generation.json": {"generation": generation.make_table},
     },
@@ -147,7 +157,8 @@ def make(document: str, results: Path) -> dict[str, str]:
     made = {}
     for file, tables in TABLES[document].items():
         path = results / file
-        result = read_result(path) if path.is_file() else None
+        read = read_descriptions if path.suffix == ".jsonl" else read_result
+        result = read(path) if path.is_file() else None
         for name, function in tables.items():
             made[name] = function(result) if result else "Not measured yet."
     return made

@@ -1,7 +1,7 @@
 """What a pretrained language model is worth, beside three controls.
 
     python -m hocslm_jax ablate configs/ablations/language.py --workdir runs/language \\
-        --set t0=results/nw_ucla/weights/ctrgcn/joint_seed0,finetune.epochs=4
+        --set t0=results/nw_ucla/weights/ctrgcn/joint_seed0,finetune.epochs=2
 
 Rows: as many further epochs without language (T0+); SmolLM2 reading each clip's caption (T3); the
 same with the captions shuffled between the clips; and a model of half a million parameters that was
@@ -18,6 +18,6 @@ ROWS = {
     "T0+": "strategy=T0+",
     "T3": "strategy=T3",
     "shuffled": "strategy=shuffled",
-    "T3_small": "strategy=T3,lm.init=pretrain",
+    "T3_small": "strategy=T3,lm.init=pretrain,lm.bos=false",
 }
 PAIRED = True  # every seed begins with the same weights
