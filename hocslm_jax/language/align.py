@@ -29,20 +29,20 @@ def word_targets(language: Language, table: CaptionTable, rows: np.ndarray, mesh
     The mean embedding of the words of all its sentences, less the mean over the rows. Zeros where
     nothing is left, as if all have the same caption.
     """
-    words, place = np.unique(table.tokens, return_inverse=True)
+    spans = [(table.start[row], table.start[row] + table.count[row]) for row in rows]
+    used = np.unique(np.concatenate([np.arange(*span) for span in spans]))  # [S], sentences
+    words = np.unique(table.tokens[used])  # [W]
 
     # Jitted and replicated, because a host need not hold the whole table.
     @functools.partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def embedding(every):
         return every[words].astype(jnp.float32)
 
-    embedded = np.asarray(embedding(language.params["embed"]["embedding"]))
-    embedded = embedded[place.reshape(table.tokens.shape)]  # [S, L, H]
-    said = np.arange(table.tokens.shape[1]) < table.lengths[:, None] - 1  # not EOS
-    sentences = np.einsum("slh,sl->sh", embedded, said.astype(np.float32))
-    sentences /= np.maximum(said.sum(axis=1, keepdims=True), 1)  # [S, H]
-    spans = zip(table.start[rows], table.count[rows], strict=True)
-    targets = np.stack([sentences[start : start + count].mean(axis=0) for start, count in spans])
+    embedded = np.asarray(embedding(language.params["embed"]["embedding"]))  # [W, H]
+    sentences = (table.tokens[s, : table.lengths[s] - 1] for s in used)  # without EOS
+    means = np.stack([embedded[np.searchsorted(words, ids)].mean(axis=0) for ids in sentences])
+    places = np.searchsorted(used, spans)  # [N, 2]; a row's sentences follow each other
+    targets = np.stack([means[first:last].mean(axis=0) for first, last in places])  # [N, H]
     targets -= targets.mean(axis=0)
     size = np.sqrt(np.square(targets).mean(axis=1, keepdims=True))
     return np.divide(targets, size, out=np.zeros_like(targets), where=size > 1e-6 * size.max())

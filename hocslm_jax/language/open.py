@@ -56,8 +56,8 @@ class LanguageSettings:
       captions: "auto" (the clips' own, otherwise the bank of the classes), "clips" or "bank".
       prompt: the sentence between the visual token and the caption.
       prompt_mode: "soft" (trained, initialised with that sentence) or "text" (fixed).
-      bos: True puts the model's BOS token before the visual token. Pretrained models hardly look at
-        what the first vector says, whatever it is.
+      bos: True puts the model's BOS token before the visual token. Pretrained models attend to the
+        first vector of a sequence whatever it contains, and hardly read a visual token there.
       projector_reads: its input, "feature" (eq. 12) or "joints", see `models.FusionConfig`.
       projector_width: hidden width of the projector.
       projector_init: "random", or "captions": see `language.align`; needs a trained encoder.
@@ -161,7 +161,7 @@ def prompt_ids(lm, config: LMConfig, tokenizer: Tokenizer) -> list[int]:
     if not leading_vectors(lm):
         return words
     if config.bos_token_id not in range(config.vocab_size):
-        raise UserError("lm.bos=true, but this language model has no BOS token: leave it out")
+        raise UserError("lm.bos=true, but this language model has no BOS token: set lm.bos=false")
     return [config.bos_token_id, *words]
 
 
