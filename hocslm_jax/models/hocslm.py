@@ -131,7 +131,8 @@ class HocSLM(nn.Module):
 
 def prefix_of(visual: jax.Array, prompt: jax.Array, leading: int = 0) -> jax.Array:
     """Visual tokens [B, H] behind `leading` of the prompt's vectors [P, H]: [B, 1 + P, H]."""
-    prompts = jnp.broadcast_to(prompt, (len(visual), *prompt.shape))  # [B, P, H]
+    shape = (visual.shape[0], *prompt.shape)  # B may be symbolic, in an export
+    prompts = jnp.broadcast_to(prompt, shape)  # [B, P, H]
     parts = [prompts[:, :leading], visual[:, None], prompts[:, leading:]]
     return jnp.concatenate(parts, axis=1)
 

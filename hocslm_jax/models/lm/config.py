@@ -53,7 +53,7 @@ class LMConfig:
     """A dense decoder; `head_dim` need not be `hidden_size / num_heads`.
 
     `eos_token_ids` holds every id that ends a text, the preferred one first; it may be empty.
-    `bos_token_id` begins a text, if the model has such a token. `family` is a key of `FAMILIES`.
+    `family` is a key of `FAMILIES`. `bos_token_id` begins a text, if the model has such a token.
     """
 
     vocab_size: int
@@ -68,9 +68,9 @@ class LMConfig:
     tie_embeddings: bool = True
     max_positions: int = 40960
     eos_token_ids: tuple[int, ...] = ()
-    bos_token_id: int | None = None
     family: str = "qwen3"
     rope_scaling: RopeScaling | None = None
+    bos_token_id: int | None = None
 
 
 def _published(hidden: int, mlp: int, layers: int, heads: int, tied: bool) -> LMConfig:

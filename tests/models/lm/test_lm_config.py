@@ -86,6 +86,11 @@ def test_end_of_text_may_be_one_id_several_or_none(eos, ids):
     assert from_hf(to_hf(TINY) | {"eos_token_id": eos}).eos_token_ids == ids
 
 
+def test_the_token_that_begins_a_text():
+    assert from_hf(to_hf(TINY)).bos_token_id is None
+    assert from_hf(to_hf(dataclasses.replace(TINY, bos_token_id=3))).bos_token_id == 3
+
+
 def test_both_spellings_of_the_rope_base():
     values = to_hf(TINY) | {"rope_theta": None}
     nested = {"rope_theta": 5e5, "rope_type": "default"}
