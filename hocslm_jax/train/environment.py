@@ -177,7 +177,11 @@ def use_compilation_cache(folder: str = COMPILATION_CACHE) -> None:
 
 def command() -> str:
     """The command line, without the folders of the interpreter and the script."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *sys.argv[1:]])
+    name = Path(sys.argv[0]).name
+    program = ["python", name] if name.endswith(".py") else [name]  # a script, or `hocslm-jax`
+    if name == "__main__.py":
+        program = ["python", "-m", "hocslm_jax"]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def _cpu_name() -> str:
