@@ -4,6 +4,8 @@ In: a `Run` and its last weights. Out: `descriptions.jsonl`, the scores for `res
 few lines on the terminal.
 """
 
+from collections.abc import Callable
+
 from hocslm_jax import hosts
 from hocslm_jax.data.caption_bank import bank
 from hocslm_jax.data.captions import caption_table, own_captions
@@ -42,12 +44,12 @@ def describe(run: Run, language: Language, variables: dict) -> dict:
     table = caption_table(store, language.tokenizer, lm.max_tokens, lm.captions)
     rows, scores = summarise(store, said, likelihood, table.sentences)
     hosts.on_first(lambda: write_descriptions(run.workdir / DESCRIPTIONS, rows))
-    scores["attributes"] = attributes(run, variables, said)
+    scores["attributes"] = attributes(run, prefixes, said)
     show(rows, scores)
     return {"captions": scores}
 
 
-def attributes(run: Run, variables: dict, said: dict[int, str]) -> dict[str, dict[str, int]]:
+def attributes(run: Run, prefixes: Callable, said: dict[int, str]) -> dict[str, dict[str, int]]:
     """`score_attributes` by the clips' own captions; {} where they have none.
 
     A bank's sentence is about the class, and not true of each clip.
@@ -56,11 +58,10 @@ def attributes(run: Run, variables: dict, said: dict[int, str]) -> dict[str, dic
     facts = read_facts(own_captions(run.store, lm.captions)[0])
     if not any(facts.get(row) for row in said):
         return {}
-    place = leading_vectors(lm)
-    visual = run.outputs(lambda v, x: run.model.apply(v, x, train=False)[1][:, place], variables)
-    tokens = {}
+    place, tokens = leading_vectors(lm), {}
     for split, limit in (("test", lm.describe), ("train", PROBED)):
-        tokens |= by_row(visual, run.test_batches(limit, split=split))
+        read = by_row(prefixes, run.test_batches(limit, split=split))
+        tokens |= {row: prefix[place] for row, prefix in read.items()}
     train = [row for row in run.store.rows(data.protocol, "train").tolist() if row in tokens]
     return score_attributes(said, facts, tokens, train)
 

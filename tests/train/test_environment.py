@@ -10,7 +10,7 @@ from hocslm_jax.train import environment
 @pytest.mark.parametrize(
     ("program", "wanted"),
     [
-        ("/work/launch.py", "python launch.py"),
+        ("/clone/launch.py", "python launch.py"),
         ("/env/lib/hocslm_jax/__main__.py", "python -m hocslm_jax"),
         ("/env/bin/hocslm-jax", "hocslm-jax"),
     ],
